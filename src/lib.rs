@@ -1,0 +1,4 @@
+//! Frostgate: a reverse proxy that freezes idle workspaces and thaws them when somebody comes back.
+pub mod clock;
+pub mod driver;
+pub mod model;

@@ -1,0 +1,347 @@
+//! The words that everything else is written in: workspace ids, specs, policies, phases.
+//!
+//! Values are parsed once, at the edge, into types that can't be wrong; nothing inside checks them
+//! again. In particular a [`WorkspaceId`] is safe to put into a host name, a path of the engine's
+//! API or a file name, because no other characters can be in one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A workspace's name: a DNS label (RFC 1123), lower case, 1 to 63 characters.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct WorkspaceId(Arc<str>);
+
+/// Why a text is not a workspace id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} is not a workspace id: 1 to 63 of the characters a-z, 0-9 and '-', \
+     beginning and ending with a letter or digit"
+)]
+pub struct InvalidWorkspaceId {
+    text: String,
+}
+
+impl WorkspaceId {
+    /// Parses a DNS label as it stands; upper case is refused, not folded.
+    pub fn parse(text: &str) -> Result<Self, InvalidWorkspaceId> {
+        let bytes = text.as_bytes();
+        let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let valid = (1..=63).contains(&bytes.len())
+            && bytes.iter().all(|byte| alphanumeric(byte) || *byte == b'-')
+            && bytes.first().is_some_and(alphanumeric)
+            && bytes.last().is_some_and(alphanumeric);
+        if valid {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidWorkspaceId {
+                text: text.chars().take(100).collect(),
+            })
+        }
+    }
+
+    /// The nearest id to a name that follows other rules, such as a container's:
+    /// `/My_App.1` becomes `my-app-1`.
+    pub fn from_foreign_name(name: &str) -> Result<Self, InvalidWorkspaceId> {
+        let folded: String = name
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() {
+                    c.to_ascii_lowercase()
+                } else {
+                    '-'
+                }
+            })
+            .collect();
+        Self::parse(folded.trim_matches('-'))
+    }
+
+    /// The label itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for WorkspaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for WorkspaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for WorkspaceId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a workspace is made of. The driver reads it; nobody else looks inside [`Runs`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// What runs.
+    pub runs: Runs,
+    /// The port it listens on, inside the container; for a process, the port it is told to use
+    /// (`None`: a free one at every start). `None` for an image: its one exposed port.
+    pub port: Option<u16>,
+    /// Environment on top of what Frostgate sets itself.
+    pub environment: BTreeMap<String, String>,
+    /// Host names that route here, beside `{id}.{domain}`; lower case, no port.
+    pub hosts: Vec<String>,
+    /// Ready means that a GET of this path is answered with 2xx or 3xx. `None`: the container's
+    /// own health check, or any answer on the port.
+    pub ready_path: Option<String>,
+}
+
+/// What runs behind a workspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Runs {
+    /// A local process, by the process driver.
+    Command {
+        /// Program and arguments.
+        argv: Vec<String>,
+        /// Its working directory; `None`: a directory of its own in the state directory.
+        directory: Option<std::path::PathBuf>,
+    },
+    /// A container made from an image, by the Docker driver.
+    Image {
+        /// As the engine names it.
+        image: String,
+        /// Overrides the image's command where it isn't empty.
+        command: Vec<String>,
+        /// The network it is attached to; `None`: the engine's default.
+        network: Option<String>,
+    },
+    /// A container that somebody else made and labelled.
+    Discovered {
+        /// The network whose address is dialled; `None`: the only one, or the driver's choice.
+        network: Option<String>,
+    },
+    /// A service that is routed to and counted but never frozen: `host:port`.
+    Upstream(String),
+}
+
+/// Everything a driver needs to make and start a workspace.
+#[derive(Clone, Debug)]
+pub struct Blueprint {
+    /// Its id.
+    pub id: WorkspaceId,
+    /// What it is made of.
+    pub spec: Spec,
+    /// Where it reports its activity.
+    pub check_in: CheckInAccess,
+}
+
+/// What a workspace needs to report for itself. The driver makes `FROSTGATE_CHECK_IN_URL` of it,
+/// because only the driver knows which address of this machine a workspace can reach.
+#[derive(Clone)]
+pub struct CheckInAccess {
+    /// The public listener's port.
+    pub port: u16,
+    /// Proves which workspace reports. A secret.
+    pub token: String,
+}
+
+impl CheckInAccess {
+    /// The URL to report to, for a workspace that reaches this machine as `host`.
+    pub fn url(&self, host: IpAddr) -> String {
+        let authority = SocketAddr::new(host, self.port);
+        format!("http://{authority}/v1/check-in?token={}", self.token)
+    }
+}
+
+impl fmt::Debug for CheckInAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CheckInAccess {{ port: {}, token: … }}", self.port)
+    }
+}
+
+/// When and how a workspace is frozen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Idle time until it is frozen; `None`: never by itself.
+    pub inactivity_timeout: Option<Duration>,
+    /// Grace after each start, from readiness.
+    pub initial_timeout: Duration,
+    /// How it is frozen.
+    pub freeze_mode: FreezeMode,
+    /// Age at which a non-zero check-in no longer counts; `None`: never while it runs.
+    pub check_in_ttl: Option<Duration>,
+    /// How long a request may wait at the gate.
+    pub hold_max: Duration,
+    /// How long a wake may take before it has failed.
+    pub start_timeout: Duration,
+    /// How long a workspace gets to end by itself, after TERM, before it is killed.
+    pub stop_grace: Duration,
+    /// How long an admin's stop waits for the requests inside before it closes them.
+    pub drain_grace: Duration,
+    /// `false`: only explicit calls freeze it.
+    pub monitoring: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            inactivity_timeout: Some(Duration::from_secs(15 * 60)),
+            initial_timeout: Duration::ZERO,
+            freeze_mode: FreezeMode::Stop,
+            check_in_ttl: None,
+            hold_max: Duration::from_secs(60),
+            start_timeout: Duration::from_secs(60),
+            stop_grace: Duration::from_secs(10),
+            drain_grace: Duration::from_secs(10),
+            monitoring: true,
+        }
+    }
+}
+
+/// The part of a policy that one workspace sets for itself; `None` leaves the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyOverrides {
+    /// See [`Policy::inactivity_timeout`]; zero means never.
+    pub inactivity_timeout: Option<Duration>,
+    /// See [`Policy::initial_timeout`].
+    pub initial_timeout: Option<Duration>,
+    /// See [`Policy::freeze_mode`].
+    pub freeze_mode: Option<FreezeMode>,
+    /// See [`Policy::check_in_ttl`]; zero means never.
+    pub check_in_ttl: Option<Duration>,
+    /// See [`Policy::hold_max`].
+    pub hold_max: Option<Duration>,
+    /// See [`Policy::start_timeout`].
+    pub start_timeout: Option<Duration>,
+    /// See [`Policy::stop_grace`].
+    pub stop_grace: Option<Duration>,
+    /// See [`Policy::drain_grace`].
+    pub drain_grace: Option<Duration>,
+    /// See [`Policy::monitoring`].
+    pub monitoring: Option<bool>,
+}
+
+impl PolicyOverrides {
+    /// The policy that results from these overrides on top of `base`.
+    pub fn over(&self, base: &Policy) -> Policy {
+        let unless_zero = |value: Duration| (!value.is_zero()).then_some(value);
+        Policy {
+            inactivity_timeout: self
+                .inactivity_timeout
+                .map_or(base.inactivity_timeout, unless_zero),
+            initial_timeout: self.initial_timeout.unwrap_or(base.initial_timeout),
+            freeze_mode: self.freeze_mode.unwrap_or(base.freeze_mode),
+            check_in_ttl: self.check_in_ttl.map_or(base.check_in_ttl, unless_zero),
+            hold_max: self.hold_max.unwrap_or(base.hold_max),
+            start_timeout: self.start_timeout.unwrap_or(base.start_timeout),
+            stop_grace: self.stop_grace.unwrap_or(base.stop_grace),
+            drain_grace: self.drain_grace.unwrap_or(base.drain_grace),
+            monitoring: self.monitoring.unwrap_or(base.monitoring),
+        }
+    }
+}
+
+/// How a workspace is frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FreezeMode {
+    /// Stopped: memory, CPU and the slot are free, the disk is kept.
+    Stop,
+    /// The cgroup freezer: memory is kept, wakes in milliseconds.
+    Pause,
+}
+
+/// Where a frozen workspace is on its way down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// In memory, without CPU.
+    Paused,
+    /// On disk.
+    Stopped,
+}
+
+/// Where a workspace is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// It was asked to run and is not ready yet.
+    Starting,
+    /// It is ready and the gate is open.
+    Running,
+    /// The gate is shut, and the freeze is on its way.
+    Freezing,
+    /// It does not run; a request wakes it.
+    Frozen,
+    /// It is being removed.
+    Removing,
+    /// It is gone.
+    Removed,
+    /// It could not be started; the next request after a back-off tries again.
+    Failed,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Freezing => "freezing",
+            Self::Frozen => "frozen",
+            Self::Removing => "removing",
+            Self::Removed => "removed",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_dns_labels_are_ids() {
+        let too_long = "a".repeat(64);
+        for good in ["a", "0", "alice", "a-b", "x1-y2", &"a".repeat(63)] {
+            assert!(WorkspaceId::parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "", "-a", "a-", "A", "a.b", "a/b", "a_b", "ä", "a b", "..", &too_long,
+        ] {
+            assert!(WorkspaceId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn foreign_names_are_folded_into_labels() {
+        let folded = |name| WorkspaceId::from_foreign_name(name).map(|id| id.to_string());
+        assert_eq!(folded("/My_App.1").as_deref(), Ok("my-app-1"));
+        assert!(folded("___").is_err());
+    }
+
+    #[test]
+    fn a_zero_timeout_means_never() {
+        let overrides = PolicyOverrides {
+            inactivity_timeout: Some(Duration::ZERO),
+            ..PolicyOverrides::default()
+        };
+        assert_eq!(overrides.over(&Policy::default()).inactivity_timeout, None);
+    }
+
+    #[test]
+    fn the_token_is_not_in_the_debug_text() {
+        let access = CheckInAccess {
+            port: 80,
+            token: "secret".to_owned(),
+        };
+        assert!(!format!("{access:?}").contains("secret"));
+        let url = access.url(IpAddr::from([172, 17, 0, 1]));
+        assert_eq!(url, "http://172.17.0.1:80/v1/check-in?token=secret");
+    }
+}
