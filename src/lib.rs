@@ -1,4 +1,7 @@
 //! Frostgate: a reverse proxy that freezes idle workspaces and thaws them when somebody comes back.
 pub mod clock;
 pub mod driver;
+pub mod lifecycle;
+pub mod listen;
 pub mod model;
+pub mod proxy;

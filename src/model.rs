@@ -66,6 +66,13 @@ impl WorkspaceId {
     }
 }
 
+/// So that a map of ids can be asked with a text. Hashes and orders as the text does.
+impl std::borrow::Borrow<str> for WorkspaceId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for WorkspaceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -1,0 +1,274 @@
+//! What a workspace's task has the driver do, one at a time: wake, freeze, remove, look.
+//!
+//! Each job begins by looking at how things are, so that it may be repeated after anything, and
+//! returns what came of it. None of them touches the gate or the phase.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::machine::{Job, Outcome, Seen};
+use super::ready::{self, Probe};
+use super::workspace::Workspace;
+use crate::driver::{DriverError, Health, Sighting, Status};
+use crate::model::{FreezeMode, Tier};
+
+/// How long the driver may take to freeze or remove, beyond the workspace's own grace, and to look.
+/// A healthy engine answers in milliseconds.
+const CALL_MAX: Duration = Duration::from_secs(30);
+/// A health check or an address that is waited for is asked for again this often, should an event
+/// have been lost. Events are what usually ends the wait.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A job under way.
+pub(super) type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// A job that has ended.
+pub(super) struct Done {
+    pub(super) outcome: Outcome,
+    /// Where it listens now, if the job woke it.
+    pub(super) endpoint: Option<SocketAddr>,
+    /// A driver call whose effect was seen before it returned. It must end before the next begins.
+    pub(super) rest: Option<Rest>,
+}
+
+/// See [`Done::rest`].
+pub(super) type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl From<Outcome> for Done {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, endpoint: None, rest: None }
+    }
+}
+
+/// Tells the registry which addresses a workspace may check in from.
+pub(super) type Announce = Arc<dyn Fn(&Workspace, &[IpAddr]) + Send + Sync>;
+
+/// Begins a job.
+pub(super) fn begin(job: Job, workspace: Arc<Workspace>, announce: Announce) -> Running {
+    Box::pin(async move {
+        match job {
+            Job::Wake => wake(&workspace, &announce).await,
+            Job::Freeze(mode) => freeze(&workspace, mode).await.into(),
+            Job::Remove => remove(&workspace).await.into(),
+            Job::Look => look(&workspace).await.into(),
+        }
+    })
+}
+
+/// Why a wake failed, and what is up nevertheless.
+struct WakeError {
+    reason: String,
+    run: Option<String>,
+}
+
+impl From<DriverError> for WakeError {
+    fn from(error: DriverError) -> Self {
+        Self { reason: error.to_string(), run: None }
+    }
+}
+
+/// What is up and ready.
+struct Up {
+    sighting: Sighting,
+    rest: Option<Rest>,
+}
+
+impl From<Sighting> for Up {
+    fn from(sighting: Sighting) -> Self {
+        Self { sighting, rest: None }
+    }
+}
+
+async fn wake(workspace: &Arc<Workspace>, announce: &Announce) -> Done {
+    let limit = workspace.policy.start_timeout;
+    let mut seen_run = None;
+    let brought_up = bring_up(workspace, announce, &mut seen_run);
+    match timeout_at(Instant::now() + limit, brought_up).await {
+        Ok(Ok(Up { sighting, rest })) => Done {
+            outcome: Outcome::Woken { run: sighting.run },
+            endpoint: sighting.endpoint,
+            rest,
+        },
+        Ok(Err(WakeError { reason, run })) => Outcome::WakeFailed { reason, run }.into(),
+        Err(_) => {
+            let reason = format!("it was not ready within {}", crate::clock::spoken(limit));
+            Outcome::WakeFailed { reason, run: seen_run }.into()
+        }
+    }
+}
+
+/// From whatever state it is in to ready.
+async fn bring_up(
+    workspace: &Arc<Workspace>,
+    announce: &Announce,
+    seen_run: &mut Option<String>,
+) -> Result<Up, WakeError> {
+    let driver = &workspace.driver;
+    let blueprint = &workspace.blueprint;
+    let sighting = match driver.inspect(&blueprint.id).await {
+        Ok(sighting) => sighting,
+        Err(error @ DriverError::Unreachable { .. }) => {
+            return Ok(still_there(workspace, error).await?.into());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match sighting.status {
+        Status::Paused => {
+            announce(workspace, &sighting.addresses);
+            return thaw(workspace, sighting).await;
+        }
+        Status::Running => {}
+        Status::Missing => {
+            driver.create(blueprint).await?;
+            start(workspace).await?;
+        }
+        Status::Stopped => start(workspace).await?,
+    }
+    Ok(wait_until_ready(workspace, announce, seen_run).await?.into())
+}
+
+/// Starts it, when it is its turn: a herd of starts is slower than a queue of them.
+async fn start(workspace: &Workspace) -> Result<(), WakeError> {
+    let _turn = workspace.shared.starts.acquire().await;
+    Ok(workspace.driver.start(&workspace.blueprint).await?)
+}
+
+/// The runtime says that it runs. It is ready when it answers, at an address that is read afresh.
+async fn wait_until_ready(
+    workspace: &Workspace,
+    announce: &Announce,
+    seen_run: &mut Option<String>,
+) -> Result<Sighting, WakeError> {
+    loop {
+        let sighting = workspace.driver.inspect(workspace.id()).await?;
+        if sighting.status != Status::Running {
+            let reason = sighting.exit.unwrap_or_else(|| "it ended before it was ready".to_owned());
+            return Err(WakeError { reason, run: None });
+        }
+        seen_run.clone_from(&sighting.run);
+        announce(workspace, &sighting.addresses);
+        if !workspace.can_freeze() || sighting.health == Some(Health::Healthy) {
+            return Ok(sighting);
+        }
+        let probed = async {
+            match (sighting.health, sighting.endpoint) {
+                (None, Some(endpoint)) => ready::until(probe(workspace, endpoint)).await,
+                // Its own health check decides; or it has no address yet.
+                (Some(_), _) | (None, None) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = probed => return Ok(sighting),
+            () = workspace.nudge.notified() => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+    }
+}
+
+/// From paused to ready. A paused workspace completes handshakes but answers nothing, so the first
+/// byte of an answer proves that it has thawed. That is some milliseconds before the engine's own
+/// call returns, and those who wait need not wait for that.
+async fn thaw(workspace: &Arc<Workspace>, sighting: Sighting) -> Result<Up, WakeError> {
+    let thawed = workspace.clone();
+    let mut unpaused = Box::pin(async move { thawed.driver.unpause(thawed.id()).await });
+    let Some(endpoint) = sighting.endpoint else {
+        unpaused.await?;
+        return Ok(sighting.into());
+    };
+    tokio::select! {
+        biased;
+        () = ready::answered(probe(workspace, endpoint)) => {
+            let id = workspace.id().clone();
+            let rest: Rest = Box::pin(async move {
+                if let Err(error) = unpaused.await {
+                    tracing::debug!(workspace = %id, %error, "it thawed, yet the call failed");
+                }
+            });
+            Ok(Up { sighting, rest: Some(rest) })
+        }
+        result = &mut unpaused => {
+            result?;
+            ready::until(probe(workspace, endpoint)).await;
+            Ok(sighting.into())
+        }
+    }
+}
+
+/// The runtime does not answer. If the workspace itself does, where it was last, it still runs and
+/// goes on being served.
+async fn still_there(workspace: &Workspace, error: DriverError) -> Result<Sighting, WakeError> {
+    let Some(endpoint) = workspace.current_endpoint() else { return Err(error.into()) };
+    let quick = tokio::time::timeout(ready::QUICK, ready::answered(probe(workspace, endpoint)));
+    match quick.await {
+        Ok(()) => Ok(Sighting {
+            endpoint: Some(endpoint),
+            ..Sighting::down(Status::Running, None)
+        }),
+        Err(_) => Err(error.into()),
+    }
+}
+
+fn probe(workspace: &Workspace, endpoint: SocketAddr) -> Probe<'_> {
+    Probe {
+        endpoint,
+        ready_path: workspace.blueprint.spec.ready_path.as_deref(),
+        host: workspace.id().as_str(),
+    }
+}
+
+async fn freeze(workspace: &Workspace, mode: FreezeMode) -> Outcome {
+    let driver = &workspace.driver;
+    let grace = workspace.policy.stop_grace;
+    let (limit, call, tier) = match mode {
+        FreezeMode::Stop => (CALL_MAX + grace, driver.stop(workspace.id(), grace), Tier::Stopped),
+        FreezeMode::Pause => (CALL_MAX, driver.pause(workspace.id()), Tier::Paused),
+    };
+    match within(limit, "freeze", workspace, call).await {
+        Ok(()) => Outcome::Frozen(tier),
+        Err(error) => Outcome::FreezeFailed { reason: error.to_string() },
+    }
+}
+
+async fn remove(workspace: &Workspace) -> Outcome {
+    let limit = CALL_MAX + workspace.policy.stop_grace;
+    match within(limit, "remove", workspace, workspace.driver.remove(workspace.id())).await {
+        Ok(()) => Outcome::Removed,
+        Err(error) => Outcome::RemoveFailed { reason: error.to_string() },
+    }
+}
+
+async fn look(workspace: &Workspace) -> Outcome {
+    let call = workspace.driver.inspect(workspace.id());
+    match within(CALL_MAX, "inspect", workspace, call).await {
+        Ok(sighting) => Outcome::Looked(match sighting.status {
+            Status::Running => Seen::Running {
+                run: sighting.run,
+                same_endpoint: sighting.endpoint == workspace.current_endpoint(),
+            },
+            Status::Paused => Seen::Paused,
+            Status::Stopped => Seen::Stopped { exit: sighting.exit },
+            Status::Missing => Seen::Missing,
+        }),
+        Err(error) => {
+            tracing::debug!(workspace = %workspace.id(), %error, "could not look at a workspace");
+            Outcome::LookFailed
+        }
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    action: &'static str,
+    workspace: &Workspace,
+    call: impl Future<Output = Result<T, DriverError>>,
+) -> Result<T, DriverError> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(result) => result,
+        Err(_) => Err(DriverError::TimedOut { action, id: workspace.id().clone(), limit }),
+    }
+}

@@ -1,0 +1,55 @@
+//! The life of workspaces: who is inside, when they are frozen, and how they are woken.
+//!
+//! A [`Workspace`] is a handle. [`Workspace::enter`] gives a [`Lease`] or waits for one at the
+//! [`gate`]. Behind every handle is a task (`actor`) that owns the rules ([`machine`]), carries out
+//! what they say through the driver (`jobs`, `ready`), and is the only one to change anything.
+
+mod actor;
+pub mod check_in;
+pub mod deadlines;
+pub mod gate;
+mod jobs;
+pub mod machine;
+mod ready;
+pub mod reconcile;
+pub mod registry;
+mod sync;
+mod workspace;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::{Phase, Tier, WorkspaceId};
+
+pub use gate::Refusal;
+pub use registry::{Options, Registry};
+pub use workspace::{Answer, CommandError, Lease, TunnelLease, View, Workspace};
+
+/// A workspace entered a phase.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// Which.
+    pub workspace: WorkspaceId,
+    /// The phase that it is in now.
+    pub phase: Phase,
+    /// On which tier it is frozen.
+    pub tier: Option<Tier>,
+    /// Reads alone: `idle for 15 s`, `a request`. For admins: it may name internals.
+    pub reason: String,
+    /// What the wake or the freeze that just ended took.
+    pub took: Option<Duration>,
+    /// When.
+    pub at: Instant,
+}
+
+/// A run of a workspace is over, or about to be: connections to it are of no more use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// [`Workspace::serial`].
+    pub serial: u64,
+    /// Its generations up to this one have ended.
+    pub generation: u32,
+    /// `false`: drop idle connections. `true`: close those in use as well.
+    pub sever: bool,
+}

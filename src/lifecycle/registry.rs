@@ -1,0 +1,280 @@
+//! All workspaces: by id, by host name, by the address they check in from.
+//!
+//! The maps are sharded (dashmap), and no guard of theirs ever leaves a function here: what comes
+//! out is a handle.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use ahash::RandomState;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, broadcast};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::actor;
+use super::check_in::{CheckInKey, canonical};
+use super::deadlines::Deadlines;
+use super::jobs::Announce;
+use super::workspace::{Shared, Workspace};
+use super::{Change, Ending};
+use crate::driver::Driver;
+use crate::model::{Blueprint, CheckInAccess, Policy, Spec, WorkspaceId};
+
+/// Changes that a slow listener may fall behind by; after that it misses some and is told so.
+const CHANGES_BEHIND_MAX: usize = 4_096;
+/// The same for endings; who misses some looks at all that it has.
+const ENDINGS_BEHIND_MAX: usize = 4_096;
+
+/// What the registry needs to know.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Workspaces are reached as `{id}.{domain}`; lower case.
+    pub domain: String,
+    /// Most requests that may be held at all gates together.
+    pub held_max: usize,
+    /// Most requests that may be held at one gate.
+    pub held_per_workspace_max: usize,
+    /// Most starts that may be under way at once.
+    pub starts_max: usize,
+    /// Makes the tokens that workspaces check in with.
+    pub check_in_key: CheckInKey,
+    /// The public listener's port, for the URL that workspaces check in at.
+    pub public_port: u16,
+}
+
+/// See the module's head.
+pub struct Registry {
+    by_id: DashMap<WorkspaceId, Arc<Workspace>, RandomState>,
+    by_host: DashMap<Box<str>, Arc<Workspace>, RandomState>,
+    by_address: DashMap<IpAddr, Arc<Workspace>, RandomState>,
+    by_serial: DashMap<u64, Arc<Workspace>, RandomState>,
+    next_serial: AtomicU64,
+    /// Held while one is added, so that what was found free stays free until it is taken.
+    adding: Mutex<()>,
+    options: Options,
+    shared: Arc<Shared>,
+    /// Where the workspaces' tasks run.
+    runtime: Handle,
+    /// The workspaces' tasks, and the one that watches the deadlines.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// Why a workspace was not registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// There is one of that id.
+    #[error("there is a workspace {0} already")]
+    IdTaken(WorkspaceId),
+    /// A host of its own belongs to another.
+    #[error("host {host:?} belongs to workspace {owner} already")]
+    HostTaken {
+        /// The host.
+        host: String,
+        /// Whose it is.
+        owner: WorkspaceId,
+    },
+}
+
+impl Registry {
+    /// An empty registry, whose tasks run on `runtime`.
+    pub fn new(options: Options, runtime: Handle) -> Arc<Self> {
+        let shared = Arc::new(Shared {
+            epoch: Instant::now(),
+            deadlines: Deadlines::default(),
+            starts: Arc::new(Semaphore::new(options.starts_max)),
+            held: AtomicUsize::new(0),
+            held_max: options.held_max,
+            held_per_workspace_max: options.held_per_workspace_max,
+            changes: broadcast::channel(CHANGES_BEHIND_MAX).0,
+            endings: broadcast::channel(ENDINGS_BEHIND_MAX).0,
+        });
+        let registry = Arc::new(Self {
+            by_id: DashMap::default(),
+            by_host: DashMap::default(),
+            by_address: DashMap::default(),
+            by_serial: DashMap::default(),
+            next_serial: AtomicU64::new(1),
+            adding: Mutex::new(()),
+            options,
+            shared,
+            runtime,
+            tasks: Mutex::default(),
+        });
+        let watched = Arc::downgrade(&registry);
+        let shared = registry.shared.clone();
+        registry.spawn(async move {
+            shared.deadlines.run(|serial| tell_deadline(&watched, serial)).await;
+        });
+        registry
+    }
+
+    /// Registers a workspace and begins its life. It counts as stopped until its first look, which
+    /// begins at once.
+    pub fn add(
+        self: &Arc<Self>,
+        id: WorkspaceId,
+        spec: Spec,
+        policy: Policy,
+        driver: Arc<dyn Driver>,
+        discovered: bool,
+    ) -> Result<Arc<Workspace>, RegistryError> {
+        let _one_at_a_time = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let hosts = self.free_hosts(&id, &spec)?;
+        let token = self.options.check_in_key.token(&id);
+        let check_in = CheckInAccess { port: self.options.public_port, token };
+        let blueprint = Blueprint { id: id.clone(), spec, check_in };
+        let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
+        let shared = self.shared.clone();
+        let workspace =
+            Arc::new(Workspace::new(serial, blueprint, policy, driver, discovered, shared));
+        match self.by_id.entry(id.clone()) {
+            Entry::Occupied(_) => return Err(RegistryError::IdTaken(id)),
+            Entry::Vacant(place) => drop(place.insert(workspace.clone())),
+        }
+        self.by_serial.insert(serial, workspace.clone());
+        for host in hosts {
+            self.by_host.insert(host, workspace.clone());
+        }
+        let registry = Arc::downgrade(self);
+        let living = workspace.clone();
+        self.spawn(async move {
+            actor::live(living.clone(), announce_to(registry.clone())).await;
+            if let Some(registry) = registry.upgrade() {
+                registry.forget(&living);
+            }
+        });
+        Ok(workspace)
+    }
+
+    /// The workspace of that id.
+    pub fn get(&self, id: &str) -> Option<Arc<Workspace>> {
+        Some(self.by_id.get(id)?.value().clone())
+    }
+
+    /// The workspace that a host name, lower case and without a port, routes to.
+    pub fn by_host(&self, host: &str) -> Option<Arc<Workspace>> {
+        Some(self.by_host.get(host)?.value().clone())
+    }
+
+    /// The workspace that sends from an address.
+    pub fn by_address(&self, address: IpAddr) -> Option<Arc<Workspace>> {
+        Some(self.by_address.get(&canonical(address))?.value().clone())
+    }
+
+    /// The workspace that a check-in token is of.
+    pub fn by_check_in_token(&self, token: &str) -> Option<Arc<Workspace>> {
+        self.get(self.options.check_in_key.verify(token)?.as_str())
+    }
+
+    /// All of them, in the order of their ids.
+    pub fn all(&self) -> Vec<Arc<Workspace>> {
+        let mut all: Vec<_> = self.by_id.iter().map(|entry| entry.value().clone()).collect();
+        all.sort_by(|one, other| one.id().cmp(other.id()));
+        all
+    }
+
+    /// What happens to workspaces from now on.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.shared.changes.subscribe()
+    }
+
+    /// Which runs end from now on.
+    pub fn endings(&self) -> broadcast::Receiver<Ending> {
+        self.shared.endings.subscribe()
+    }
+
+    /// The domain below which every workspace has a host name.
+    pub fn domain(&self) -> &str {
+        &self.options.domain
+    }
+
+    /// Microseconds from now until `tick` of a [`super::Refusal`].
+    pub fn until(&self, tick: u64) -> std::time::Duration {
+        self.shared.moment(tick).saturating_duration_since(Instant::now())
+    }
+
+    /// Ends all tasks, and waits for that. Workspaces stay as they are.
+    pub async fn close(&self) {
+        let mut tasks = std::mem::take(&mut *self.lock_tasks());
+        tasks.shutdown().await;
+    }
+
+    fn free_hosts(&self, id: &WorkspaceId, spec: &Spec) -> Result<Vec<Box<str>>, RegistryError> {
+        let hosts = self.hosts_of(id, spec);
+        for host in &hosts {
+            if let Some(owner) = self.by_host(host) {
+                let (host, owner) = (host.to_string(), owner.id().clone());
+                return Err(RegistryError::HostTaken { host, owner });
+            }
+        }
+        Ok(hosts)
+    }
+
+    fn hosts_of(&self, id: &WorkspaceId, spec: &Spec) -> Vec<Box<str>> {
+        let own = format!("{id}.{}", self.options.domain);
+        let further = spec.hosts.iter().map(|host| host.as_str().into());
+        std::iter::once(own.into_boxed_str()).chain(further).collect()
+    }
+
+    /// Takes a removed workspace out of every map that still has it.
+    fn forget(&self, workspace: &Workspace) {
+        let serial = workspace.serial();
+        self.shared.deadlines.set(serial, None);
+        self.by_serial.remove(&serial);
+        for host in self.hosts_of(workspace.id(), &workspace.blueprint().spec) {
+            self.by_host.remove_if(&host, |_, other| other.serial() == serial);
+        }
+        self.by_address.retain(|_, other| other.serial() != serial);
+        self.by_id.remove_if(workspace.id(), |_, other| other.serial() == serial);
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.lock_tasks();
+        // What has ended is let go here, so that the set holds no more than what lives.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn_on(task, &self.runtime);
+    }
+
+    fn lock_tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Registry({} workspaces)", self.by_id.len())
+    }
+}
+
+fn tell_deadline(registry: &Weak<Registry>, serial: u64) {
+    let Some(registry) = registry.upgrade() else { return };
+    let workspace = registry.by_serial.get(&serial).map(|entry| entry.value().clone());
+    if let Some(workspace) = workspace {
+        workspace.deadline_passed();
+    }
+}
+
+/// Keeps `by_address` true: exactly the addresses that a workspace has now. An address that was
+/// another's a second ago is this one's from here on.
+fn announce_to(registry: Weak<Registry>) -> Announce {
+    Arc::new(move |workspace: &Workspace, addresses: &[IpAddr]| {
+        let Some(registry) = registry.upgrade() else { return };
+        let serial = workspace.serial();
+        let addresses: Vec<_> = addresses.iter().copied().map(canonical).collect();
+        for address in workspace.replace_addresses(addresses.clone()) {
+            if !addresses.contains(&address) {
+                registry.by_address.remove_if(&address, |_, other| other.serial() == serial);
+            }
+        }
+        let handle = registry.by_serial.get(&serial).map(|entry| entry.value().clone());
+        if let Some(handle) = handle {
+            for address in addresses {
+                registry.by_address.insert(address, handle.clone());
+            }
+        }
+    })
+}

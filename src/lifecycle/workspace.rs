@@ -1,0 +1,491 @@
+//! A workspace as the rest of the program holds it: a handle to enter it, to ask for something, and
+//! to read how it is. Its life is led by its own task, in `actor.rs`.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
+use tokio::time::Instant;
+
+use super::deadlines::Deadlines;
+use super::gate::{Entry, Gate, Refusal};
+use super::machine::{self, Machine};
+use super::{Change, Ending};
+use crate::driver::Driver;
+use crate::model::{Blueprint, Phase, Policy, Tier, WorkspaceId};
+
+/// Most commands that may wait for a workspace's task. Each is somebody's call that waits for its
+/// answer, and the task answers in microseconds: a longer queue is a flood.
+const COMMANDS_MAX: usize = 1_000;
+
+/// What all workspaces share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) epoch: Instant,
+    pub(super) deadlines: Deadlines,
+    /// One permit for each start that may be under way.
+    pub(super) starts: Arc<Semaphore>,
+    /// Requests held at all gates.
+    pub(super) held: AtomicUsize,
+    pub(super) held_max: usize,
+    pub(super) held_per_workspace_max: usize,
+    pub(super) changes: broadcast::Sender<Change>,
+    pub(super) endings: broadcast::Sender<Ending>,
+}
+
+impl Shared {
+    /// `moment` on the gates' clock: microseconds since the registry was made.
+    pub(super) fn tick(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.saturating_duration_since(self.epoch).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn moment(&self, tick: u64) -> Instant {
+        self.epoch + Duration::from_micros(tick)
+    }
+}
+
+/// See the module's head.
+pub struct Workspace {
+    /// Tells it from every other workspace that this process has known, also one of the same id.
+    serial: u64,
+    pub(super) blueprint: Blueprint,
+    pub(super) policy: Policy,
+    pub(super) driver: Arc<dyn Driver>,
+    pub(super) discovered: bool,
+    pub(super) gate: Gate,
+    /// Written by the task alone; read by whoever wants to know how it is.
+    pub(super) machine: Mutex<Machine>,
+    place: Mutex<Place>,
+    pub(super) mailbox: Mailbox,
+    /// Tells a wake under way that something may have changed.
+    pub(super) nudge: Notify,
+    tunnels: AtomicU32,
+    /// Where it may check in from.
+    addresses: Mutex<Vec<IpAddr>>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// Where the current generation listens.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    generation: u32,
+    endpoint: Option<SocketAddr>,
+}
+
+/// How a workspace is, for people and programs that ask.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// On which tier it is frozen.
+    pub tier: Option<Tier>,
+    /// When it entered its phase.
+    pub since: Instant,
+    /// Why it failed. For admins only.
+    pub failure: Option<String>,
+    /// Requests and tunnels inside.
+    pub inside: u32,
+    /// Tunnels among them.
+    pub tunnels: u32,
+    /// Requests that wait at the gate.
+    pub held: usize,
+    /// Whether it reports activity itself.
+    pub reports_activity: bool,
+    /// When it will be frozen if nothing happens.
+    pub freeze_at: Option<Instant>,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// It can't be done to this workspace.
+    #[error("{0}")]
+    Impossible(String),
+    /// It was tried and failed.
+    #[error("{0}")]
+    Failed(String),
+    /// The workspace is gone, or too many ask something of it.
+    #[error("the workspace doesn't take commands")]
+    Unavailable,
+}
+
+/// The answer to a command.
+pub type Answer = Result<(), CommandError>;
+
+pub(super) enum Command {
+    Stop(oneshot::Sender<Answer>),
+    Resume(oneshot::Sender<Answer>),
+    Remove(oneshot::Sender<Answer>),
+    CheckIn { active: bool, answer: oneshot::Sender<Answer> },
+    Suspect(oneshot::Sender<Answer>),
+}
+
+impl Workspace {
+    pub(super) fn new(
+        serial: u64,
+        blueprint: Blueprint,
+        policy: Policy,
+        driver: Arc<dyn Driver>,
+        discovered: bool,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let nature = machine::Nature { can_freeze: driver.can_freeze(), discovered };
+        Self {
+            serial,
+            blueprint,
+            machine: Mutex::new(Machine::new(policy.clone(), nature, Instant::now())),
+            policy,
+            driver,
+            discovered,
+            gate: Gate::new(),
+            place: Mutex::default(),
+            mailbox: Mailbox::default(),
+            nudge: Notify::new(),
+            tunnels: AtomicU32::new(0),
+            addresses: Mutex::default(),
+            shared,
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &WorkspaceId {
+        &self.blueprint.id
+    }
+
+    /// See the field.
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// What it was made from.
+    pub fn blueprint(&self) -> &Blueprint {
+        &self.blueprint
+    }
+
+    /// Its policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Its driver's name.
+    pub fn driver_name(&self) -> &'static str {
+        self.driver.name()
+    }
+
+    /// Whether it can be frozen at all.
+    pub fn can_freeze(&self) -> bool {
+        self.driver.can_freeze()
+    }
+
+    /// A lease, if the gate is open.
+    pub fn try_enter(self: &Arc<Self>) -> Option<Lease> {
+        let generation = self.gate.try_enter()?;
+        Some(Lease { workspace: self.clone(), generation })
+    }
+
+    /// A lease; waits for it up to the policy's `hold_max`, and has the workspace woken if need
+    /// be. Whoever drops the future gives up its place; the wake goes on.
+    pub async fn enter(self: &Arc<Self>) -> Result<Lease, Refusal> {
+        if let Some(lease) = self.try_enter() {
+            return Ok(lease);
+        }
+        let _among_all = HeldAmongAll::join(&self.shared)?;
+        let now = self.shared.tick(Instant::now());
+        match self.gate.enter_or_sit(now, self.shared.held_per_workspace_max)? {
+            Entry::Inside(generation) => Ok(Lease { workspace: self.clone(), generation }),
+            Entry::Seat(seat) => {
+                let held = Held { workspace: self, seat: Some(seat) };
+                self.mailbox.ring();
+                match tokio::time::timeout(self.policy.hold_max, held).await {
+                    Ok(entered) => entered,
+                    Err(_) => Err(Refusal::TimedOut),
+                }
+            }
+        }
+    }
+
+    /// Where `generation` listens, if that is the current one.
+    pub fn endpoint(&self, generation: u32) -> Option<SocketAddr> {
+        let place = *self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        (place.generation == generation).then_some(place.endpoint).flatten()
+    }
+
+    pub(super) fn current_endpoint(&self) -> Option<SocketAddr> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).endpoint
+    }
+
+    /// Opens the gate for a new generation at `endpoint`. The place is set before the gate opens,
+    /// so that no lease can exist without an endpoint.
+    pub(super) fn open(&self, endpoint: Option<SocketAddr>) -> usize {
+        let generation = {
+            let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+            *place = Place { generation: place.generation + 1, endpoint };
+            place.generation
+        };
+        self.gate.open(generation)
+    }
+
+    /// Freezes it for an admin: lets those inside finish for `drain_grace`, then closes what is
+    /// left. Returns when it is frozen, at once if it is.
+    pub async fn stop(&self) -> Answer {
+        if !self.can_freeze() {
+            let why = format!("workspace {} can't be frozen: it is a fixed upstream", self.id());
+            return Err(CommandError::Impossible(why));
+        }
+        self.ask(Command::Stop).await
+    }
+
+    /// Wakes it. Returns when it is running, at once if it is.
+    pub async fn resume(&self) -> Answer {
+        self.ask(Command::Resume).await
+    }
+
+    /// Removes it and what it has. Returns when it is gone.
+    pub async fn remove(&self) -> Answer {
+        self.ask(Command::Remove).await
+    }
+
+    /// The workspace's own report of its activity.
+    pub async fn check_in(&self, active: bool) -> Answer {
+        self.ask(|answer| Command::CheckIn { active, answer }).await
+    }
+
+    /// Says that it could not be reached although its gate is open. Returns when that was looked
+    /// into: the gate is then shut, or open with a current endpoint.
+    pub async fn suspect(&self) -> Answer {
+        self.ask(Command::Suspect).await
+    }
+
+    /// The driver says that something may have changed.
+    pub fn changed(&self) {
+        self.nudge.notify_one();
+        self.mailbox.flag(|inbox| inbox.changed = true);
+    }
+
+    pub(super) fn deadline_passed(&self) {
+        self.mailbox.flag(|inbox| inbox.deadline = true);
+    }
+
+    /// Another container has taken its place: this one ends.
+    pub(super) fn replace(&self) {
+        self.mailbox.flag(|inbox| inbox.replaced = true);
+    }
+
+    /// Sets where it may check in from; returns where it could before.
+    pub(super) fn replace_addresses(&self, addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+        let mut current = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut current, addresses)
+    }
+
+    async fn ask(&self, command: impl FnOnce(oneshot::Sender<Answer>) -> Command) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        self.mailbox.put(command(answer))?;
+        answered.await.unwrap_or(Err(CommandError::Unavailable))
+    }
+
+    /// How it is right now.
+    pub fn view(&self) -> View {
+        let now = Instant::now();
+        let census = self.census();
+        let machine = self.lock_machine();
+        View {
+            phase: machine.phase(),
+            tier: machine.tier(),
+            since: machine.since(),
+            failure: machine.failure().map(str::to_owned),
+            inside: census.inside,
+            tunnels: self.tunnels.load(Ordering::Relaxed),
+            held: census.held,
+            reports_activity: machine.reports_activity(now),
+            freeze_at: machine.freeze_at(census),
+        }
+    }
+
+    pub(super) fn census(&self) -> machine::Census {
+        let seen = self.gate.census();
+        machine::Census {
+            inside: seen.inside,
+            held: self.gate.held(),
+            last_left: (seen.last_release > 0).then(|| self.shared.moment(seen.last_release)),
+        }
+    }
+
+    pub(super) fn lock_machine(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Workspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Workspace({}, {:?})", self.id(), self.gate)
+    }
+}
+
+/// Proof that somebody is inside. The workspace is up, at the endpoint of the lease's generation,
+/// and can't be frozen for idleness while the lease lives. Belongs to the task that moves the
+/// bytes, and is dropped by it after the last one.
+#[derive(Debug)]
+pub struct Lease {
+    workspace: Arc<Workspace>,
+    generation: u32,
+}
+
+impl Lease {
+    /// Whose it is.
+    pub fn workspace(&self) -> &Arc<Workspace> {
+        &self.workspace
+    }
+
+    /// Which run of the workspace it is for.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Where that run listens. `None`: an admin's stop has ended it already.
+    pub fn endpoint(&self) -> Option<SocketAddr> {
+        self.workspace.endpoint(self.generation)
+    }
+
+    /// The same lease, shown as a tunnel.
+    pub fn into_tunnel(self) -> TunnelLease {
+        self.workspace.tunnels.fetch_add(1, Ordering::Relaxed);
+        TunnelLease(self)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let shared = &self.workspace.shared;
+        if self.workspace.gate.release(shared.tick(Instant::now())) {
+            self.workspace.mailbox.flag(|inbox| inbox.emptied = true);
+        }
+    }
+}
+
+/// A lease that is held by an upgraded connection.
+#[derive(Debug)]
+pub struct TunnelLease(Lease);
+
+impl Drop for TunnelLease {
+    fn drop(&mut self) {
+        self.0.workspace.tunnels.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request that waits at the gate.
+struct Held<'a> {
+    workspace: &'a Arc<Workspace>,
+    seat: Option<u64>,
+}
+
+impl Future for Held<'_> {
+    type Output = Result<Lease, Refusal>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // A future that is polled after it was ready has no seat; it waits for ever, as futures may.
+        let Some(seat) = self.seat else { return Poll::Pending };
+        let entered = std::task::ready!(self.workspace.gate.poll_seat(seat, context.waker()));
+        self.seat = None;
+        let workspace = self.workspace;
+        Poll::Ready(entered.map(|generation| Lease { workspace: workspace.clone(), generation }))
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let Some(seat) = self.seat.take() else { return };
+        let now = self.workspace.shared.tick(Instant::now());
+        if self.workspace.gate.leave_seat(seat, now) {
+            self.workspace.mailbox.flag(|inbox| inbox.emptied = true);
+        }
+    }
+}
+
+/// A place among all that are held anywhere.
+struct HeldAmongAll<'a>(&'a Shared);
+
+impl<'a> HeldAmongAll<'a> {
+    fn join(shared: &'a Shared) -> Result<Self, Refusal> {
+        let place = Self(shared);
+        if shared.held.fetch_add(1, Ordering::Relaxed) >= shared.held_max {
+            return Err(Refusal::Full);
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for HeldAmongAll<'_> {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a workspace's task is to look at. Flags for what may be merged, a queue for what wants an
+/// answer. Much smaller than a channel, and there is one per workspace.
+#[derive(Default)]
+pub(super) struct Mailbox {
+    inbox: Mutex<Inbox>,
+    bell: Notify,
+}
+
+#[derive(Default)]
+pub(super) struct Inbox {
+    pub(super) commands: VecDeque<Command>,
+    pub(super) changed: bool,
+    pub(super) deadline: bool,
+    pub(super) emptied: bool,
+    pub(super) replaced: bool,
+    closed: bool,
+}
+
+impl Mailbox {
+    /// Tells the task to look at how things are.
+    pub(super) fn ring(&self) {
+        self.bell.notify_one();
+    }
+
+    pub(super) async fn rung(&self) {
+        self.bell.notified().await;
+    }
+
+    fn flag(&self, set: impl FnOnce(&mut Inbox)) {
+        set(&mut self.lock());
+        self.ring();
+    }
+
+    fn put(&self, command: Command) -> Answer {
+        let mut inbox = self.lock();
+        if inbox.closed || inbox.commands.len() >= COMMANDS_MAX {
+            return Err(CommandError::Unavailable);
+        }
+        inbox.commands.push_back(command);
+        drop(inbox);
+        self.ring();
+        Ok(())
+    }
+
+    /// Everything that has come; the inbox is empty afterwards.
+    pub(super) fn take(&self) -> Inbox {
+        let mut inbox = self.lock();
+        let closed = inbox.closed;
+        std::mem::replace(&mut *inbox, Inbox { closed, ..Inbox::default() })
+    }
+
+    /// Takes no more commands; those that wait are dropped, which answers them.
+    pub(super) fn close(&self) {
+        let mut inbox = self.lock();
+        inbox.closed = true;
+        inbox.commands.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,111 @@
+//! Accepting connections, whatever happens to the ones before.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+use super::{Ends, Options, Serve, connection};
+
+/// Connections that may wait in the kernel to be accepted.
+const BACKLOG: i32 = 4096;
+/// A client that is gone without a word is found out after about two minutes, lest a tunnel that
+/// nobody holds keep a workspace awake for ever.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+const KEEPALIVE_TRIES: u32 = 4;
+/// Pause after an accept that failed for want of descriptors or memory: time for some to be freed.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
+/// Such failures come in floods; they are logged this often at most.
+const EXHAUSTED_LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Binds a listening socket. With `shared`, others of this program may bind the same address, and
+/// the kernel deals connections out among them. IPv6 sockets take IPv6 only, so that `0.0.0.0` and
+/// `[::]` can be bound side by side.
+pub fn bind(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Accepted connections inherit both.
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_EVERY)
+        .with_retries(KEEPALIVE_TRIES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Serves every connection to a listener, on this thread, until `draining` turns true: then
+/// accepts no more. `connections` knows who is still being served.
+pub async fn serve<S: Serve>(
+    listener: StdListener,
+    served: Rc<S>,
+    options: Options,
+    draining: watch::Receiver<bool>,
+    connections: TaskTracker,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let local = listener.local_addr()?;
+    let options = Rc::new(options);
+    let room = Arc::new(Semaphore::new(options.connections_max));
+    let mut stop = draining.clone();
+    let mut quiet_until = tokio::time::Instant::now();
+    loop {
+        // The semaphore is never closed.
+        let Ok(place) = room.clone().acquire_owned().await else { return Ok(()) };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|draining| *draining) => return Ok(()),
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if is_exhaustion(&error) => {
+                if tokio::time::Instant::now() >= quiet_until {
+                    quiet_until = tokio::time::Instant::now() + EXHAUSTED_LOG_EVERY;
+                    tracing::warn!(%error, "can't accept connections; serving those there are");
+                }
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                continue;
+            }
+            // This one connection failed before it was accepted; the next may not.
+            Err(_) => continue,
+        };
+        let ends = Ends { peer, local: local_end(&stream, local) };
+        let (served, options) = (served.clone(), options.clone());
+        let draining = draining.clone();
+        connections.spawn_local(async move {
+            let ended = connection(stream, ends, served, &options, draining).await;
+            if let Err(error) = ended {
+                tracing::trace!(%error, "a connection ended before its first request");
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Which of our addresses was connected to; where the listener has only one, that one.
+fn local_end(stream: &TcpStream, bound: SocketAddr) -> SocketAddr {
+    if bound.ip().is_unspecified() { stream.local_addr().unwrap_or(bound) } else { bound }
+}
+
+/// Out of descriptors (EMFILE, ENFILE), memory or buffers: nothing is wrong with the listener.
+fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS))
+}

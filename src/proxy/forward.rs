@@ -1,0 +1,245 @@
+//! The life of one request.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode, Version};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::reply::{Body, Problem};
+use super::route::{self, Authority, Route};
+use super::upstream::{Exchange, RequestBody, ResponseBody, Run, SendError};
+use super::{Proxy, headers, tunnel};
+use crate::lifecycle::{Lease, Refusal, Workspace};
+use crate::listen::Ends;
+
+/// Waits between attempts to connect: from this, doubling, to `PAUSE_MAX`.
+const PAUSE_FIRST: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(25);
+/// Runs of a workspace that one request may outlive before it is given up.
+const RUNS_MAX: u32 = 3;
+/// How long both sides may take to hand their connections over after a 101.
+const SWITCH_MAX: Duration = Duration::from_secs(10);
+
+/// Answers a request: by its workspace, by whatever is elsewhere, or by saying why not.
+pub(super) async fn forward(
+    proxy: &Rc<Proxy>,
+    ends: Ends,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    match find(proxy, &request) {
+        Ok(Route::Host(workspace)) => to_workspace(proxy, ends, request, &workspace, None).await,
+        Ok(Route::Path(workspace, prefix)) => {
+            to_workspace(proxy, ends, request, &workspace, Some(&prefix)).await
+        }
+        Ok(Route::AddSlash) => {
+            let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+            Err(Problem::AddSlash(format!("{}/{query}", request.uri().path())))
+        }
+        Ok(Route::Elsewhere) => Ok((proxy.elsewhere)(ends, request).await),
+        Err(problem) => Err(problem),
+    }
+    .unwrap_or_else(Problem::into_response)
+}
+
+fn find(proxy: &Proxy, request: &Request<Incoming>) -> Result<Route, Problem> {
+    headers::check(request, &proxy.via).map_err(Problem::Unforwardable)?;
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Err(Problem::MethodNotAllowed);
+    }
+    let authority = Authority::of(request).map_err(|_| Problem::NoClearHost)?;
+    let path = request.uri().path();
+    Ok(route::find(&proxy.registry, authority.as_str(), path, proxy.options.paths))
+}
+
+async fn to_workspace(
+    proxy: &Rc<Proxy>,
+    ends: Ends,
+    mut request: Request<Incoming>,
+    workspace: &Arc<Workspace>,
+    prefix: Option<&str>,
+) -> Result<Response<Body>, Problem> {
+    // The body stays unread until there is a workspace to read it.
+    let lease = match workspace.try_enter() {
+        Some(lease) => lease,
+        None => Box::pin(enter(proxy, workspace)).await?,
+    };
+    let version = request.version();
+    let switch = headers::wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
+    let outbound = prepare(proxy, ends, request, prefix, switch.is_some())?;
+    let (exchange, lease) = send(proxy, lease, outbound, switch.is_some()).await?;
+    match (exchange.response.status(), switch) {
+        (StatusCode::SWITCHING_PROTOCOLS, Some(switch)) => {
+            open_tunnel(proxy, exchange, switch, lease)
+        }
+        // Nobody asked for it.
+        (StatusCode::SWITCHING_PROTOCOLS, None) => Err(Problem::Broken),
+        _ => Ok(pass_on(proxy, exchange, lease, version)),
+    }
+}
+
+async fn enter(proxy: &Proxy, workspace: &Arc<Workspace>) -> Result<Lease, Problem> {
+    workspace.enter().await.map_err(|refusal| {
+        let retry = match &refusal {
+            Refusal::Failed { retry_at } => Some(proxy.registry.until(*retry_at)),
+            Refusal::Full | Refusal::TimedOut | Refusal::Removed => None,
+        };
+        Problem::NotLetIn(refusal, retry)
+    })
+}
+
+/// The request as the workspace gets it.
+fn prepare(
+    proxy: &Proxy,
+    ends: Ends,
+    request: Request<Incoming>,
+    prefix: Option<&str>,
+    websocket: bool,
+) -> Result<Request<RequestBody>, Problem> {
+    let target = route::origin_form(request.method(), request.uri(), prefix);
+    let host = route::host_value(&request);
+    let (mut parts, body) = request.into_parts();
+    parts.uri = target.ok_or(Problem::NoClearHost)?;
+    let peer = ends.peer.ip();
+    let origin = headers::Origin { peer, trusted: proxy.trusts(peer), prefix };
+    let version = std::mem::replace(&mut parts.version, Version::HTTP_11);
+    headers::to_workspace(&mut parts.headers, version, origin, host, websocket, &proxy.via);
+    parts.extensions.clear();
+    Ok(Request::from_parts(parts, RequestBody::from(body)))
+}
+
+/// Sends it, and sends it again where that is safe: as often as it takes if nothing was sent, once
+/// if the connection broke before any answer and the method may be repeated (RFC 9110 §9.2.2).
+async fn send(
+    proxy: &Rc<Proxy>,
+    mut lease: Lease,
+    mut request: Request<RequestBody>,
+    websocket: bool,
+) -> Result<(Exchange, Lease), Problem> {
+    let mut spare = copy_if_repeatable(&request).filter(|_| !websocket);
+    let response_timeout = proxy.options.response_timeout;
+    let mut patience: Option<Patience> = None;
+    loop {
+        let repeatable = spare.is_some();
+        let sent = proxy.upstreams.send(&lease, request, repeatable, response_timeout).await;
+        let reason = match sent {
+            Ok(exchange) => return Ok((exchange, lease)),
+            Err(SendError::TimedOut) => return Err(Problem::Silent),
+            Err(SendError::Unsent { request: unsent, reason }) => {
+                request = unsent;
+                reason
+            }
+            Err(SendError::Broken { reason }) => match spare.take() {
+                Some(copy) => {
+                    request = copy;
+                    reason
+                }
+                None => {
+                    tracing::debug!(workspace = %lease.workspace().id(), reason, "no answer");
+                    return Err(Problem::Broken);
+                }
+            },
+        };
+        let patience = patience.get_or_insert_with(|| Patience::new(&lease));
+        lease = Box::pin(patience.come_back(proxy, lease, &reason)).await?;
+    }
+}
+
+/// What is left of the time in which a workspace that is up must let itself be connected to.
+struct Patience {
+    generation: u32,
+    runs: u32,
+    since: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    fn new(lease: &Lease) -> Self {
+        let generation = lease.generation();
+        Self { generation, runs: 1, since: Instant::now(), pause: PAUSE_FIRST }
+    }
+
+    /// Leaves, has the workspace looked at, and enters again: perhaps another run of it.
+    async fn come_back(
+        &mut self,
+        proxy: &Proxy,
+        lease: Lease,
+        reason: &str,
+    ) -> Result<Lease, Problem> {
+        let workspace = lease.workspace().clone();
+        drop(lease);
+        if self.since.elapsed() >= proxy.options.connect_timeout || self.runs > RUNS_MAX {
+            tracing::warn!(workspace = %workspace.id(), reason, "could not reach a workspace");
+            return Err(Problem::Broken);
+        }
+        // The look may be slow when the engine is. Whatever it finds, we try again.
+        drop(timeout(proxy.options.connect_timeout, workspace.suspect()).await);
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        let lease = enter(proxy, &workspace).await?;
+        if lease.generation() != self.generation {
+            *self = Self { runs: self.runs + 1, ..Self::new(&lease) };
+        }
+        Ok(lease)
+    }
+}
+
+fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let repeatable = request.method().is_idempotent()
+        && matches!(request.body(), RequestBody::Empty);
+    repeatable.then(|| {
+        let mut copy = Request::new(RequestBody::Empty);
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.headers_mut() = request.headers().clone();
+        copy
+    })
+}
+
+fn pass_on(
+    proxy: &Rc<Proxy>,
+    exchange: Exchange,
+    lease: Lease,
+    version: Version,
+) -> Response<Body> {
+    let Exchange { response, sender } = exchange;
+    let (mut parts, incoming) = response.into_parts();
+    headers::to_client(&mut parts.headers, parts.version, false, &proxy.via);
+    // The version is a matter of each hop; the listener lowers it for older clients.
+    parts.version = if version == Version::HTTP_2 { version } else { Version::HTTP_11 };
+    let body = ResponseBody::new(incoming, sender, proxy.upstreams.clone(), lease);
+    Response::from_parts(parts, Body::Workspace(Box::new(body)))
+}
+
+/// Both sides switch protocols. The lease goes with the bytes.
+fn open_tunnel(
+    proxy: &Rc<Proxy>,
+    exchange: Exchange,
+    switch: hyper::upgrade::OnUpgrade,
+    lease: Lease,
+) -> Result<Response<Body>, Problem> {
+    let run = Run::of(&lease).ok_or(Problem::Broken)?;
+    let (mut parts, incoming) = exchange.response.into_parts();
+    let received = parts.version;
+    parts.version = Version::HTTP_11;
+    headers::to_client(&mut parts.headers, received, true, &proxy.via);
+    let mut switched = Response::from_parts(parts, incoming);
+    let workspace_side = hyper::upgrade::on(&mut switched);
+    let (parts, _) = switched.into_parts();
+    let served = proxy.tunnels.token();
+    proxy.upstreams.keep_track(run, async move {
+        let _served = served;
+        let _lease = lease.into_tunnel();
+        let both = futures_util::future::try_join(switch, workspace_side);
+        if let Ok(Ok((client, workspace))) = timeout(SWITCH_MAX, both).await {
+            // How a tunnel ends is its ends' affair.
+            drop(tunnel::run(TokioIo::new(client), TokioIo::new(workspace)).await);
+        }
+    });
+    Ok(Response::from_parts(parts, Body::Text(Full::default())))
+}

@@ -1,0 +1,454 @@
+//! What a proxy does to the fields of a message (RFC 9110 §7.6), edited in place.
+//!
+//! Order matters: what the client's `Connection` names is removed first and what we add is added
+//! last, so that nothing that a client sends can remove or imitate a field of ours.
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// What ends at every hop, named by `Connection` or not.
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::PROXY_AUTHENTICATE,
+];
+
+/// Hops after which a request is certainly going in circles.
+const HOPS_MAX: usize = 32;
+
+/// Why a request can't be passed on as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unforwardable {
+    /// It could be read in two ways, or tries to take away what it must not.
+    Ambiguous,
+    /// Its body is encoded in a way that we can't pass on.
+    UnknownEncoding,
+    /// It has been here before.
+    Loop,
+}
+
+/// Our entry in `Via` fields.
+#[derive(Debug, Clone)]
+pub(super) struct Via {
+    pseudonym: String,
+    http10: HeaderValue,
+    http11: HeaderValue,
+    http2: HeaderValue,
+}
+
+impl Via {
+    /// `pseudonym` is a token of RFC 9110.
+    pub(super) fn new(pseudonym: &str) -> Self {
+        let entry = |version: &str| {
+            HeaderValue::from_str(&format!("{version} {pseudonym}"))
+                .unwrap_or(HeaderValue::from_static("1.1 frostgate"))
+        };
+        Self {
+            pseudonym: pseudonym.to_owned(),
+            http10: entry("1.0"),
+            http11: entry("1.1"),
+            http2: entry("2.0"),
+        }
+    }
+
+    fn entry(&self, received: Version) -> HeaderValue {
+        match received {
+            Version::HTTP_2 => self.http2.clone(),
+            Version::HTTP_09 | Version::HTTP_10 => self.http10.clone(),
+            _ => self.http11.clone(),
+        }
+    }
+
+    fn is_loop(&self, headers: &HeaderMap) -> bool {
+        let mut hops = 0;
+        for value in headers.get_all(header::VIA) {
+            for entry in value.as_bytes().split(|byte| *byte == b',') {
+                hops += 1;
+                let mut words = entry.split(|byte| byte.is_ascii_whitespace());
+                if words.any(|word| word == self.pseudonym.as_bytes()) {
+                    return true;
+                }
+            }
+        }
+        hops > HOPS_MAX
+    }
+}
+
+/// Refuses what can't be passed on. Looks at the head only, changes nothing.
+pub(super) fn check<B>(request: &Request<B>, via: &Via) -> Result<(), Unforwardable> {
+    let headers = request.headers();
+    if let Some(encoding) = headers.get(header::TRANSFER_ENCODING) {
+        // Two framings of one body is how requests are smuggled (RFC 9112 §6.1).
+        if headers.contains_key(header::CONTENT_LENGTH) || request.version() < Version::HTTP_11 {
+            return Err(Unforwardable::Ambiguous);
+        }
+        let one = headers.get_all(header::TRANSFER_ENCODING).iter().count() == 1;
+        if !one || !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(Unforwardable::UnknownEncoding);
+        }
+    }
+    if headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
+        return Err(Unforwardable::Ambiguous);
+    }
+    for name in nominated(headers) {
+        if name.is_some_and(|name| is_essential(&name)) {
+            return Err(Unforwardable::Ambiguous);
+        }
+    }
+    if headers.contains_key(header::VIA) && via.is_loop(headers) {
+        return Err(Unforwardable::Loop);
+    }
+    Ok(())
+}
+
+/// Whether a request asks for a WebSocket, and may (RFC 9110 §7.8).
+pub(super) fn wants_websocket<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    request.version() == Version::HTTP_11
+        && request.method() == Method::GET
+        && headers.get(header::UPGRADE).is_some_and(|protocol| {
+            protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
+        })
+        && connection_options(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin<'a> {
+    /// The client's address, as the socket tells it.
+    pub(super) peer: IpAddr,
+    /// Whether what it says of earlier hops is believed.
+    pub(super) trusted: bool,
+    /// What was taken off the path.
+    pub(super) prefix: Option<&'a str>,
+}
+
+/// Makes a client's head into the one that its workspace gets. `host` is set as `Host`.
+pub(super) fn to_workspace(
+    headers: &mut HeaderMap,
+    version: Version,
+    origin: Origin<'_>,
+    host: Option<HeaderValue>,
+    websocket: bool,
+    via: &Via,
+) {
+    let wants_trailers = headers.get_all(header::TE).iter().any(|te| names_trailers(te));
+    remove_hop_by_hop(headers);
+    headers.remove(header::TE);
+    headers.remove(header::PROXY_AUTHORIZATION);
+    // We do the waiting that it asks for ourselves: the body is read when the workspace reads it.
+    headers.remove(header::EXPECT);
+    remove_imitations(headers, origin.trusted);
+    if version == Version::HTTP_2 {
+        join_cookies(headers);
+    }
+    if wants_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+    if websocket {
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    add_forwarded(headers, origin, host.as_ref());
+    if let Some(host) = host {
+        headers.insert(header::HOST, host);
+    }
+    headers.append(header::VIA, via.entry(version));
+}
+
+/// Makes a workspace's head into the one that its client gets. A switch of protocols keeps the
+/// fields that say so.
+pub(super) fn to_client(headers: &mut HeaderMap, received: Version, switches: bool, via: &Via) {
+    let upgrade = switches.then(|| headers.get(header::UPGRADE).cloned()).flatten();
+    remove_hop_by_hop(headers);
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::UPGRADE, upgrade);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    headers.append(header::VIA, via.entry(received));
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<_> = nominated(headers).flatten().collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// The fields that `Connection` names, as names where they can be one.
+fn nominated(headers: &HeaderMap) -> impl Iterator<Item = Option<HeaderName>> + '_ {
+    connection_options(headers)
+        .filter(|option| {
+            let connection_itself = [&b"close"[..], b"keep-alive", b"upgrade", b"te"];
+            !connection_itself.iter().any(|word| option.eq_ignore_ascii_case(word))
+        })
+        .map(|option| HeaderName::from_bytes(option).ok())
+}
+
+fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> + '_ {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|option| !option.is_empty())
+}
+
+/// What a client can't declare to be a matter of one hop.
+fn is_essential(name: &HeaderName) -> bool {
+    *name == header::HOST
+        || *name == header::CONTENT_LENGTH
+        || *name == header::TRANSFER_ENCODING
+        || *name == header::AUTHORIZATION
+        || *name == header::COOKIE
+}
+
+fn names_trailers(te: &HeaderValue) -> bool {
+    te.as_bytes()
+        .split(|byte| *byte == b',')
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Removes what a client says in our name. Many servers read `_` and `.` in a field's name as
+/// `-`, so what would be one of ours to them is one of ours.
+fn remove_imitations(headers: &mut HeaderMap, trusted: bool) {
+    let is_imitation = |name: &HeaderName| {
+        let bytes = name.as_str().as_bytes();
+        let aliased = bytes.iter().any(|byte| matches!(byte, b'_' | b'.'));
+        match bytes.first() {
+            _ if aliased => {
+                let plain: Vec<u8> = bytes
+                    .iter()
+                    .map(|byte| if matches!(byte, b'_' | b'.') { b'-' } else { *byte })
+                    .collect();
+                is_ours(&plain) || is_framing(&plain)
+            }
+            // The initials of all that is ours.
+            Some(b'f' | b'x' | b't' | b'p') => !trusted && is_ours(bytes),
+            _ => false,
+        }
+    };
+    let imitations: Vec<_> = headers.keys().filter(|name| is_imitation(name)).cloned().collect();
+    for name in imitations {
+        headers.remove(name);
+    }
+    // Sets HTTP_PROXY in the environment of CGI programs, whoever sends it.
+    headers.remove("proxy");
+}
+
+fn is_ours(name: &[u8]) -> bool {
+    name == b"forwarded"
+        || name.starts_with(b"x-forwarded")
+        || name == b"x-real-ip"
+        || name == b"x-client-ip"
+        || name == b"true-client-ip"
+        || name == b"proxy"
+}
+
+fn is_framing(name: &[u8]) -> bool {
+    matches!(name, b"host" | b"content-length" | b"transfer-encoding" | b"connection" | b"upgrade")
+}
+
+/// HTTP/2 clients may send a cookie in crumbs; HTTP/1 servers want one field (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> =
+        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, whole);
+    }
+}
+
+fn add_forwarded(headers: &mut HeaderMap, origin: Origin<'_>, host: Option<&HeaderValue>) {
+    let peer = origin.peer.to_canonical();
+    let address = peer.to_string();
+    let so_far = |headers: &HeaderMap, name: &HeaderName| {
+        let values: Vec<&[u8]> =
+            headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+        values.join(&b", "[..])
+    };
+    let mut append = |name: HeaderName, entry: &[u8]| {
+        let mut value = so_far(headers, &name);
+        if !value.is_empty() {
+            value.extend_from_slice(b", ");
+        }
+        value.extend_from_slice(entry);
+        // Made of field values and of our own ASCII.
+        if let Ok(value) = HeaderValue::from_bytes(&value) {
+            headers.insert(name, value);
+        }
+    };
+    append(X_FORWARDED_FOR, address.as_bytes());
+    append(FORWARDED, &forwarded_entry(peer, host));
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if let Some(host) = host {
+        headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
+    }
+    if let Some(prefix) = origin.prefix.and_then(|prefix| HeaderValue::from_str(prefix).ok()) {
+        headers.insert(X_FORWARDED_PREFIX, prefix);
+    }
+}
+
+/// An entry of RFC 7239: `for=192.0.2.1;host="a.example:8080";proto=http`.
+fn forwarded_entry(peer: IpAddr, host: Option<&HeaderValue>) -> Vec<u8> {
+    let mut entry = match peer {
+        IpAddr::V4(address) => format!("for={address}"),
+        IpAddr::V6(address) => format!("for=\"[{address}]\""),
+    }
+    .into_bytes();
+    if let Some(host) = host {
+        // A routed host has none of the characters that would need escaping inside quotes.
+        entry.extend_from_slice(b";host=\"");
+        entry.extend_from_slice(host.as_bytes());
+        entry.push(b'"');
+    }
+    entry.extend_from_slice(b";proto=http");
+    entry
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
+mod tests {
+    use super::*;
+
+    fn request(fields: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::builder().uri("/");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap()
+    }
+
+    fn passed_on(fields: &[(&str, &str)], trusted: bool) -> HeaderMap {
+        let mut headers = std::mem::take(request(fields).headers_mut());
+        let origin = Origin { peer: IpAddr::from([192, 0, 2, 1]), trusted, prefix: None };
+        let host = headers.get("host").cloned();
+        let via = Via::new("fg-1");
+        to_workspace(&mut headers, Version::HTTP_11, origin, host, false, &via);
+        headers
+    }
+
+    #[test]
+    fn hop_by_hop_fields_and_those_that_connection_names_end_here() {
+        let headers = passed_on(
+            &[
+                ("host", "a"),
+                ("connection", "x-mine, keep-alive"),
+                ("x-mine", "1"),
+                ("keep-alive", "timeout=5"),
+                ("te", "gzip"),
+                ("upgrade", "h2c"),
+                ("proxy-authorization", "Basic eA=="),
+                ("x-kept", "1"),
+            ],
+            false,
+        );
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        let expected = [
+            "forwarded",
+            "host",
+            "via",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-proto",
+            "x-kept",
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn a_client_can_neither_imitate_nor_remove_what_we_say() {
+        let imitations = [
+            ("host", "a:80"),
+            ("connection", "x-forwarded-for, via, forwarded"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x_forwarded_for", "1.1.1.1"),
+            ("x.forwarded.proto", "https"),
+            ("x-forwarded-prefix", "/x"),
+            ("x-real-ip", "1.1.1.1"),
+            ("forwarded", "for=1.1.1.1"),
+            ("proxy", "http://evil"),
+            ("content_length", "5"),
+        ];
+        let headers = passed_on(&imitations, false);
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
+        assert_eq!(headers["forwarded"], "for=192.0.2.1;host=\"a:80\";proto=http");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["via"], "1.1 fg-1");
+        for gone in ["x_forwarded_for", "x.forwarded.proto", "x-forwarded-prefix", "x-real-ip"] {
+            assert!(!headers.contains_key(gone), "{gone}");
+        }
+        assert!(!headers.contains_key("proxy") && !headers.contains_key("content_length"));
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_and_added_to() {
+        let said = [
+            ("host", "a"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "b"),
+        ];
+        let headers = passed_on(&said, true);
+        assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 192.0.2.1");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["x-forwarded-host"], "b");
+    }
+
+    #[test]
+    fn what_is_ambiguous_is_refused() {
+        let via = Via::new("fg-1");
+        let verdict = |fields: &[(&str, &str)]| check(&request(fields), &via);
+        let chunked = ("transfer-encoding", "chunked");
+        assert_eq!(verdict(&[chunked]), Ok(()));
+        assert_eq!(verdict(&[chunked, ("content-length", "1")]), Err(Unforwardable::Ambiguous));
+        assert_eq!(verdict(&[chunked, chunked]), Err(Unforwardable::UnknownEncoding));
+        let gzip = ("transfer-encoding", "gzip, chunked");
+        assert_eq!(verdict(&[gzip]), Err(Unforwardable::UnknownEncoding));
+        for name in ["host", "Content-Length", "transfer-encoding", "cookie"] {
+            let refused = verdict(&[("connection", name)]);
+            assert_eq!(refused, Err(Unforwardable::Ambiguous), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_comes_back_is_known_by_its_via() {
+        let via = Via::new("fg-1");
+        let verdict = |value: &str| check(&request(&[("via", value)]), &via);
+        assert_eq!(verdict("1.1 other, 1.1 fg-2"), Ok(()));
+        assert_eq!(verdict("1.1 other, 1.1 fg-1 (comment)"), Err(Unforwardable::Loop));
+        assert_eq!(verdict(&["1.1 x"; 40].join(", ")), Err(Unforwardable::Loop));
+    }
+
+    #[test]
+    fn cookie_crumbs_are_joined() {
+        let mut headers = std::mem::take(request(&[("cookie", "a=1"), ("cookie", "b=2")]).headers_mut());
+        join_cookies(&mut headers);
+        assert_eq!(headers["cookie"], "a=1; b=2");
+        assert_eq!(headers.get_all("cookie").iter().count(), 1);
+    }
+}

@@ -1,0 +1,102 @@
+//! From a request to its answer: which workspace, a lease, the headers, the workspace's own port.
+//!
+//! [`Proxy`] belongs to one thread. It finds the workspace (`route`), enters its gate, edits the
+//! head (`headers`), sends the request over a connection of this thread's own pool (`upstream`),
+//! and hands the answer's body to the listener with the lease inside. After an upgrade, `tunnel`
+//! moves the bytes. What goes wrong becomes an answer in `reply`, and nowhere else.
+
+mod forward;
+mod headers;
+mod reply;
+mod route;
+mod tunnel;
+mod upstream;
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use ipnet::IpNet;
+use tokio_util::task::TaskTracker;
+
+use crate::lifecycle::Registry;
+use crate::listen::{Ends, Serve};
+
+pub use reply::Body;
+
+/// How requests are passed on.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whether `/w/{id}/…` routes to a workspace, on hosts that are nobody's.
+    pub paths: bool,
+    /// Whose `X-Forwarded-*` and `Forwarded` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long a connection to a workspace that is up may take, retries included.
+    pub connect_timeout: Duration,
+    /// How long a workspace may take until it begins to answer, counted from the last byte of the
+    /// request.
+    pub response_timeout: Duration,
+    /// Idle connections that this thread keeps for a workspace.
+    pub idle_per_workspace_max: usize,
+    /// Our name in `Via` fields: differs from that of every other Frostgate, so that a request
+    /// that comes back to us is known by it.
+    pub pseudonym: String,
+}
+
+/// What answers requests that are for no workspace.
+pub type Elsewhere = Arc<
+    dyn Fn(Ends, Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<Body>>>> + Send + Sync,
+>;
+
+/// The data plane of one thread.
+pub struct Proxy {
+    registry: Arc<Registry>,
+    options: Options,
+    upstreams: Rc<upstream::Upstreams>,
+    elsewhere: Elsewhere,
+    via: headers::Via,
+    /// Tunnels outlive the connections that they came over.
+    tunnels: TaskTracker,
+}
+
+impl Proxy {
+    /// A proxy for the thread that calls. Must be called inside its `LocalSet`.
+    pub fn new(
+        registry: Arc<Registry>,
+        options: Options,
+        elsewhere: Elsewhere,
+        tunnels: TaskTracker,
+    ) -> Rc<Self> {
+        let upstreams = upstream::Upstreams::new(
+            registry.endings(),
+            options.connect_timeout,
+            options.idle_per_workspace_max,
+        );
+        let via = headers::Via::new(&options.pseudonym);
+        Rc::new(Self { registry, options, upstreams, elsewhere, via, tunnels })
+    }
+
+    fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.options.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
+}
+
+impl Serve for Proxy {
+    type Body = Body;
+
+    async fn answer(self: Rc<Self>, ends: Ends, request: Request<Incoming>) -> Response<Body> {
+        forward::forward(&self, ends, request).await
+    }
+}
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Proxy({:?})", self.registry)
+    }
+}

@@ -1,0 +1,161 @@
+//! What a client is told when its request can't be answered by its workspace. The one place where
+//! failures become HTTP; nothing internal is in it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use http_body::{Frame, SizeHint};
+use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+
+use super::headers::Unforwardable;
+use super::upstream::ResponseBody;
+use crate::lifecycle::Refusal;
+
+/// What bodies can fail with; the listener cuts the answer short then, visibly.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of an answer.
+#[derive(Debug)]
+pub enum Body {
+    /// A workspace's.
+    Workspace(Box<ResponseBody>),
+    /// Our own words.
+    Text(Full<Bytes>),
+    /// Somebody else's, e.g. the API's.
+    Other(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Workspace(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Self::Text(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Self::Other(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Workspace(body) => body.is_end_stream(),
+            Self::Text(body) => body.is_end_stream(),
+            Self::Other(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Workspace(body) => body.size_hint(),
+            Self::Text(body) => body.size_hint(),
+            Self::Other(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Why a request is not answered by a workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Problem {
+    /// Whom it is for can't be told.
+    NoClearHost,
+    /// It can't be passed on as it is.
+    Unforwardable(Unforwardable),
+    /// CONNECT and TRACE are not for workspaces.
+    MethodNotAllowed,
+    /// `/w/{id}` without its slash.
+    AddSlash(String),
+    /// The gate did not let it in. With the time until a new try makes sense, where that is known.
+    NotLetIn(Refusal, Option<Duration>),
+    /// The workspace is up, but could not be connected to, or broke off before it answered.
+    Broken,
+    /// It did not begin to answer in time.
+    Silent,
+}
+
+impl Problem {
+    pub(super) fn into_response(self) -> Response<Body> {
+        use Unforwardable::{Ambiguous, Loop, UnknownEncoding};
+        match self {
+            Self::NoClearHost => closing(bad_request("The Host of this request is not clear.")),
+            Self::Unforwardable(Ambiguous) => {
+                closing(bad_request("This request can be read in more than one way."))
+            }
+            Self::Unforwardable(UnknownEncoding) => closing(text(
+                StatusCode::NOT_IMPLEMENTED,
+                "The only transfer coding that is understood here is chunked.",
+            )),
+            Self::Unforwardable(Loop) => {
+                text(StatusCode::LOOP_DETECTED, "This request has come back to where it was.")
+            }
+            Self::MethodNotAllowed => {
+                let mut response =
+                    text(StatusCode::METHOD_NOT_ALLOWED, "This method is not passed on.");
+                let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+                response.headers_mut().insert(ALLOW, allowed);
+                response
+            }
+            Self::AddSlash(location) => {
+                let mut response = text(StatusCode::PERMANENT_REDIRECT, "It is one slash further.");
+                if let Ok(location) = HeaderValue::from_str(&location) {
+                    response.headers_mut().insert(LOCATION, location);
+                }
+                response
+            }
+            Self::NotLetIn(refusal, retry) => not_let_in(&refusal, retry),
+            Self::Broken => {
+                text(StatusCode::BAD_GATEWAY, "The workspace did not answer this request.")
+            }
+            Self::Silent => {
+                text(StatusCode::GATEWAY_TIMEOUT, "The workspace did not answer in time.")
+            }
+        }
+    }
+}
+
+fn not_let_in(refusal: &Refusal, retry: Option<Duration>) -> Response<Body> {
+    let (status, words, default_retry) = match refusal {
+        Refusal::Failed { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "The workspace could not be started.", 5)
+        }
+        Refusal::Full => {
+            (StatusCode::SERVICE_UNAVAILABLE, "Too many requests wait for workspaces.", 5)
+        }
+        Refusal::TimedOut => {
+            (StatusCode::GATEWAY_TIMEOUT, "The workspace did not become ready in time.", 5)
+        }
+        Refusal::Removed => return text(StatusCode::NOT_FOUND, "This workspace is gone."),
+    };
+    let mut response = text(status, words);
+    let seconds = retry.map_or(default_retry, |wait| wait.as_secs() + 1);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+fn bad_request(words: &'static str) -> Response<Body> {
+    text(StatusCode::BAD_REQUEST, words)
+}
+
+/// What follows on this connection can't be trusted to be where it seems to be.
+fn closing(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn text(status: StatusCode, words: &'static str) -> Response<Body> {
+    let line = Bytes::from(format!("{} {words}\n", status.as_u16()));
+    let mut response = Response::new(Body::Text(Full::new(line)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
