@@ -1,0 +1,124 @@
+//! `POST /v1/check-in`: a workspace's own report of its activity.
+//!
+//! The sender is the workspace that sends from the socket's peer address, or whose token the URL
+//! has. It reports `active=N`: zero means idle, anything else active. Three spellings of the field
+//! are in use by reporter scripts, and three places: form, JSON and query.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+
+use super::reply::Problem;
+use super::{Context, Peer};
+use crate::lifecycle::Workspace;
+
+/// Spellings of the field; the first one present counts.
+const FIELD_NAMES: [&str; 3] = ["active", "active-connections", "active_connections"];
+
+pub(super) async fn check_in(
+    State(context): State<Context>,
+    Extension(Peer(peer)): Extension<Peer>,
+    Query(query): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, Problem> {
+    let token = query.iter().find(|(name, _)| name == "token").map(|(_, token)| token.as_str());
+    let workspace = sender(&context, token, peer.ip(), &headers)?;
+    let mut fields = body_fields(&headers, &body)?;
+    fields.extend(query);
+    let reported = FIELD_NAMES
+        .iter()
+        .find_map(|name| fields.iter().find(|(field, _)| field == name))
+        .map(|(_, value)| value.trim());
+    let active = match reported {
+        None | Some("") => {
+            let missing = "the field \"active\" is missing: send active=0 when idle, else a number";
+            return Err(Problem::Invalid(missing.to_owned()));
+        }
+        // Zero in any notation is idle, anything else is not.
+        Some(value) => value.parse::<f64>() != Ok(0.0),
+    };
+    workspace.check_in(active).await?;
+    Ok(StatusCode::OK)
+}
+
+fn sender(
+    context: &Context,
+    token: Option<&str>,
+    peer: IpAddr,
+    headers: &HeaderMap,
+) -> Result<Arc<Workspace>, Problem> {
+    let found = match token {
+        Some(token) => context.registry.by_check_in_token(token),
+        None => context.registry.by_address(client_address(context, peer, headers)),
+    };
+    found.ok_or(Problem::UnknownSender)
+}
+
+/// The peer, or, if that is a trusted proxy, the nearest hop that isn't.
+fn client_address(context: &Context, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    let is_trusted = |address: &IpAddr| {
+        context.trusted_proxies.iter().any(|network| network.contains(address))
+    };
+    let mut address = peer.to_canonical();
+    let said: Vec<&str> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .collect();
+    for hop in said.iter().rev() {
+        if !is_trusted(&address) {
+            break;
+        }
+        let Ok(earlier) = hop.trim().parse::<IpAddr>() else { break };
+        address = earlier.to_canonical();
+    }
+    address
+}
+
+fn body_fields(headers: &HeaderMap, body: &[u8]) -> Result<Vec<(String, String)>, Problem> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let is_json = kind.trim_start().to_ascii_lowercase().starts_with("application/json");
+    if body.is_empty() {
+        return Ok(Vec::new());
+    }
+    if is_json {
+        let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body)
+            .map_err(|error| Problem::Invalid(format!("the body is not a JSON object: {error}")))?;
+        let text = |value: serde_json::Value| match value {
+            serde_json::Value::String(text) => text,
+            serde_json::Value::Bool(false) => "0".to_owned(),
+            other => other.to_string(),
+        };
+        return Ok(fields.into_iter().map(|(name, value)| (name, text(value))).collect());
+    }
+    serde_urlencoded::from_bytes(body)
+        .map_err(|error| Problem::Invalid(format!("the body is not a form: {error}")))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
+mod tests {
+    use super::*;
+
+    fn fields(kind: &str, body: &str) -> Result<Vec<(String, String)>, Problem> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, kind.parse().unwrap());
+        body_fields(&headers, body.as_bytes())
+    }
+
+    #[test]
+    fn a_report_may_be_a_form_or_json() {
+        let expected = vec![("active".to_owned(), "1".to_owned())];
+        assert_eq!(fields("application/x-www-form-urlencoded", "active=1").unwrap(), expected);
+        assert_eq!(fields("application/json; charset=utf-8", "{\"active\":1}").unwrap(), expected);
+        assert_eq!(fields("application/json", "{\"active\":\"1\"}").unwrap(), expected);
+        assert!(fields("application/json", "[1]").is_err());
+    }
+}

@@ -1,0 +1,34 @@
+//! The calls of admins and workspaces. `routes` is the table of contents.
+
+mod auth;
+mod check_in;
+mod reply;
+mod routes;
+mod workspaces;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::lifecycle::Registry;
+
+pub use auth::AdminToken;
+pub use routes::{admin, check_in_only};
+
+/// What the calls work on.
+#[derive(Clone)]
+pub struct Context {
+    /// All workspaces.
+    pub registry: Arc<Registry>,
+    /// What an admin must present.
+    pub token: AdminToken,
+    /// Whose `X-Forwarded-For` tells where a check-in came from.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// The public listener's port, for the workspaces' URLs.
+    pub public_port: u16,
+}
+
+/// Who calls: the address of the socket's other end.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);

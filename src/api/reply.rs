@@ -1,0 +1,126 @@
+//! Failures as callers see them: `application/problem+json` (RFC 9457) with the further members
+//! `message`, for people, and `error_code`, for programs. Nothing internal is in them that an admin
+//! could not know anyway.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+
+use crate::lifecycle::CommandError;
+
+/// Why a call did not do what it was to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Problem {
+    /// No token, or a wrong one.
+    Unauthorized,
+    /// There is no such call.
+    UnknownCall,
+    /// There is such a call, by another method.
+    WrongMethod,
+    /// There is no such workspace.
+    UnknownWorkspace(String),
+    /// Whoever checked in is no workspace.
+    UnknownSender,
+    /// Something in the call can't be used; names it and the fix.
+    Invalid(String),
+    /// The workspace is in no state for that, or of no kind.
+    Conflict(String),
+    /// It was tried and failed.
+    Failed(String),
+    /// Not now.
+    Unavailable,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    message: &'a str,
+    error_code: &'static str,
+}
+
+impl From<CommandError> for Problem {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Impossible(reason) => Self::Conflict(reason),
+            CommandError::Failed(reason) => Self::Failed(reason),
+            CommandError::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+impl Problem {
+    fn parts(&self) -> (StatusCode, &'static str, &'static str, String) {
+        match self {
+            Self::Unauthorized => (
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "Not authorized",
+                "send the admin token as \"Authorization: Bearer <token>\"".to_owned(),
+            ),
+            Self::UnknownCall => {
+                (StatusCode::NOT_FOUND, "not_found", "Not found", "there is no such call".to_owned())
+            }
+            Self::WrongMethod => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "Method not allowed",
+                "this call wants another method".to_owned(),
+            ),
+            Self::UnknownWorkspace(id) => (
+                StatusCode::NOT_FOUND,
+                "unknown_workspace",
+                "Unknown workspace",
+                format!("there is no workspace {id:?}"),
+            ),
+            Self::UnknownSender => (
+                StatusCode::NOT_FOUND,
+                "unknown_sender",
+                "Unknown sender",
+                "this check-in comes from no workspace's address and has no workspace's token; \
+                 use the URL in FROSTGATE_CHECK_IN_URL"
+                    .to_owned(),
+            ),
+            Self::Invalid(detail) => {
+                (StatusCode::BAD_REQUEST, "invalid_request", "Invalid request", detail.clone())
+            }
+            Self::Conflict(detail) => {
+                (StatusCode::CONFLICT, "conflict", "Not possible now", detail.clone())
+            }
+            Self::Failed(detail) => (
+                StatusCode::BAD_GATEWAY,
+                "workspace_failed",
+                "The workspace failed",
+                detail.clone(),
+            ),
+            Self::Unavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable",
+                "Unavailable",
+                "the workspace takes no calls at the moment; try again".to_owned(),
+            ),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, error_code, title, detail) = self.parts();
+        let document = Document {
+            r#type: "about:blank",
+            title,
+            status: status.as_u16(),
+            detail: &detail,
+            message: &detail,
+            error_code,
+        };
+        let mut response = (status, Json(document)).into_response();
+        let kind = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        response
+    }
+}

@@ -1,0 +1,44 @@
+//! The table of contents.
+
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use serde_json::json;
+
+use super::reply::Problem;
+use super::{Context, auth, check_in, workspaces};
+
+/// Largest body of a call.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// All calls: for the admin listener, and for the public one's `admin_host`.
+pub fn admin(context: Context) -> Router {
+    // `/workspaces…` and `/api/v1/workspaces…` are the same.
+    let workspaces = Router::new()
+        .route("/workspaces", get(workspaces::list))
+        .route("/workspaces/{id}", get(workspaces::read))
+        .route("/workspaces/{id}/stop", put(workspaces::stop))
+        .route("/workspaces/{id}/resume", put(workspaces::resume));
+    let guarded = Router::new()
+        .nest("/api/v1", workspaces.clone())
+        .merge(workspaces)
+        .route_layer(from_fn_with_state(context.clone(), auth::require));
+    let open = Router::new()
+        .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
+        .route("/v1/check-in", post(check_in::check_in));
+    finish(guarded.merge(open), context)
+}
+
+/// What the public listener serves of them.
+pub fn check_in_only(context: Context) -> Router {
+    finish(Router::new().route("/v1/check-in", post(check_in::check_in)), context)
+}
+
+fn finish(router: Router<Context>, context: Context) -> Router {
+    router
+        .fallback(async || Problem::UnknownCall)
+        .method_not_allowed_fallback(async || Problem::WrongMethod)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(context)
+}
