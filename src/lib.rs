@@ -1,4 +1,7 @@
 //! Frostgate: a reverse proxy that freezes idle workspaces and thaws them when somebody comes back.
 pub mod clock;
+pub mod config;
 pub mod driver;
+pub mod duration;
 pub mod model;
+pub mod network;
