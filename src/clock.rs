@@ -27,6 +27,18 @@ impl Clock {
     pub fn rfc3339(self, moment: Instant) -> String {
         rfc3339(self.date_of(moment))
     }
+
+    /// `moment` as the time of day where this machine is, for people who watch: `12:04:11`.
+    pub fn time_of_day(self, moment: Instant) -> String {
+        match jiff::Timestamp::try_from(self.date_of(moment)) {
+            Ok(timestamp) => {
+                let local = timestamp.to_zoned(jiff::tz::TimeZone::system());
+                local.strftime("%H:%M:%S").to_string()
+            }
+            // As above: only a date outside the years -9999..9999.
+            Err(_) => "--:--:--".to_owned(),
+        }
+    }
 }
 
 /// A date as RFC 3339 in UTC with milliseconds.

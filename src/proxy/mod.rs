@@ -87,6 +87,11 @@ impl Proxy {
     }
 }
 
+/// Whether a request is for that host, whatever the port.
+pub fn is_for_host<B>(request: &Request<B>, host: &str) -> bool {
+    route::Authority::of(request).is_ok_and(|authority| authority.as_str() == host)
+}
+
 impl Serve for Proxy {
     type Body = Body;
 

@@ -1,0 +1,369 @@
+//! The whole program, put together: the only place where the parts meet the configuration.
+//!
+//! The control plane (workspaces' tasks, drivers, reconciliation) runs on the runtime that
+//! [`App::start`] is called on. The data plane is one thread per core; the admin listener has a
+//! thread to itself, so that no call of the API can hold up a request.
+
+mod data_plane;
+mod secrets;
+
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+
+use crate::api::{self, AdminToken, Peer};
+use crate::config::{self, Config, DockerAddress, DockerUse};
+use crate::driver::Driver;
+use crate::driver::docker::{self, Docker};
+use crate::driver::process::{self, Process};
+use crate::driver::upstream::Upstream;
+use crate::lifecycle::check_in::CheckInKey;
+use crate::lifecycle::{self, Change, Registry, reconcile};
+use crate::listen::{self, Ends, Serve};
+use crate::model::Runs;
+use crate::proxy::{self, Body, Elsewhere, Proxy};
+use data_plane::Plan;
+
+/// Connections to the admin listener at a time: people, scripts and dashboards of one team.
+const ADMIN_CONNECTIONS_MAX: usize = 1_000;
+/// The rest of a drain: what is closed after the grace needs a moment to be gone.
+const DRAIN_SLACK: Duration = Duration::from_secs(2);
+
+/// The running program.
+pub struct App {
+    registry: Arc<Registry>,
+    public: Vec<SocketAddr>,
+    admin: SocketAddr,
+    draining: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+    /// The reconcilers.
+    followers: JoinSet<()>,
+    drain_grace: Duration,
+}
+
+impl App {
+    /// Binds every listener and starts serving. Returns once all ports are bound.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        secrets::make_state_dir(&config.state_dir)?;
+        let token = secrets::read_or_make(&config.state_dir, config::TOKEN_FILE)?;
+        let workers = match config.listen.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let listeners = bind_public(&config.listen.public, workers)?;
+        let public: Vec<_> =
+            listeners.iter().map(|shares| shares[0].local_addr()).collect::<Result<_, _>>()?;
+        let admin_listener = listen::bind(config.listen.admin, false)
+            .with_context(|| format!("could not listen on {}", config.listen.admin))?;
+        let admin = admin_listener.local_addr()?;
+        let public_port = public.first().map_or(0, SocketAddr::port);
+
+        let registry = Registry::new(lifecycle_options(&config, public_port)?, runtime());
+        let drivers = Drivers::make(&config)?;
+        drivers.add_configured(&config, &registry)?;
+        let mut followers = JoinSet::new();
+        for driver in drivers.all() {
+            followers.spawn(reconcile::follow(registry.clone(), driver, config.policy.clone()));
+        }
+
+        let context = api::Context {
+            registry: registry.clone(),
+            token: AdminToken::new(&token),
+            trusted_proxies: config.routing.trusted_proxies.clone().into(),
+            public_port,
+        };
+        let (draining, drained) = watch::channel(false);
+        let mut app = Self {
+            registry,
+            public,
+            admin,
+            draining,
+            threads: Vec::new(),
+            followers,
+            drain_grace: config.listen.drain_grace,
+        };
+        app.start_data_plane(&config, &context, listeners, &drained)?;
+        app.start_admin(&config, context, admin_listener, drained)?;
+        Ok(app)
+    }
+
+    fn start_data_plane(
+        &mut self,
+        config: &Config,
+        context: &api::Context,
+        listeners: Vec<Vec<TcpListener>>,
+        draining: &watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let elsewhere = elsewhere(context, config.routing.admin_host.clone());
+        let options = proxy_options(config)?;
+        let shares = transposed(listeners);
+        let connections_max = config.listen.connections_max.div_ceil(shares.len().max(1));
+        for (number, listeners) in shares.into_iter().enumerate() {
+            let plan = Plan {
+                name: format!("worker-{number}"),
+                listeners,
+                options: listen_options(config, connections_max),
+                draining: draining.clone(),
+                grace: config.listen.drain_grace,
+            };
+            let (registry, options) = (self.registry.clone(), options.clone());
+            let elsewhere = elsewhere.clone();
+            self.threads.push(data_plane::start(plan, move |tunnels| {
+                Proxy::new(registry, options, elsewhere, tunnels)
+            })?);
+        }
+        Ok(())
+    }
+
+    fn start_admin(
+        &mut self,
+        config: &Config,
+        context: api::Context,
+        listener: TcpListener,
+        draining: watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let plan = Plan {
+            name: "admin".to_owned(),
+            listeners: vec![listener],
+            options: listen_options(config, ADMIN_CONNECTIONS_MAX),
+            draining,
+            grace: config.listen.drain_grace,
+        };
+        let router = api::admin(context);
+        self.threads.push(data_plane::start(plan, move |_| Rc::new(Admin { router }))?);
+        Ok(())
+    }
+
+    /// Where end users arrive.
+    pub fn public_addresses(&self) -> &[SocketAddr] {
+        &self.public
+    }
+
+    /// Where the API is served.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// All workspaces.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// What happens, as it happens.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.registry.changes()
+    }
+
+    /// Accepts no more, lets what is under way end within the grace, and stops. Workspaces are
+    /// left as they are.
+    pub async fn stop(mut self) {
+        self.draining.send_replace(true);
+        let threads = std::mem::take(&mut self.threads);
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                let name = thread.thread().name().unwrap_or_default().to_owned();
+                if thread.join().is_err() {
+                    tracing::error!("the thread {name} ended in a panic");
+                }
+            }
+        });
+        if tokio::time::timeout(self.drain_grace + DRAIN_SLACK, joined).await.is_err() {
+            tracing::warn!("some threads did not end in time");
+        }
+        self.followers.shutdown().await;
+        self.registry.close().await;
+    }
+
+    /// Removes every workspace that is a local process, and what it has.
+    pub async fn remove_processes(&self) {
+        let all = self.registry.all();
+        let ours = all.into_iter().filter(|workspace| workspace.driver_name() == "process");
+        let mut removals: JoinSet<()> = ours
+            .map(|workspace| async move {
+                if let Err(error) = workspace.remove().await {
+                    tracing::warn!(workspace = %workspace.id(), %error, "could not remove it");
+                }
+            })
+            .collect();
+        while removals.join_next().await.is_some() {}
+    }
+}
+
+fn runtime() -> tokio::runtime::Handle {
+    tokio::runtime::Handle::current()
+}
+
+/// What runs workspaces here.
+struct Drivers {
+    process: Arc<dyn Driver>,
+    upstream: Arc<dyn Driver>,
+    docker: Option<Arc<dyn Driver>>,
+}
+
+impl Drivers {
+    fn make(config: &Config) -> anyhow::Result<Self> {
+        let process = Process::open(process::Options {
+            state_dir: config.state_dir.join("process"),
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+            freezer: match config.process.freezer {
+                config::Freezer::Auto => process::Freezer::Auto,
+                config::Freezer::Cgroup => process::Freezer::Cgroup,
+                config::Freezer::Signal => process::Freezer::Signal,
+            },
+        })?;
+        let docker = match config.docker.enable {
+            DockerUse::Never => None,
+            DockerUse::Auto if !docker::is_there(config.docker.socket.as_deref()) => None,
+            DockerUse::Auto | DockerUse::Always => Some(connect_docker(config)?),
+        };
+        Ok(Self { process: Arc::new(process), upstream: Arc::new(Upstream::new()), docker })
+    }
+
+    fn all(&self) -> impl Iterator<Item = Arc<dyn Driver>> {
+        let always = [self.process.clone(), self.upstream.clone()];
+        always.into_iter().chain(self.docker.clone())
+    }
+
+    fn add_configured(&self, config: &Config, registry: &Arc<Registry>) -> anyhow::Result<()> {
+        for (id, workspace) in &config.workspaces {
+            let driver = match &workspace.spec.runs {
+                Runs::Command { .. } => self.process.clone(),
+                Runs::Upstream(_) => self.upstream.clone(),
+                Runs::Image { .. } | Runs::Discovered { .. } => {
+                    self.docker.clone().with_context(|| {
+                        format!("workspace {id} has an image, but there is no Docker Engine here")
+                    })?
+                }
+            };
+            let policy = workspace.policy.over(&config.policy);
+            registry.add(id.clone(), workspace.spec.clone(), policy, driver, false)?;
+        }
+        Ok(())
+    }
+}
+
+fn connect_docker(config: &Config) -> anyhow::Result<Arc<dyn Driver>> {
+    let docker = Docker::connect(docker::Options {
+        socket: config.docker.socket.clone(),
+        address: match config.docker.address {
+            DockerAddress::Container => docker::Address::Container,
+            DockerAddress::Published => docker::Address::Published,
+        },
+        network: config.docker.network.clone(),
+    })?;
+    Ok(Arc::new(docker))
+}
+
+/// One listener per worker for each address. Port 0 is chosen by the first and shared by the rest.
+fn bind_public(addresses: &[SocketAddr], workers: usize) -> anyhow::Result<Vec<Vec<TcpListener>>> {
+    let bind = |address| {
+        listen::bind(address, true).with_context(|| format!("could not listen on {address}"))
+    };
+    let shares = |address: &SocketAddr| {
+        // The first without sharing: another program on the port is a mistake to be told of.
+        drop(listen::bind(*address, false).with_context(|| format!("could not listen on {address}"))?);
+        let first = bind(*address)?;
+        let address = first.local_addr()?;
+        let rest = (1..workers).map(|_| bind(address));
+        std::iter::once(Ok(first)).chain(rest).collect()
+    };
+    addresses.iter().map(shares).collect()
+}
+
+/// From a list per address to a list per worker.
+fn transposed(listeners: Vec<Vec<TcpListener>>) -> Vec<Vec<TcpListener>> {
+    let mut shares: Vec<Vec<TcpListener>> = Vec::new();
+    for of_address in listeners {
+        for (number, listener) in of_address.into_iter().enumerate() {
+            if shares.len() <= number {
+                shares.push(Vec::new());
+            }
+            shares[number].push(listener);
+        }
+    }
+    shares
+}
+
+fn lifecycle_options(config: &Config, public_port: u16) -> anyhow::Result<lifecycle::Options> {
+    let key = secrets::read_or_make(&config.state_dir, "check-in.key")?;
+    Ok(lifecycle::Options {
+        domain: config.routing.domain.clone(),
+        held_max: config.limits.held_max,
+        held_per_workspace_max: config.limits.held_per_workspace_max,
+        starts_max: config.limits.starts_max,
+        check_in_key: CheckInKey::new(&secrets::as_key(&key)?),
+        public_port,
+    })
+}
+
+fn listen_options(config: &Config, connections_max: usize) -> listen::Options {
+    listen::Options {
+        first_byte_timeout: config.listen.first_byte_timeout,
+        header_timeout: config.listen.header_timeout,
+        connections_max,
+    }
+}
+
+fn proxy_options(config: &Config) -> anyhow::Result<proxy::Options> {
+    let mut instance = [0; 4];
+    getrandom::fill(&mut instance).context("the system has no random bytes")?;
+    let instance = u32::from_ne_bytes(instance);
+    Ok(proxy::Options {
+        paths: config.routing.paths,
+        trusted_proxies: config.routing.trusted_proxies.clone(),
+        connect_timeout: config.upstream.connect_timeout,
+        response_timeout: config.upstream.response_timeout,
+        idle_per_workspace_max: config.upstream.idle_per_workspace_max,
+        pseudonym: format!("frostgate-{instance:08x}"),
+    })
+}
+
+/// What the public listener serves on hosts that are no workspace's: check-ins, and, where the
+/// host is the admin's, the whole API.
+fn elsewhere(context: &api::Context, admin_host: Option<String>) -> Elsewhere {
+    let admin = api::admin(context.clone());
+    let check_in_only = api::check_in_only(context.clone());
+    Arc::new(move |ends, request| {
+        let is_admin = admin_host.as_deref().is_some_and(|host| proxy::is_for_host(&request, host));
+        let router = if is_admin { admin.clone() } else { check_in_only.clone() };
+        Box::pin(async move {
+            let response = call(router, ends, request).await;
+            response.map(|body| Body::Other(body.map_err(Into::into).boxed_unsync()))
+        })
+    })
+}
+
+async fn call(
+    mut router: axum::Router,
+    ends: Ends,
+    request: Request<Incoming>,
+) -> Response<axum::body::Body> {
+    let mut request = request.map(axum::body::Body::new);
+    request.extensions_mut().insert(Peer(ends.peer));
+    match tower_service::Service::call(&mut router, request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// The admin listener.
+struct Admin {
+    router: axum::Router,
+}
+
+impl Serve for Admin {
+    type Body = axum::body::Body;
+
+    async fn answer(self: Rc<Self>, ends: Ends, request: Request<Incoming>) -> Response<Self::Body> {
+        call(self.router.clone(), ends, request).await
+    }
+}

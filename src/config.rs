@@ -1,0 +1,386 @@
+//! What the operator wants: `frostgate.toml`, the environment and the flags, as one [`Config`].
+//!
+//! Later sources win: defaults, then the file, then `FROSTGATE_…` variables, then flags. Everything
+//! is read into the types that the rest of the program uses ([`Policy`], [`Spec`], addresses), so
+//! that nothing inside has to doubt it. All mistakes are told at once, each with the place where it
+//! stands: who has five typos wants to hear of five.
+//!
+//! - `tree`: the sources, put on top of each other; every value remembers where it came from
+//! - `section`: reads the keys of one table and notes what is wrong with them
+//! - `values`: what each kind of value accepts
+//! - `read`: the sections, key by key
+//! - `check`: what only shows when all values are known
+//! - `print`: the effective configuration as TOML
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::model::{Policy, PolicyOverrides, Spec, WorkspaceId};
+
+mod check;
+mod print;
+mod read;
+mod section;
+mod tree;
+mod values;
+
+/// Where the state is kept when Frostgate runs as root.
+const SYSTEM_STATE_DIR: &str = "/var/lib/frostgate";
+
+/// The admin API's token, in the state directory.
+pub const TOKEN_FILE: &str = "token";
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where tokens, records and the workspaces' own directories are kept.
+    pub state_dir: PathBuf,
+    /// The listeners.
+    pub listen: Listen,
+    /// How requests find their workspace.
+    pub routing: Routing,
+    /// The connections to workspaces.
+    pub upstream: Upstream,
+    /// How much may wait.
+    pub limits: Limits,
+    /// The policy of every workspace that sets nothing else.
+    pub policy: Policy,
+    /// The Docker driver.
+    pub docker: Docker,
+    /// The process driver.
+    pub process: Process,
+    /// The workspaces that are configured here, beside those discovered by labels.
+    pub workspaces: BTreeMap<WorkspaceId, Workspace>,
+}
+
+/// The listeners.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listen {
+    /// Where end users and check-ins arrive. An IPv6 address takes IPv6 only.
+    pub public: Vec<SocketAddr>,
+    /// Where the API is served.
+    pub admin: SocketAddr,
+    /// Threads that move bytes; 0: one for each core.
+    pub workers: usize,
+    /// How long a new connection may stay silent.
+    pub first_byte_timeout: Duration,
+    /// How long a request's head may take, and how long a connection may idle between requests.
+    pub header_timeout: Duration,
+    /// Connections at a time, over all public listeners.
+    pub connections_max: usize,
+    /// How long requests may go on after SIGTERM.
+    pub drain_grace: Duration,
+}
+
+/// How requests find their workspace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Routing {
+    /// Workspaces are at `{id}.{domain}`.
+    pub domain: String,
+    /// Whether they are at `/w/{id}/` too, on every host that is not a workspace's.
+    pub paths: bool,
+    /// The host name at which the public listener serves the API; `None`: at none.
+    pub admin_host: Option<String>,
+    /// The proxies whose `X-Forwarded-…` headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// The connections to workspaces.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long a workspace may take until the head of its response.
+    pub response_timeout: Duration,
+    /// Idle connections that are kept, per core and workspace.
+    pub idle_per_workspace_max: usize,
+}
+
+/// How much may wait.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Requests that wait at the gates of all workspaces together.
+    pub held_max: usize,
+    /// Requests that wait at the gate of one.
+    pub held_per_workspace_max: usize,
+    /// Workspaces that are started at the same time; the others queue.
+    pub starts_max: usize,
+}
+
+/// The Docker driver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Docker {
+    /// Whether it is used.
+    pub enable: DockerUse,
+    /// The engine's socket, a path or a `unix://` or `tcp://` address; `None`: `DOCKER_HOST`, else the usual path.
+    pub socket: Option<String>,
+    /// Which of a container's addresses is dialled.
+    pub address: DockerAddress,
+    /// The network whose address is dialled; `None`: the only one, or the driver's choice.
+    pub network: Option<String>,
+}
+
+/// Whether the Docker driver is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DockerUse {
+    /// If its socket is there.
+    Auto,
+    /// It is; without its engine Frostgate does not start.
+    Always,
+    /// It is not.
+    Never,
+}
+
+/// Which of a container's addresses is dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DockerAddress {
+    /// The container's own, on its network.
+    Container,
+    /// The port published on this machine.
+    Published,
+}
+
+/// The process driver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Process {
+    /// How it pauses a process group.
+    pub freezer: Freezer,
+}
+
+/// How processes are paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freezer {
+    /// By cgroup where that works, else by signal.
+    Auto,
+    /// By the cgroup freezer, which a process can't see or escape.
+    Cgroup,
+    /// By SIGSTOP to the group.
+    Signal,
+}
+
+/// A workspace of the configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workspace {
+    /// What it is made of.
+    pub spec: Spec,
+    /// What it sets for itself.
+    pub policy: PolicyOverrides,
+}
+
+/// What the command line says about the configuration; empty where it says nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--listen`, once for each public address.
+    pub listen: Vec<String>,
+    /// `--admin`.
+    pub admin: Option<String>,
+    /// `--state-dir`.
+    pub state_dir: Option<String>,
+    /// `--domain`.
+    pub domain: Option<String>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("could not read the configuration {path}")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// It was read and is wrong; one line for each problem, in the order of the file.
+    #[error("{}", joined(.problems))]
+    Invalid {
+        /// Each with its place.
+        problems: Vec<Problem>,
+    },
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    origin: tree::Origin,
+    text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.origin, self.text)
+    }
+}
+
+fn joined(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    lines.join("\n")
+}
+
+impl Config {
+    /// Reads the file at `path`, or else the first of the usual places ([`Config::find`]), then the
+    /// environment, then the flags. No file at all is fine.
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+        flags: &Flags,
+    ) -> Result<Self, ConfigError> {
+        let environment: BTreeMap<String, String> = environment.collect();
+        let mut config_tree = tree::Tree::default();
+        if let Some(path) = Self::find(path, &environment) {
+            let text =
+                std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable {
+                    path: path.clone(),
+                    source,
+                })?;
+            config_tree.add_file(&path, &text)?;
+        }
+        config_tree.add_environment(&environment);
+        config_tree.add_flags(flags);
+        read::config(config_tree, &environment)
+    }
+
+    /// Which file is read: `path`, else `FROSTGATE_CONFIG`, else the first that exists of
+    /// `./frostgate.toml`, `$XDG_CONFIG_HOME/frostgate/frostgate.toml` (`~/.config` where it is
+    /// unset) and `/etc/frostgate/frostgate.toml`.
+    pub fn find(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Option<PathBuf> {
+        let named = environment
+            .get("FROSTGATE_CONFIG")
+            .filter(|path| !path.is_empty());
+        if let Some(path) = path.map(Path::to_owned).or(named.map(PathBuf::from)) {
+            return Some(path);
+        }
+        let own = home(environment, "XDG_CONFIG_HOME", ".config");
+        let usual = [
+            Some(PathBuf::from("frostgate.toml")),
+            own.map(|directory| directory.join("frostgate/frostgate.toml")),
+            Some(PathBuf::from("/etc/frostgate/frostgate.toml")),
+        ];
+        usual.into_iter().flatten().find(|path| path.is_file())
+    }
+
+    /// The effective configuration as TOML that reads back to the same one.
+    pub fn to_toml(&self) -> String {
+        print::config(self)
+    }
+
+    /// Where the admin API's token is kept, readable by the owner alone.
+    pub fn token_file(&self) -> PathBuf {
+        self.state_dir.join(TOKEN_FILE)
+    }
+}
+
+/// The directory that an XDG variable names, or its default below the home directory. Relative
+/// paths count as unset, as the specification asks.
+fn home(
+    environment: &BTreeMap<String, String>,
+    variable: &str,
+    below_home: &str,
+) -> Option<PathBuf> {
+    let directory = |name: &str| {
+        let path = PathBuf::from(environment.get(name)?);
+        path.is_absolute().then_some(path)
+    };
+    directory(variable).or_else(|| Some(directory("HOME")?.join(below_home)))
+}
+
+/// Where the state is kept unless the configuration says; `None` for a user without a home.
+fn usual_state_dir(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some(PathBuf::from(SYSTEM_STATE_DIR));
+    }
+    Some(home(environment, "XDG_STATE_HOME", ".local/state")?.join("frostgate"))
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: PathBuf::from(SYSTEM_STATE_DIR),
+            listen: Listen::default(),
+            routing: Routing::default(),
+            upstream: Upstream::default(),
+            limits: Limits::default(),
+            policy: Policy::default(),
+            docker: Docker::default(),
+            process: Process::default(),
+            workspaces: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            public: vec![
+                SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
+                SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8080)),
+            ],
+            admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
+            workers: 0,
+            first_byte_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(60),
+            connections_max: 10_000,
+            drain_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Self {
+            // Browsers resolve every name below it to this machine.
+            domain: "localhost".to_owned(),
+            paths: true,
+            admin_host: None,
+            trusted_proxies: vec![],
+        }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(5 * 60),
+            idle_per_workspace_max: 64,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            held_max: 10_000,
+            held_per_workspace_max: 1_000,
+            // A herd of containers that start at once is slower than the same herd in fours.
+            starts_max: 4,
+        }
+    }
+}
+
+impl Default for Docker {
+    fn default() -> Self {
+        Self {
+            enable: DockerUse::Auto,
+            socket: None,
+            address: DockerAddress::Container,
+            network: None,
+        }
+    }
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self {
+            freezer: Freezer::Auto,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

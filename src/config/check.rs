@@ -1,0 +1,97 @@
+//! What only shows when all values are known: addresses and host names that are claimed twice, and
+//! limits that contradict each other.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::Config;
+use super::section::Findings;
+use super::tree::Origin;
+
+/// Notes every contradiction.
+pub(super) fn whole(config: &Config, findings: &mut Findings) {
+    addresses(config, findings);
+    limits(config, findings);
+    hosts(config, findings);
+}
+
+fn addresses(config: &Config, findings: &mut Findings) {
+    let (public, admin) = (&config.listen.public, config.listen.admin);
+    for (index, address) in public.iter().enumerate() {
+        if public[..index]
+            .iter()
+            .any(|earlier| overlap(*earlier, *address))
+        {
+            let text = format!(
+                "\"public\" in [listen]: {address} is taken by another address of the list"
+            );
+            findings.add(&findings.origin("listen.public"), text);
+        }
+        if overlap(*address, admin) {
+            let text = format!(
+                "\"admin\" in [listen]: {admin} is taken by the public address {address}; \
+                 the two need different ports"
+            );
+            findings.add(
+                &first_written(findings, &["listen.admin", "listen.public"]),
+                text,
+            );
+        }
+    }
+}
+
+/// Whether both can't be bound at once. IPv6 sockets take IPv6 only, so that `0.0.0.0` and `[::]`
+/// live side by side; port 0 is a free one every time.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port()
+        && one.port() != 0
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+fn limits(config: &Config, findings: &mut Findings) {
+    let limits = &config.limits;
+    if limits.held_per_workspace_max > limits.held_max {
+        let text = format!(
+            "\"held_per_workspace_max\" in [limits]: {} is more than \"held_max\", which is {}",
+            limits.held_per_workspace_max, limits.held_max
+        );
+        let keys = ["limits.held_per_workspace_max", "limits.held_max"];
+        findings.add(&first_written(findings, &keys), text);
+    }
+}
+
+/// Every host name leads to one place: a workspace's own hosts, `{id}.{domain}`, the API.
+fn hosts(config: &Config, findings: &mut Findings) {
+    let domain = &config.routing.domain;
+    let mut owners: BTreeMap<String, String> = BTreeMap::new();
+    for id in config.workspaces.keys() {
+        owners.insert(format!("{id}.{domain}"), format!("workspace \"{id}\""));
+    }
+    if let Some(host) = &config.routing.admin_host {
+        let api = "the API (\"admin_host\" in [routing])".to_owned();
+        if let Some(owner) = owners.insert(host.clone(), api) {
+            let text = format!("\"admin_host\" in [routing]: {host:?} leads to {owner} already");
+            findings.add(&findings.origin("routing.admin_host"), text);
+        }
+    }
+    for (id, workspace) in &config.workspaces {
+        let origin = findings.origin(&format!("workspaces.{id}.hosts"));
+        for host in &workspace.spec.hosts {
+            let owner = owners.insert(host.clone(), format!("workspace \"{id}\""));
+            if let Some(owner) = owner {
+                let text =
+                    format!("\"hosts\" in [workspaces.{id}]: {host:?} leads to {owner} already");
+                findings.add(&origin, text);
+            }
+        }
+    }
+}
+
+/// The place of the first of `keys` that somebody wrote; the others are defaults.
+fn first_written(findings: &Findings, keys: &[&str]) -> Origin {
+    keys.iter()
+        .map(|key| findings.origin(key))
+        .find(|origin| *origin != Origin::Default)
+        .unwrap_or(Origin::Default)
+}

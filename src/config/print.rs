@@ -1,0 +1,221 @@
+//! The effective configuration as TOML, in the order in which people think of it. What is printed
+//! reads back to the same configuration.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::time::Duration;
+
+use toml::Value;
+
+use crate::model::{FreezeMode, Policy, PolicyOverrides, Runs, WorkspaceId};
+
+use super::{Config, DockerAddress, DockerUse, Freezer, Workspace};
+
+/// Every option and its value.
+pub(super) fn config(config: &Config) -> String {
+    let mut page = Page::default();
+    page.line("state_dir", text(config.state_dir.display()));
+    listen(config, &mut page);
+    page.header("routing");
+    page.line("domain", text(&config.routing.domain));
+    page.line("paths", config.routing.paths);
+    page.line(
+        "admin_host",
+        text(config.routing.admin_host.as_deref().unwrap_or_default()),
+    );
+    page.line("trusted_proxies", texts(&config.routing.trusted_proxies));
+    page.header("upstream");
+    page.line("connect_timeout", span(config.upstream.connect_timeout));
+    page.line("response_timeout", span(config.upstream.response_timeout));
+    page.line(
+        "idle_per_workspace_max",
+        count(config.upstream.idle_per_workspace_max),
+    );
+    page.header("limits");
+    page.line("held_max", count(config.limits.held_max));
+    page.line(
+        "held_per_workspace_max",
+        count(config.limits.held_per_workspace_max),
+    );
+    page.line("starts_max", count(config.limits.starts_max));
+    page.header("policy");
+    overrides(&everything(&config.policy), &mut page);
+    drivers(config, &mut page);
+    for (id, entry) in &config.workspaces {
+        workspace(id, entry, &mut page);
+    }
+    page.text
+}
+
+fn listen(config: &Config, page: &mut Page) {
+    page.header("listen");
+    page.line("public", texts(&config.listen.public));
+    page.line("admin", text(config.listen.admin));
+    page.line("workers", count(config.listen.workers));
+    page.line("first_byte_timeout", span(config.listen.first_byte_timeout));
+    page.line("header_timeout", span(config.listen.header_timeout));
+    page.line("connections_max", count(config.listen.connections_max));
+    page.line("drain_grace", span(config.listen.drain_grace));
+}
+
+fn drivers(config: &Config, page: &mut Page) {
+    page.header("docker");
+    page.line(
+        "enable",
+        match config.docker.enable {
+            DockerUse::Auto => text("auto"),
+            DockerUse::Always => Value::Boolean(true),
+            DockerUse::Never => Value::Boolean(false),
+        },
+    );
+    page.line(
+        "socket",
+        text(config.docker.socket.as_deref().unwrap_or_default()),
+    );
+    page.line(
+        "address",
+        text(match config.docker.address {
+            DockerAddress::Container => "container",
+            DockerAddress::Published => "published",
+        }),
+    );
+    page.line(
+        "network",
+        text(config.docker.network.as_deref().unwrap_or_default()),
+    );
+    page.header("process");
+    page.line(
+        "freezer",
+        text(match config.process.freezer {
+            Freezer::Auto => "auto",
+            Freezer::Cgroup => "cgroup",
+            Freezer::Signal => "signal",
+        }),
+    );
+}
+
+fn workspace(id: &WorkspaceId, workspace: &Workspace, page: &mut Page) {
+    page.header(&format!("workspaces.{id}"));
+    let spec = &workspace.spec;
+    match &spec.runs {
+        Runs::Command { argv, directory } => {
+            page.line("command", texts(argv));
+            page.line_if(
+                "directory",
+                directory.as_ref().map(|path| text(path.display())),
+            );
+        }
+        Runs::Image { image, network, .. } => {
+            page.line("image", text(image));
+            page.line_if("network", network.as_ref().map(text));
+        }
+        Runs::Upstream(upstream) => page.line("upstream", text(upstream)),
+        // Containers that somebody else labelled are found, never configured.
+        Runs::Discovered { .. } => {}
+    }
+    page.line_if("port", spec.port.map(|port| Value::Integer(port.into())));
+    page.line_if(
+        "hosts",
+        (!spec.hosts.is_empty()).then(|| texts(&spec.hosts)),
+    );
+    page.line_if("environment", environment(&spec.environment));
+    page.line_if("ready_path", spec.ready_path.as_ref().map(text));
+    overrides(&workspace.policy, page);
+}
+
+fn overrides(policy: &PolicyOverrides, page: &mut Page) {
+    let mode = |mode| match mode {
+        FreezeMode::Stop => text("stop"),
+        FreezeMode::Pause => text("pause"),
+    };
+    page.line_if("inactivity_timeout", policy.inactivity_timeout.map(span));
+    page.line_if("initial_timeout", policy.initial_timeout.map(span));
+    page.line_if("freeze_mode", policy.freeze_mode.map(mode));
+    page.line_if("check_in_ttl", policy.check_in_ttl.map(span));
+    page.line_if("hold_max", policy.hold_max.map(span));
+    page.line_if("start_timeout", policy.start_timeout.map(span));
+    page.line_if("stop_grace", policy.stop_grace.map(span));
+    page.line_if("drain_grace", policy.drain_grace.map(span));
+    page.line_if("monitoring", policy.monitoring.map(Value::Boolean));
+}
+
+/// The overrides that make exactly this policy of any other.
+fn everything(policy: &Policy) -> PolicyOverrides {
+    PolicyOverrides {
+        inactivity_timeout: Some(policy.inactivity_timeout.unwrap_or_default()),
+        initial_timeout: Some(policy.initial_timeout),
+        freeze_mode: Some(policy.freeze_mode),
+        check_in_ttl: Some(policy.check_in_ttl.unwrap_or_default()),
+        hold_max: Some(policy.hold_max),
+        start_timeout: Some(policy.start_timeout),
+        stop_grace: Some(policy.stop_grace),
+        drain_grace: Some(policy.drain_grace),
+        monitoring: Some(policy.monitoring),
+    }
+}
+
+/// The text so far.
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn header(&mut self, name: &str) {
+        self.text.push_str(&format!("\n[{name}]\n"));
+    }
+
+    fn line(&mut self, key: &str, value: impl Into<Value>) {
+        self.text.push_str(&format!("{key} = {}\n", value.into()));
+    }
+
+    fn line_if(&mut self, key: &str, value: Option<Value>) {
+        if let Some(value) = value {
+            self.line(key, value);
+        }
+    }
+}
+
+fn text(value: impl Display) -> Value {
+    Value::String(value.to_string())
+}
+
+fn texts(values: &[impl Display]) -> Value {
+    Value::Array(values.iter().map(text).collect())
+}
+
+fn count(value: usize) -> Value {
+    Value::Integer(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+fn environment(variables: &BTreeMap<String, String>) -> Option<Value> {
+    let entry = |(name, value): (&String, &String)| (name.clone(), text(value));
+    (!variables.is_empty()).then(|| Value::Table(variables.iter().map(entry).collect()))
+}
+
+/// A duration in the fewest units, exactly: `15m`, `1h30m`, `1.5s`, `250ms`.
+fn span(duration: Duration) -> Value {
+    let seconds = duration.as_secs();
+    let nanoseconds = duration.subsec_nanos();
+    let mut written = String::new();
+    let whole = [
+        ("d", seconds / 86_400),
+        ("h", seconds / 3600 % 24),
+        ("m", seconds / 60 % 60),
+    ];
+    for (unit, number) in whole {
+        if number > 0 {
+            written.push_str(&format!("{number}{unit}"));
+        }
+    }
+    let rest = seconds % 60;
+    if rest == 0 && nanoseconds > 0 && nanoseconds.is_multiple_of(1_000_000) {
+        written.push_str(&format!("{}ms", nanoseconds / 1_000_000));
+    } else if nanoseconds > 0 {
+        let fraction = format!("{nanoseconds:09}");
+        written.push_str(&format!("{rest}.{}s", fraction.trim_end_matches('0')));
+    } else if rest > 0 || written.is_empty() {
+        written.push_str(&format!("{rest}s"));
+    }
+    Value::String(written)
+}

@@ -1,0 +1,422 @@
+//! Every kind of mistake, with the exact words that the operator reads.
+
+use super::*;
+use crate::model::{FreezeMode, Runs};
+
+/// A file of the test's own, removed at its end.
+struct File(PathBuf);
+
+impl File {
+    fn new(text: &str) -> Self {
+        let name = format!(
+            "frostgate-config-{:016x}",
+            getrandom::u64().expect("randomness")
+        );
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir(&directory).expect("a directory");
+        let path = directory.join("frostgate.toml");
+        std::fs::write(&path, text).expect("a file");
+        Self(path)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        if let Some(directory) = self.0.parent() {
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    }
+}
+
+fn load(text: &str, variables: &[(&str, &str)], flags: &Flags) -> Result<Config, ConfigError> {
+    let file = File::new(text);
+    let home = [("HOME", "/home/frost")];
+    let variables = home.iter().chain(variables);
+    let owned = variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::load(Some(&file.0), owned, flags)
+}
+
+fn loaded(text: &str) -> Config {
+    load(text, &[], &Flags::default()).expect("a right configuration")
+}
+
+/// The problems, without the directory that the test put the file into.
+fn problems(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    match load(text, variables, &Flags::default()) {
+        Err(ConfigError::Invalid { problems }) => problems
+            .iter()
+            .map(|problem| {
+                let line = problem.to_string();
+                match line.find("/frostgate.toml") {
+                    Some(at) => line[at + 1..].to_owned(),
+                    None => line,
+                }
+            })
+            .collect(),
+        other => panic!("expected problems, found {other:?}"),
+    }
+}
+
+#[test]
+fn an_empty_file_is_the_defaults() {
+    let config = loaded("");
+    let usual = Config {
+        state_dir: config.state_dir.clone(),
+        ..Config::default()
+    };
+    assert_eq!(config, usual);
+}
+
+#[test]
+fn each_mistake_is_told_with_its_place_and_what_is_accepted() {
+    let rows = [
+        (
+            "\n[policy]\ninactivty_timeout = \"5m\"",
+            "frostgate.toml:3: unknown key \"inactivty_timeout\" in [policy]; \
+             did you mean \"inactivity_timeout\"?",
+        ),
+        (
+            "[process]\ncolour = 1",
+            "frostgate.toml:2: unknown key \"colour\" in [process]; known keys: freezer",
+        ),
+        (
+            "[polcy]\nhold_max = 1",
+            "frostgate.toml:1: unknown key \"polcy\" at the top level; did you mean \"policy\"?",
+        ),
+        (
+            "listen = 80",
+            "frostgate.toml:1: \"listen\" at the top level: expected a table [listen], found 80",
+        ),
+        (
+            "[policy]\nhold_max = \"soon\"",
+            "frostgate.toml:2: \"hold_max\" in [policy]: \
+             expected a duration above zero such as \"1.5s\" or \"15m\", found \"soon\"",
+        ),
+        (
+            "[policy]\nhold_max = 0",
+            "frostgate.toml:2: \"hold_max\" in [policy]: \
+             expected a duration above zero such as \"1.5s\" or \"15m\", found 0",
+        ),
+        (
+            "[policy]\nstop_grace = -1",
+            "frostgate.toml:2: \"stop_grace\" in [policy]: expected a duration such as \
+             \"1.5s\", \"15m\" or \"1h30m\", or a number of seconds, found -1",
+        ),
+        (
+            "[policy]\nfreeze_mode = \"freeze\"",
+            "frostgate.toml:2: \"freeze_mode\" in [policy]: \
+             expected \"stop\" or \"pause\", found \"freeze\"",
+        ),
+        (
+            "[policy]\nmonitoring = \"yes\"",
+            "frostgate.toml:2: \"monitoring\" in [policy]: expected true or false, found \"yes\"",
+        ),
+        (
+            "[docker]\nenable = 1",
+            "frostgate.toml:2: \"enable\" in [docker]: \
+             expected \"auto\", true or false, found 1",
+        ),
+        (
+            "[limits]\nstarts_max = 0",
+            "frostgate.toml:2: \"starts_max\" in [limits]: \
+             expected a whole number from 1 to 10000000, found 0",
+        ),
+        (
+            "[limits]\nstarts_max = 99999999999999999999",
+            "frostgate.toml:2: \"starts_max\" in [limits]: \
+             expected a whole number from 1 to 10000000, found 99999999999999999999",
+        ),
+        (
+            "[listen]\npublic = [\"0.0.0.0\"]",
+            "frostgate.toml:2: \"public\" in [listen]: expected a list of addresses with ports \
+             such as [\"0.0.0.0:80\", \"[::]:80\"], found [\"0.0.0.0\"]",
+        ),
+        (
+            "[listen]\nadmin = 1979-05-27",
+            "frostgate.toml:2: \"admin\" in [listen]: expected an address with a port such as \
+             \"127.0.0.1:8081\" or \"[::1]:8081\", found 1979-05-27",
+        ),
+        (
+            "[routing]\ntrusted_proxies = [\"10.0.0.0/33\"]",
+            "frostgate.toml:2: \"trusted_proxies\" in [routing]: expected a list of networks \
+             such as [\"10.0.0.0/8\", \"fd00::/8\"], found [\"10.0.0.0/33\"]",
+        ),
+        (
+            "[workspaces.a]\ncommand = \"sleep 9\"",
+            "frostgate.toml:2: \"command\" in [workspaces.a]: expected a program and its \
+             arguments such as [\"python3\", \"server.py\"], found \"sleep 9\"",
+        ),
+        (
+            "[workspaces.a]\nport = 8000",
+            "frostgate.toml:1: workspace \"a\" needs exactly one of \"command\", \"image\" and \
+             \"upstream\", and has none",
+        ),
+        (
+            "[workspaces.a]\ncommand = [\"x\"]\nimage = \"y\"",
+            "frostgate.toml:1: workspace \"a\" needs exactly one of \"command\", \"image\" and \
+             \"upstream\", and has \"command\" and \"image\"",
+        ),
+        (
+            "[workspaces.a]\nimage = \"y\"\ndirectory = \"/srv\"",
+            "frostgate.toml:3: \"directory\" in [workspaces.a]: does not go with \"image\"",
+        ),
+        (
+            "[workspaces.Alice]\nimage = \"y\"",
+            "frostgate.toml:1: \"Alice\" is not a workspace id: 1 to 63 of the characters a-z, \
+             0-9 and '-', beginning and ending with a letter or digit",
+        ),
+        (
+            "[workspaces]\na = 1",
+            "frostgate.toml:2: \"a\" in [workspaces]: expected a table [workspaces.a], found 1",
+        ),
+        (
+            "[workspaces.a]\nupstream = \"nowhere\"",
+            "frostgate.toml:2: \"upstream\" in [workspaces.a]: expected a host and a port such \
+             as \"127.0.0.1:9000\", found \"nowhere\"",
+        ),
+        (
+            "[listen]\nadmin = \"127.0.0.1:8080\"",
+            "frostgate.toml:2: \"admin\" in [listen]: 127.0.0.1:8080 is taken by the public \
+             address 0.0.0.0:8080; the two need different ports",
+        ),
+        (
+            "[limits]\nheld_max = 10",
+            "frostgate.toml:2: \"held_per_workspace_max\" in [limits]: 1000 is more than \
+             \"held_max\", which is 10",
+        ),
+        (
+            "[workspaces.a]\nimage = \"y\"\n[workspaces.b]\nimage = \"y\"\n\
+             hosts = [\"A.localhost\"]",
+            "frostgate.toml:5: \"hosts\" in [workspaces.b]: \"a.localhost\" leads to workspace \
+             \"a\" already",
+        ),
+        (
+            "[workspaces.a]\nimage = \"y\"\nhosts = [\"x.test\", \"x.test\"]",
+            "frostgate.toml:3: \"hosts\" in [workspaces.a]: \"x.test\" leads to workspace \
+             \"a\" already",
+        ),
+        (
+            "[routing]\nadmin_host = \"x.test\"\n[workspaces.a]\nimage = \"y\"\n\
+             hosts = [\"x.test\"]",
+            "frostgate.toml:5: \"hosts\" in [workspaces.a]: \"x.test\" leads to the API \
+             (\"admin_host\" in [routing]) already",
+        ),
+    ];
+    for (text, message) in rows {
+        assert_eq!(problems(text, &[]), [message], "{text}");
+    }
+}
+
+#[test]
+fn what_is_not_toml_is_told_with_its_line() {
+    let found = problems("[policy]\nhold_max = \n", &[]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].starts_with("frostgate.toml:2: not valid TOML: "),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
+    let text = "\
+[workspaces.-bad-]
+image = \"y\"
+[policy]
+hold_max = \"x\"
+holdmax = 1
+[listen]
+admin = \"127.0.0.1:8080\"
+workers = true";
+    let found = problems(text, &[("FROSTGATE_LIMITS__HELD_MAX", "many")]);
+    let places: Vec<&str> = found
+        .iter()
+        .filter_map(|line| line.split(": ").next())
+        .collect();
+    let expected = [
+        "frostgate.toml:1",
+        "frostgate.toml:4",
+        "frostgate.toml:5",
+        "frostgate.toml:7",
+        "frostgate.toml:8",
+        "FROSTGATE_LIMITS__HELD_MAX",
+    ];
+    assert_eq!(places, expected, "{found:#?}");
+}
+
+#[test]
+fn a_list_of_many_lines_and_a_dotted_key_keep_their_lines() {
+    let found = problems(
+        "[listen]\npublic = [\n  \"0.0.0.0:80\",\n  \"nonsense\",\n]",
+        &[],
+    );
+    assert!(
+        found[0].starts_with("frostgate.toml:2: \"public\" in [listen]"),
+        "{found:?}"
+    );
+    let found = problems("\npolicy.hold_max = 0", &[]);
+    assert!(
+        found[0].starts_with("frostgate.toml:2: \"hold_max\" in [policy]"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn variables_win_over_the_file_and_flags_over_both() {
+    let text = "[policy]\nhold_max = \"1s\"\nstop_grace = \"2s\"\n[listen]\nadmin = \"[::1]:1\"\n\
+                [workspaces.a-b]\ncommand = [\"x\"]";
+    let variables = [
+        ("FROSTGATE_POLICY__HOLD_MAX", "1.5"),
+        ("FROSTGATE_LISTEN__ADMIN", "[::1]:2"),
+        ("FROSTGATE_LISTEN__PUBLIC", "0.0.0.0:80, [::]:80"),
+        ("FROSTGATE_ROUTING__PATHS", "false"),
+        ("FROSTGATE_STATE_DIR", "/srv/frost"),
+        ("FROSTGATE_WORKSPACES__A_B__PORT", "9000"),
+        ("FROSTGATE_WORKSPACES__A_B__ENVIRONMENT__My_NAME", "x"),
+        ("FROSTGATE_LOG", "debug"),
+        ("FROSTGATE_TOKEN", "secret"),
+    ];
+    let flags = Flags {
+        listen: vec!["127.0.0.1:9".to_owned(), "[::1]:9".to_owned()],
+        admin: Some("[::1]:3".to_owned()),
+        ..Flags::default()
+    };
+    let config = load(text, &variables, &flags).expect("a right configuration");
+    assert_eq!(config.policy.hold_max, Duration::from_millis(1500));
+    assert_eq!(config.policy.stop_grace, Duration::from_secs(2));
+    assert_eq!(config.listen.admin.to_string(), "[::1]:3");
+    let public: Vec<String> = config
+        .listen
+        .public
+        .iter()
+        .map(SocketAddr::to_string)
+        .collect();
+    assert_eq!(public, ["127.0.0.1:9", "[::1]:9"]);
+    assert!(!config.routing.paths);
+    assert_eq!(config.state_dir, PathBuf::from("/srv/frost"));
+    let workspace = config.workspaces.values().next().expect("the workspace");
+    assert_eq!(workspace.spec.port, Some(9000));
+    assert_eq!(
+        workspace
+            .spec
+            .environment
+            .get("My_NAME")
+            .map(String::as_str),
+        Some("x")
+    );
+}
+
+#[test]
+fn a_misspelled_variable_or_a_wrong_flag_is_told_by_its_name() {
+    let rows = [
+        (
+            "FROSTGATE_POLICY__HOLDMAX",
+            "FROSTGATE_POLICY__HOLDMAX: unknown key \"holdmax\" in [policy]; \
+             did you mean FROSTGATE_POLICY__HOLD_MAX?",
+        ),
+        (
+            "FROSTGATE_LOGS",
+            "FROSTGATE_LOGS: unknown key \"logs\" at the top level; did you mean FROSTGATE_LOG?",
+        ),
+        (
+            "FROSTGATE_POLICY__MONITORING",
+            "FROSTGATE_POLICY__MONITORING: \"monitoring\" in [policy]: \
+             expected true or false, found \"1s\"",
+        ),
+        (
+            "FROSTGATE_LISTEN",
+            "FROSTGATE_LISTEN: \"listen\" at the top level: \
+             expected a table [listen], found \"1s\"",
+        ),
+    ];
+    for (variable, message) in rows {
+        assert_eq!(problems("", &[(variable, "1s")]), [message]);
+    }
+    let flags = Flags {
+        admin: Some("8081".to_owned()),
+        ..Flags::default()
+    };
+    let error = load("", &[], &flags).expect_err("a port is no address");
+    assert!(
+        error
+            .to_string()
+            .starts_with("--admin: \"admin\" in [listen]: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_workspace_overrides_the_policy_that_the_file_sets() {
+    let config = loaded(
+        "[policy]\ninactivity_timeout = \"5m\"\nhold_max = 9\n[workspaces.a]\nimage = \"img:1\"\n\
+         network = \"dev\"\nfreeze_mode = \"pause\"\ninactivity_timeout = 0",
+    );
+    let workspace = config.workspaces.values().next().expect("the workspace");
+    let policy = workspace.policy.over(&config.policy);
+    assert_eq!(policy.inactivity_timeout, None);
+    assert_eq!(policy.freeze_mode, FreezeMode::Pause);
+    assert_eq!(policy.hold_max, Duration::from_secs(9));
+    let image = Runs::Image {
+        image: "img:1".to_owned(),
+        command: vec![],
+        network: Some("dev".to_owned()),
+    };
+    assert_eq!(workspace.spec.runs, image);
+}
+
+#[test]
+fn the_printed_configuration_reads_back_to_the_same_one() {
+    let config = loaded(
+        "[listen]\nfirst_byte_timeout = \"250ms\"\nheader_timeout = 61.5\n[policy]\n\
+         inactivity_timeout = 0\ncheck_in_ttl = \"1d2h3m4s\"\n\
+         [docker]\nenable = false\nsocket = \"/run/\\\"x\\\".sock\"\n\
+         [workspaces.a]\ncommand = [\"sh\", \"-c\", \"echo '\\n\\\"'\"]\ndirectory = \"/srv\"\n\
+         environment = { \"a b\" = \"c\" }\nhosts = [\"x.test\"]\nready_path = \"/ok\"\n\
+         [workspaces.b]\nupstream = \"[::1]:9000\"\nhold_max = 0.001\n\
+         [workspaces.c]\nimage = \"i\"\nport = 80\nnetwork = \"n\"",
+    );
+    assert_eq!(config.workspaces.len(), 3);
+    assert_eq!(loaded(&config.to_toml()), config, "{}", config.to_toml());
+    assert_eq!(loaded(&Config::default().to_toml()), Config::default());
+}
+
+#[test]
+fn a_file_that_was_named_has_to_be_there() {
+    let path = Path::new("/nonexistent/frostgate.toml");
+    let error = Config::load(Some(path), std::iter::empty(), &Flags::default());
+    let error = error.expect_err("there is no such file");
+    assert_eq!(
+        error.to_string(),
+        "could not read the configuration /nonexistent/frostgate.toml"
+    );
+    let variable = ("FROSTGATE_CONFIG".to_owned(), "/nonexistent/f".to_owned());
+    let environment = BTreeMap::from([variable]);
+    assert_eq!(
+        Config::find(None, &environment),
+        Some(PathBuf::from("/nonexistent/f"))
+    );
+    assert_eq!(
+        Config::find(Some(path), &environment),
+        Some(path.to_owned())
+    );
+}
+
+#[test]
+fn without_a_home_a_user_has_to_name_the_state_directory() {
+    let file = File::new("");
+    let result = Config::load(Some(&file.0), std::iter::empty(), &Flags::default());
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(
+            result.expect("root needs none").state_dir,
+            Path::new("/var/lib/frostgate")
+        );
+        return;
+    }
+    let error = result
+        .expect_err("there is no place for the state")
+        .to_string();
+    assert!(
+        error.contains("\"state_dir\" at the top level: must be set"),
+        "{error}"
+    );
+}

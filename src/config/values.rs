@@ -1,0 +1,312 @@
+//! What each kind of value accepts.
+//!
+//! A reader gives the value, or the words that complete "expected …" for the operator.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::duration;
+use crate::model::FreezeMode;
+
+use super::tree::{Node, Value};
+use super::{DockerAddress, DockerUse, Freezer};
+
+/// Reads one kind of value.
+pub(super) type Read<T> = fn(&Value) -> Result<T, String>;
+
+/// The upper end of every count: more than this is a mistake, and some counts allocate.
+const COUNT_MAX: usize = 10_000_000;
+
+/// A value in the words of an error.
+pub(super) fn described(value: &Value) -> String {
+    match value {
+        Value::Table(_) => "a table".to_owned(),
+        Value::List(items) => {
+            let shown = items.iter().take(4).map(|item| described(&item.value));
+            let more = (items.len() > 4).then(|| "…".to_owned());
+            let shown: Vec<String> = shown.chain(more).collect();
+            format!("[{}]", shown.join(", "))
+        }
+        Value::Text(text) | Value::Bare(text) => {
+            let mut shown: String = text.chars().take(60).collect();
+            if shown.len() < text.len() {
+                shown.push('…');
+            }
+            format!("{shown:?}")
+        }
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Switch(on) => on.to_string(),
+        Value::Odd(text) => text.clone(),
+    }
+}
+
+/// Any text.
+pub(super) fn text(value: &Value) -> Result<String, String> {
+    match value {
+        Value::Text(text) | Value::Bare(text) => Ok(text.clone()),
+        _ => Err("a text in quotes".to_owned()),
+    }
+}
+
+/// A text that isn't empty.
+pub(super) fn named(value: &Value) -> Result<String, String> {
+    parsed(value, |text| (!text.is_empty()).then(|| text.to_owned()))
+        .ok_or_else(|| "a text in quotes that isn't empty".to_owned())
+}
+
+/// A text, where an empty one means that there is none.
+pub(super) fn text_or_none(value: &Value) -> Result<Option<String>, String> {
+    text(value).map(|text| (!text.is_empty()).then_some(text))
+}
+
+/// `true` or `false`.
+pub(super) fn switch(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Switch(on) => Ok(*on),
+        Value::Bare(text) if text == "true" => Ok(true),
+        Value::Bare(text) if text == "false" => Ok(false),
+        _ => Err("true or false".to_owned()),
+    }
+}
+
+/// A whole number from 0.
+pub(super) fn count(value: &Value) -> Result<usize, String> {
+    whole_number(value, 0, COUNT_MAX)
+}
+
+/// A whole number from 1.
+pub(super) fn count_from_one(value: &Value) -> Result<usize, String> {
+    whole_number(value, 1, COUNT_MAX)
+}
+
+/// A number of threads; 0 leaves it to the machine.
+pub(super) fn threads(value: &Value) -> Result<usize, String> {
+    whole_number(value, 0, 1024)
+}
+
+/// A TCP port.
+pub(super) fn port(value: &Value) -> Result<u16, String> {
+    let number = whole_number(value, 1, usize::from(u16::MAX))?;
+    u16::try_from(number).map_err(|_| "a port".to_owned())
+}
+
+fn whole_number(value: &Value, least: usize, most: usize) -> Result<usize, String> {
+    let number = match value {
+        Value::Integer(number) => usize::try_from(*number).ok(),
+        Value::Bare(text) => text.parse().ok(),
+        _ => None,
+    };
+    number
+        .filter(|number| (least..=most).contains(number))
+        .ok_or_else(|| format!("a whole number from {least} to {most}"))
+}
+
+/// A duration, zero included.
+pub(super) fn any_duration(value: &Value) -> Result<Duration, String> {
+    read_duration(value).ok_or_else(|| {
+        "a duration such as \"1.5s\", \"15m\" or \"1h30m\", or a number of seconds".to_owned()
+    })
+}
+
+/// A duration that can't be zero: waiting needs an end, and a beginning.
+pub(super) fn positive_duration(value: &Value) -> Result<Duration, String> {
+    read_duration(value)
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "a duration above zero such as \"1.5s\" or \"15m\"".to_owned())
+}
+
+fn read_duration(value: &Value) -> Option<Duration> {
+    match value {
+        Value::Text(text) => duration::parse(text).ok(),
+        Value::Integer(seconds) => duration::from_seconds(*seconds as f64),
+        Value::Float(seconds) => duration::from_seconds(*seconds),
+        Value::Bare(text) => match text.parse() {
+            Ok(seconds) => duration::from_seconds(seconds),
+            Err(_) => duration::parse(text).ok(),
+        },
+        _ => None,
+    }
+}
+
+/// An address with a port.
+pub(super) fn address(value: &Value) -> Result<SocketAddr, String> {
+    parsed(value, |text| text.parse().ok()).ok_or_else(|| {
+        "an address with a port such as \"127.0.0.1:8081\" or \"[::1]:8081\"".to_owned()
+    })
+}
+
+/// At least one address.
+pub(super) fn addresses(value: &Value) -> Result<Vec<SocketAddr>, String> {
+    list(value, |item| address(item).ok())
+        .filter(|addresses| !addresses.is_empty())
+        .ok_or_else(|| {
+            "a list of addresses with ports such as [\"0.0.0.0:80\", \"[::]:80\"]".to_owned()
+        })
+}
+
+/// Networks, or none.
+pub(super) fn networks(value: &Value) -> Result<Vec<IpNet>, String> {
+    // An address alone is a network of one.
+    let parse = |text: &str| {
+        let alone = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse::<IpNet>().map(|network| network.trunc()).or_else(|_| alone()).ok()
+    };
+    let network = |item: &Value| parsed(item, parse);
+    list(value, network)
+        .ok_or_else(|| "a list of networks such as [\"10.0.0.0/8\", \"fd00::/8\"]".to_owned())
+}
+
+/// A host name.
+pub(super) fn host(value: &Value) -> Result<String, String> {
+    parsed(value, host_name)
+        .ok_or_else(|| "a host name without a port such as \"dev.example.com\"".to_owned())
+}
+
+/// A host name, or an empty text for none.
+pub(super) fn host_or_none(value: &Value) -> Result<Option<String>, String> {
+    match text_or_none(value) {
+        Ok(None) => Ok(None),
+        _ => host(value).map(Some),
+    }
+}
+
+/// Host names, or none.
+pub(super) fn hosts(value: &Value) -> Result<Vec<String>, String> {
+    list(value, |item| host(item).ok()).ok_or_else(|| {
+        "a list of host names without ports such as [\"alice.example.com\"]".to_owned()
+    })
+}
+
+/// A program and its arguments.
+pub(super) fn command(value: &Value) -> Result<Vec<String>, String> {
+    // A variable is split at commas as every list is.
+    list(value, |item| text(item).ok())
+        .filter(|words| words.first().is_some_and(|program| !program.is_empty()))
+        .filter(|words| !words.iter().any(|word| word.contains('\0')))
+        .ok_or_else(|| {
+            "a program and its arguments such as [\"python3\", \"server.py\"]".to_owned()
+        })
+}
+
+/// Variables for a workspace.
+pub(super) fn environment(value: &Value) -> Result<BTreeMap<String, String>, String> {
+    let expected = || "a table of texts such as { GREETING = \"hello\" }".to_owned();
+    let Value::Table(keys) = value else {
+        return Err(expected());
+    };
+    let entry = |(name, node): (&String, &Node)| {
+        let text = text(&node.value).ok()?;
+        let valid = !name.is_empty() && !name.contains(['=', '\0']) && !text.contains('\0');
+        valid.then(|| (name.clone(), text))
+    };
+    keys.iter()
+        .map(entry)
+        .collect::<Option<_>>()
+        .ok_or_else(expected)
+}
+
+/// A path in a URL.
+pub(super) fn url_path(value: &Value) -> Result<String, String> {
+    let valid = |text: &str| {
+        let graphic = text.bytes().all(|byte| byte.is_ascii_graphic());
+        (text.starts_with('/') && graphic).then(|| text.to_owned())
+    };
+    parsed(value, valid).ok_or_else(|| "a path such as \"/healthz\"".to_owned())
+}
+
+/// `host:port`.
+pub(super) fn host_and_port(value: &Value) -> Result<String, String> {
+    let valid = |text: &str| {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return (address.port() != 0).then(|| address.to_string());
+        }
+        let (host, port) = text.rsplit_once(':')?;
+        let port: u16 = port.parse().ok().filter(|port| *port != 0)?;
+        Some(format!("{}:{port}", host_name(host)?))
+    };
+    parsed(value, valid).ok_or_else(|| "a host and a port such as \"127.0.0.1:9000\"".to_owned())
+}
+
+/// `stop` or `pause`.
+pub(super) fn freeze_mode(value: &Value) -> Result<FreezeMode, String> {
+    choice(
+        value,
+        &[("stop", FreezeMode::Stop), ("pause", FreezeMode::Pause)],
+    )
+}
+
+/// `auto`, true or false.
+pub(super) fn docker_use(value: &Value) -> Result<DockerUse, String> {
+    match (switch(value), text(value).as_deref()) {
+        (Ok(true), _) => Ok(DockerUse::Always),
+        (Ok(false), _) => Ok(DockerUse::Never),
+        (Err(_), Ok("auto")) => Ok(DockerUse::Auto),
+        (Err(_), _) => Err("\"auto\", true or false".to_owned()),
+    }
+}
+
+/// `container` or `published`.
+pub(super) fn docker_address(value: &Value) -> Result<DockerAddress, String> {
+    use DockerAddress::{Container, Published};
+    choice(value, &[("container", Container), ("published", Published)])
+}
+
+/// `auto`, `cgroup` or `signal`.
+pub(super) fn freezer(value: &Value) -> Result<Freezer, String> {
+    use Freezer::{Auto, Cgroup, Signal};
+    choice(
+        value,
+        &[("auto", Auto), ("cgroup", Cgroup), ("signal", Signal)],
+    )
+}
+
+fn choice<T: Copy>(value: &Value, choices: &[(&str, T)]) -> Result<T, String> {
+    let named = |text: &str| Some(choices.iter().find(|(name, _)| *name == text)?.1);
+    parsed(value, named).ok_or_else(|| {
+        let names: Vec<String> = choices
+            .iter()
+            .map(|(name, _)| format!("{name:?}"))
+            .collect();
+        match names.split_last() {
+            Some((last, others)) => format!("{} or {last}", others.join(", ")),
+            None => "nothing".to_owned(),
+        }
+    })
+}
+
+fn parsed<T>(value: &Value, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    match value {
+        Value::Text(text) | Value::Bare(text) => parse(text.trim()),
+        _ => None,
+    }
+}
+
+/// A list, each item of which has to be right; bare text is split at its commas.
+fn list<T>(value: &Value, item: impl Fn(&Value) -> Option<T>) -> Option<Vec<T>> {
+    match value {
+        Value::List(nodes) => nodes.iter().map(|node| item(&node.value)).collect(),
+        Value::Bare(text) if text.trim().is_empty() => Some(vec![]),
+        Value::Bare(text) => text
+            .split(',')
+            .map(|part| item(&Value::Bare(part.trim().to_owned())))
+            .collect(),
+        _ => None,
+    }
+}
+
+/// A host name in lower case, as DNS and browsers write it.
+fn host_name(text: &str) -> Option<String> {
+    let name = text.to_ascii_lowercase();
+    let label = |label: &str| {
+        let valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (1..=63).contains(&label.len())
+            && label.bytes().all(valid)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    (name.len() <= 253 && name.split('.').all(label)).then_some(name)
+}
