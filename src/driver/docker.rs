@@ -1,0 +1,513 @@
+//! Workspaces in containers, by Docker Engine or by Podman's compatible socket.
+//!
+//! Two kinds: containers that we make from an image, and containers that somebody else made and
+//! labelled with `frostgate.enable=true`. Once they exist they are treated alike.
+//!
+//! The engine refuses what is so already in its own ways: a start of a paused container is a 409,
+//! an unpause of a running one a 500, and Podman won't stop a paused one at all. Every such refusal
+//! is settled in one place ([`Docker::settle`]): look how it is, and if it is as it should be, all
+//! is well. Nothing is looked up beforehand, so that the usual case costs one call.
+
+mod directory;
+mod engine;
+mod events;
+mod labels;
+mod names;
+mod recipe;
+mod sighting;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::query_parameters::{CreateContainerOptionsBuilder, InspectNetworkOptions};
+use futures_util::{StreamExt, stream};
+use tokio::sync::mpsc;
+
+use self::directory::{Claimed, Directory};
+use self::engine::{Act, CREATE_LIMIT, Engine, EngineError, QUICK_LIMIT, Socket};
+use self::labels::Claim;
+use self::names::{ContainerRef, ImageName, NetworkName};
+use self::recipe::{Recipe, Surroundings};
+use super::{Call, Driver, DriverError, DriverEvent, Found, Sighting, Status};
+use crate::model::{Blueprint, Runs, WorkspaceId};
+
+const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+/// The network that containers join by default: Docker's name for it, and Podman's.
+const DEFAULT_NETWORKS: [&str; 2] = ["bridge", "podman"];
+/// How many containers of a list are inspected at once.
+const INSPECTED_AT_ONCE: usize = 4;
+
+/// How the driver finds its engine and its workspaces.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// A path, `unix:///path` or `tcp://host:port`; `None`: `DOCKER_HOST`, else
+    /// `/var/run/docker.sock`.
+    pub socket: Option<String>,
+    /// How workspaces are dialled.
+    pub address: Address,
+    /// The network that new containers join and whose address is dialled, unless the workspace
+    /// names another one.
+    pub network: Option<String>,
+}
+
+/// How a container is dialled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Address {
+    /// By its own address in a network of this machine. Linux only.
+    #[default]
+    Container,
+    /// By the port that is published on this machine; ours are published on 127.0.0.1.
+    Published,
+}
+
+/// The driver.
+pub struct Docker {
+    shared: Arc<Shared>,
+    address: Address,
+    network: Option<NetworkName>,
+}
+
+/// What the task that watches the events needs too.
+struct Shared {
+    engine: Engine,
+    directory: Directory,
+}
+
+impl Docker {
+    /// Reads the options. The engine need not be there yet.
+    pub fn connect(options: Options) -> Result<Self, DriverError> {
+        let from_environment = || {
+            std::env::var("DOCKER_HOST")
+                .ok()
+                .filter(|host| !host.is_empty())
+        };
+        let text = options.socket.or_else(from_environment);
+        let text = text.unwrap_or_else(|| DEFAULT_SOCKET.to_owned());
+        let misread = |runtime, reason: &str| DriverError::Unreachable {
+            runtime,
+            reason: reason.to_owned(),
+        };
+        let socket = Socket::parse(&text).ok_or_else(|| {
+            let accepted = "not an absolute path, unix:///path or tcp://host:port";
+            misread(format!("Docker Engine at {text:?}"), accepted)
+        })?;
+        let network = match options.network {
+            None => None,
+            Some(name) => Some(NetworkName::parse(&name).ok_or_else(|| {
+                misread(
+                    format!("network {name:?}"),
+                    "not a name that a network can have",
+                )
+            })?),
+        };
+        let shared = Shared {
+            engine: Engine::new(socket),
+            directory: Directory::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            address: options.address,
+            network,
+        })
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+
+    /// The workspace's container. Asks the engine only if it isn't known.
+    async fn locate(&self, id: &WorkspaceId) -> Result<Option<ContainerRef>, EngineError> {
+        if let Some(container) = self.shared.directory.find(id) {
+            return Ok(Some(container));
+        }
+        let (claimed, _) = directory::settle(self.engine().labelled().await?);
+        self.shared.directory.replace(&claimed);
+        Ok(self.shared.directory.find(id))
+    }
+
+    /// After a 404: the container that has taken its place, or itself if it is there after all.
+    async fn locate_again(
+        &self,
+        id: &WorkspaceId,
+        container: &ContainerRef,
+    ) -> Result<Option<ContainerRef>, EngineError> {
+        self.shared.directory.forget(id, container);
+        self.locate(id).await
+    }
+
+    /// Does `act`. `false`: there is no such container.
+    async fn act(&self, id: &WorkspaceId, act: Act) -> Result<bool, EngineError> {
+        let Some(container) = self.locate(id).await? else {
+            return Ok(false);
+        };
+        match self.act_on(&container, act).await {
+            Err(error) if error.status() == Some(404) => {
+                match self.locate_again(id, &container).await? {
+                    None => Ok(false),
+                    // It is there, so something else wasn't: a program or a network to start with.
+                    Some(same) if same == container => Err(error),
+                    Some(successor) => self.act_on(&successor, act).await.map(|()| true),
+                }
+            }
+            done => done.map(|()| true),
+        }
+    }
+
+    async fn act_on(&self, container: &ContainerRef, act: Act) -> Result<(), EngineError> {
+        match self.engine().act(container, act).await {
+            Err(error) if matches!(error.status(), Some(409 | 500)) => {
+                self.settle(container, act, error).await
+            }
+            done => done,
+        }
+    }
+
+    /// The engine refused: it may be as it should be, or need a step in between.
+    async fn settle(
+        &self,
+        container: &ContainerRef,
+        act: Act,
+        refusal: EngineError,
+    ) -> Result<(), EngineError> {
+        let inspected = self.engine().inspect(container).await?;
+        let state = inspected.and_then(|inspected| inspected.state);
+        let status = state.map_or(Status::Missing, |state| sighting::status(&state));
+        match (act, status) {
+            (Act::Start | Act::Unpause, Status::Running)
+            | (Act::Pause, Status::Paused)
+            | (Act::Stop { .. }, Status::Stopped | Status::Missing) => Ok(()),
+            (Act::Start, Status::Paused) => self.engine().act(container, Act::Unpause).await,
+            // Podman does neither to a paused container.
+            (Act::Stop { .. } | Act::Remove, Status::Paused) => {
+                self.engine().act(container, Act::Unpause).await?;
+                self.engine().act(container, act).await
+            }
+            (Act::Remove, Status::Missing) => self.engine().gone(container).await,
+            // While the other removal still kills it, the engine calls it running.
+            (Act::Remove, _) if refusal.is_in_progress() => self.engine().gone(container).await,
+            (Act::Start | Act::Unpause | Act::Pause, Status::Stopped | Status::Missing)
+            | (Act::Pause | Act::Stop { .. }, Status::Running)
+            | (Act::Unpause, Status::Paused)
+            | (Act::Remove, Status::Running | Status::Stopped) => Err(refusal),
+        }
+    }
+
+    async fn see(&self, id: &WorkspaceId) -> Result<Sighting, EngineError> {
+        let missing = Sighting::down(Status::Missing, None);
+        let Some(mut container) = self.locate(id).await? else {
+            return Ok(missing);
+        };
+        let mut inspected = self.engine().inspect(&container).await?;
+        if inspected.is_none() {
+            let Some(successor) = self.locate_again(id, &container).await? else {
+                return Ok(missing);
+            };
+            container = successor;
+            inspected = self.engine().inspect(&container).await?;
+        }
+        let Some(inspected) = inspected else {
+            return Ok(missing);
+        };
+        let seen = sighting::seen(&inspected, self.address, self.network.as_ref());
+        if self.shared.directory.is_news(id, seen.warning.as_deref()) {
+            let reason = seen.warning.as_deref().unwrap_or_default();
+            tracing::warn!(workspace = %id, ?container, reason, "a running container can't be dialled");
+        }
+        Ok(seen.sighting)
+    }
+
+    async fn make(&self, blueprint: &Blueprint) -> Result<(), EngineError> {
+        if self.see(&blueprint.id).await?.status != Status::Missing {
+            return Ok(());
+        }
+        let recipe = self.recipe(blueprint)?;
+        let surroundings = Surroundings {
+            gateway: self.gateway(recipe.network.as_ref()).await?,
+            address: self.address,
+            port: self.port(&recipe).await?,
+        };
+        let body = recipe::body(&recipe, &surroundings);
+        let name = ContainerRef::ours(&blueprint.id);
+        let options = CreateContainerOptionsBuilder::new()
+            .name(name.as_str())
+            .build();
+        let created = self
+            .engine()
+            .call(CREATE_LIMIT, |client| async move {
+                client.create_container(Some(options), body).await
+            })
+            .await;
+        match created {
+            Ok(created) => {
+                if let Some(container) = ContainerRef::from_engine(&created.id) {
+                    self.shared.directory.learn(&blueprint.id, container);
+                }
+                Ok(())
+            }
+            Err(error) if error.status() == Some(404) => Err(no_image(&recipe.image, error)),
+            Err(error) if error.status() == Some(409) => {
+                self.adopt(&blueprint.id, &name, error).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn recipe<'a>(&self, blueprint: &'a Blueprint) -> Result<Recipe<'a>, EngineError> {
+        let (image, command, network) = match &blueprint.spec.runs {
+            Runs::Image {
+                image,
+                command,
+                network,
+            } => (image, command, network),
+            Runs::Discovered { .. } => {
+                return Err(EngineError::refused(
+                    "its container is gone, and whoever made it has to make it again",
+                ));
+            }
+            Runs::Command { .. } | Runs::Upstream(_) => {
+                return Err(EngineError::refused("it is no container"));
+            }
+        };
+        let image = ImageName::parse(image)
+            .ok_or_else(|| EngineError::refused(format!("{image:?} is not an image's name")))?;
+        let network = match network {
+            None => self.network.clone(),
+            Some(name) => Some(NetworkName::parse(name).ok_or_else(|| {
+                EngineError::refused(format!("{name:?} is not a network's name"))
+            })?),
+        };
+        Ok(Recipe {
+            blueprint,
+            image,
+            command,
+            network,
+        })
+    }
+
+    /// This machine's address in the network, for check-ins.
+    async fn gateway(&self, network: Option<&NetworkName>) -> Result<Option<IpAddr>, EngineError> {
+        let names: &[&str] = match network.map(NetworkName::as_str) {
+            Some(name) if recipe::is_shared(name) => return Ok(None),
+            Some(name) => &[name],
+            None => &DEFAULT_NETWORKS,
+        };
+        for &name in names {
+            let inspect = |client: bollard::Docker| async move {
+                client
+                    .inspect_network(name, None::<InspectNetworkOptions>)
+                    .await
+            };
+            match self.engine().call(QUICK_LIMIT, inspect).await {
+                Ok(inspected) => return Ok(recipe::gateway(&inspected)),
+                Err(error) if error.status() != Some(404) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        match network.map(NetworkName::as_str) {
+            None => Ok(None),
+            Some(name) => Err(EngineError::refused(format!(
+                "there is no network {name}; `docker network create {name}` makes it"
+            ))),
+        }
+    }
+
+    /// The port to publish, if any is: the blueprint's, else the image's only one.
+    async fn port(&self, recipe: &Recipe<'_>) -> Result<Option<u16>, EngineError> {
+        if self.address == Address::Container || recipe.blueprint.spec.port.is_some() {
+            return Ok(recipe.blueprint.spec.port);
+        }
+        let image = recipe.image.as_str();
+        let inspect = |client: bollard::Docker| async move { client.inspect_image(image).await };
+        let inspected = match self.engine().call(QUICK_LIMIT, inspect).await {
+            Err(error) if error.status() == Some(404) => {
+                return Err(no_image(&recipe.image, error));
+            }
+            inspected => inspected?,
+        };
+        let exposed = inspected
+            .config
+            .and_then(|config| config.exposed_ports)
+            .unwrap_or_default();
+        let port = sighting::only_tcp_port(&exposed);
+        port.map(Some)
+            .map_err(|reason| EngineError::refused(format!("{reason} by its image")))
+    }
+
+    /// Our name is taken: by an earlier attempt whose answer was lost, or by a stranger.
+    async fn adopt(
+        &self,
+        id: &WorkspaceId,
+        name: &ContainerRef,
+        refusal: EngineError,
+    ) -> Result<(), EngineError> {
+        let Some(inspected) = self.engine().inspect(name).await? else {
+            return Err(refusal);
+        };
+        let state = inspected.state.as_ref();
+        if state.is_none_or(|state| sighting::status(state) == Status::Missing) {
+            return Err(refusal);
+        }
+        let labels = inspected
+            .config
+            .and_then(|config| config.labels)
+            .unwrap_or_default();
+        if labels::claim(&labels, name.as_str()) != Claim::Workspace(id.clone()) {
+            return Err(EngineError::refused(format!(
+                "a container that is not ours has the name {}; rename or remove it",
+                name.as_str()
+            )));
+        }
+        if let Some(container) = inspected.id.as_deref().and_then(ContainerRef::from_engine) {
+            self.shared.directory.learn(id, container);
+        }
+        Ok(())
+    }
+
+    async fn found(&self, claimed: Claimed) -> Found {
+        let mut reading = labels::read(&claimed.labels);
+        reading.warnings.extend(claimed.warnings);
+        if reading.spec.port.is_none() {
+            // The list doesn't say which ports are exposed. A container that has just gone, or an
+            // engine that fails here, is the next look's business.
+            if let Ok(Some(inspected)) = self.engine().inspect(&claimed.container).await {
+                reading.warnings.extend(sighting::port(&inspected).err());
+            }
+        }
+        Found {
+            id: claimed.id,
+            spec: reading.spec,
+            policy: reading.policy,
+            warnings: reading.warnings,
+        }
+    }
+
+    /// An error with the workspace's name to it.
+    fn failed(&self, action: &'static str, id: &WorkspaceId, error: EngineError) -> DriverError {
+        match error {
+            EngineError::Unreachable(_) => self.engine().unreachable(error),
+            EngineError::Refused { reason, .. } => DriverError::Refused {
+                action,
+                id: id.clone(),
+                reason,
+            },
+            EngineError::TimedOut(limit) => DriverError::TimedOut {
+                action,
+                id: id.clone(),
+                limit,
+            },
+        }
+    }
+
+    /// `act` on a container that has to exist.
+    async fn must(&self, id: &WorkspaceId, act: Act) -> Result<(), DriverError> {
+        let missing = || EngineError::refused("its container is gone");
+        let done = match self.act(id, act).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(missing()),
+            Err(error) => Err(error),
+        };
+        done.map_err(|error| self.failed(act.verb(), id, error))
+    }
+
+    /// `act` on a container that may as well be gone.
+    async fn may(&self, id: &WorkspaceId, act: Act) -> Result<(), DriverError> {
+        let done = self.act(id, act).await.map(drop);
+        done.map_err(|error| self.failed(act.verb(), id, error))
+    }
+}
+
+impl Driver for Docker {
+    fn name(&self) -> &'static str {
+        "docker"
+    }
+
+    fn create<'a>(&'a self, blueprint: &'a Blueprint) -> Call<'a, ()> {
+        Box::pin(async move {
+            let made = self.make(blueprint).await;
+            made.map_err(|error| self.failed("create", &blueprint.id, error))
+        })
+    }
+
+    fn start<'a>(&'a self, blueprint: &'a Blueprint) -> Call<'a, ()> {
+        Box::pin(self.must(&blueprint.id, Act::Start))
+    }
+
+    fn stop<'a>(&'a self, id: &'a WorkspaceId, grace: Duration) -> Call<'a, ()> {
+        Box::pin(self.may(id, Act::Stop { grace }))
+    }
+
+    fn pause<'a>(&'a self, id: &'a WorkspaceId) -> Call<'a, ()> {
+        Box::pin(self.must(id, Act::Pause))
+    }
+
+    fn unpause<'a>(&'a self, id: &'a WorkspaceId) -> Call<'a, ()> {
+        Box::pin(self.must(id, Act::Unpause))
+    }
+
+    fn remove<'a>(&'a self, id: &'a WorkspaceId) -> Call<'a, ()> {
+        Box::pin(self.may(id, Act::Remove))
+    }
+
+    fn inspect<'a>(&'a self, id: &'a WorkspaceId) -> Call<'a, Sighting> {
+        Box::pin(async move {
+            let seen = self.see(id).await;
+            seen.map_err(|error| self.failed("inspect", id, error))
+        })
+    }
+
+    fn list(&self) -> Call<'_, Vec<Found>> {
+        Box::pin(async move {
+            let listed = self.engine().labelled().await;
+            let listed = listed.map_err(|error| self.engine().unreachable(error))?;
+            let (claimed, unusable) = directory::settle(listed);
+            self.shared.directory.replace(&claimed);
+            for container in unusable {
+                let (container, reason) = (container.container, container.reason);
+                tracing::warn!(%container, %reason, "a labelled container can't be a workspace");
+            }
+            let found = stream::iter(claimed).map(|claimed| self.found(claimed));
+            Ok(found.buffered(INSPECTED_AT_ONCE).collect().await)
+        })
+    }
+
+    fn watch(&self, events: mpsc::Sender<DriverEvent>) -> Call<'_, ()> {
+        Box::pin(async move {
+            // It ends by itself when the receiver, which the lifecycle owns, is dropped.
+            tokio::spawn(events::watch(Arc::clone(&self.shared), events));
+            Ok(())
+        })
+    }
+}
+
+/// A 404 to a `create` is a missing image, which people can do something about.
+fn no_image(image: &ImageName, error: EngineError) -> EngineError {
+    let image = image.as_str();
+    match error {
+        EngineError::Refused { reason, .. } if reason.to_lowercase().contains("image") => {
+            EngineError::refused(format!(
+                "there is no image {image} on this machine; `docker pull {image}` fetches it"
+            ))
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_can_not_be_used_are_refused_at_once() {
+        let connect = |socket: &str, network: Option<&str>| {
+            Docker::connect(Options {
+                socket: Some(socket.to_owned()),
+                network: network.map(str::to_owned),
+                ..Options::default()
+            })
+        };
+        assert!(connect("/nowhere/docker.sock", Some("back")).is_ok());
+        assert!(connect("ssh://host", None).is_err());
+        assert!(connect("/nowhere/docker.sock", Some("../x")).is_err());
+    }
+}

@@ -1,0 +1,340 @@
+//! What a container's labels say of the workspace that it is.
+//!
+//! Labels are typed by hand into compose files, so what can't be used is never an error: the
+//! workspace works without it, and a warning says which label, what it says and what it may say.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use super::names::NetworkName;
+use crate::duration;
+use crate::model::{FreezeMode, PolicyOverrides, Runs, Spec, WorkspaceId};
+
+pub(super) const ENABLE: &str = "frostgate.enable";
+pub(super) const ID: &str = "frostgate.id";
+pub(super) const PORT: &str = "frostgate.port";
+pub(super) const HOST: &str = "frostgate.host";
+pub(super) const NETWORK: &str = "frostgate.network";
+pub(super) const READY_PATH: &str = "frostgate.ready-path";
+/// On the containers that we made ourselves.
+pub(super) const MANAGED: &str = "frostgate.managed";
+const INACTIVITY_TIMEOUT: &str = "frostgate.inactivity-timeout";
+const FREEZE: &str = "frostgate.freeze";
+
+const PREFIX: &str = "frostgate.";
+const KNOWN: [&str; 9] = [
+    ENABLE,
+    ID,
+    PORT,
+    HOST,
+    INACTIVITY_TIMEOUT,
+    FREEZE,
+    READY_PATH,
+    NETWORK,
+    MANAGED,
+];
+
+/// A container with more warnings than this has labels that are not worth reading out.
+const WARNINGS_MAX: usize = 20;
+
+/// A container's labels, or an event's attributes, which hold them too.
+pub(super) type Labels = HashMap<String, String>;
+
+/// Everything that the labels say, apart from the id.
+pub(super) struct Reading {
+    pub(super) spec: Spec,
+    pub(super) policy: PolicyOverrides,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Whether a container takes part, and as which workspace.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// It doesn't: no label, or `frostgate.enable=false`.
+    None,
+    /// It does.
+    Workspace(WorkspaceId),
+    /// It would like to and can't: why, in words for the operator.
+    Unusable(String),
+}
+
+/// Reads which workspace a container is: its label, else its name folded into a DNS label.
+pub(super) fn claim(labels: &Labels, name: &str) -> Claim {
+    match labels.get(ENABLE).map(|value| value.trim()) {
+        Some("true") => {}
+        None | Some("false") => return Claim::None,
+        Some(other) => {
+            return Claim::Unusable(format!(
+                "label {ENABLE}={other:?} is neither true nor false"
+            ));
+        }
+    }
+    let by_label = labels.get(ID).and_then(|id| WorkspaceId::parse(id).ok());
+    match by_label.map_or_else(|| WorkspaceId::from_foreign_name(name), Ok) {
+        Ok(id) => Claim::Workspace(id),
+        Err(_) => Claim::Unusable(format!(
+            "its name can't be a workspace id; set the label {ID}"
+        )),
+    }
+}
+
+/// Reads the other labels.
+pub(super) fn read(labels: &Labels) -> Reading {
+    let mut reader = Reader {
+        labels,
+        warnings: Vec::new(),
+    };
+    reader.warn_of_unknown_labels();
+    reader.value(ID, "1 to 63 of a-z, 0-9 and '-'", |text| {
+        WorkspaceId::parse(text).ok()
+    });
+    let spec = Spec {
+        runs: Runs::Discovered {
+            network: reader.value(NETWORK, "the name of one of its networks", |text| {
+                NetworkName::parse(text).map(|name| name.as_str().to_owned())
+            }),
+        },
+        port: port(labels).or_else(|| reader.value(PORT, "a port from 1 to 65535", parse_port)),
+        environment: BTreeMap::new(),
+        hosts: reader.hosts(),
+        ready_path: reader.value(READY_PATH, "a path such as /healthz", parse_path),
+    };
+    let policy = PolicyOverrides {
+        inactivity_timeout: reader.inactivity_timeout(),
+        freeze_mode: reader.value(FREEZE, "stop or pause", |text| match text {
+            "stop" => Some(FreezeMode::Stop),
+            "pause" => Some(FreezeMode::Pause),
+            _ => None,
+        }),
+        ..PolicyOverrides::default()
+    };
+    reader.warnings.truncate(WARNINGS_MAX);
+    Reading {
+        spec,
+        policy,
+        warnings: reader.warnings,
+    }
+}
+
+/// The labelled port, if there is a usable one.
+pub(super) fn port(labels: &Labels) -> Option<u16> {
+    labels.get(PORT).and_then(|text| parse_port(text.trim()))
+}
+
+struct Reader<'a> {
+    labels: &'a Labels,
+    warnings: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn value<T>(
+        &mut self,
+        label: &str,
+        accepted: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.labels.get(label)?.trim();
+        let value = parse(text);
+        if value.is_none() {
+            let text = shortened(text);
+            self.warnings
+                .push(format!("label {label}={text:?} is not {accepted}"));
+        }
+        value
+    }
+
+    fn hosts(&mut self) -> Vec<String> {
+        let Some(text) = self.labels.get(HOST) else {
+            return Vec::new();
+        };
+        let mut hosts = Vec::new();
+        for part in text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+        {
+            let host = part.to_ascii_lowercase();
+            if is_host(&host) {
+                hosts.push(host);
+            } else {
+                let part = shortened(part);
+                self.warnings.push(format!(
+                    "label {HOST}: {part:?} is not a host name without scheme, port or path"
+                ));
+            }
+        }
+        hosts
+    }
+
+    fn inactivity_timeout(&mut self) -> Option<Duration> {
+        match duration::parse(self.labels.get(INACTIVITY_TIMEOUT)?) {
+            Ok(timeout) => Some(timeout),
+            Err(reason) => {
+                self.warnings
+                    .push(format!("label {INACTIVITY_TIMEOUT}: {reason}"));
+                None
+            }
+        }
+    }
+
+    fn warn_of_unknown_labels(&mut self) {
+        let mut unknown: Vec<&str> = self
+            .labels
+            .keys()
+            .map(String::as_str)
+            .filter(|label| label.starts_with(PREFIX) && !KNOWN.contains(label))
+            .collect();
+        unknown.sort_unstable();
+        for label in unknown {
+            let nearest = nearest(label);
+            let label = shortened(label);
+            self.warnings.push(format!(
+                "label {label:?} is not known; did you mean {nearest}?"
+            ));
+        }
+    }
+}
+
+/// The known label that shares most letter pairs: `idle-timeout` is nearer to `inactivity-timeout`
+/// that way than by counting edits.
+fn nearest(label: &str) -> &'static str {
+    let likeness = |known: &str| {
+        strsim::sorensen_dice(&label[PREFIX.len()..], &known[PREFIX.len()..])
+            + strsim::jaro_winkler(&label[PREFIX.len()..], &known[PREFIX.len()..])
+    };
+    // Managed is ours to set, so it is never what somebody meant to write.
+    let meant = KNOWN.into_iter().filter(|known| *known != MANAGED);
+    meant
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+        .unwrap_or(ENABLE)
+}
+
+fn parse_port(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|port| *port != 0)
+}
+
+fn parse_path(text: &str) -> Option<String> {
+    let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+    (text.starts_with('/') && visible && text.len() <= 2048).then(|| text.to_owned())
+}
+
+fn is_host(host: &str) -> bool {
+    host.len() <= 253
+        && host
+            .split('.')
+            .all(|label| WorkspaceId::parse(label).is_ok())
+}
+
+/// A label's value may be megabytes long; a warning may not.
+fn shortened(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn a_container_takes_part_only_if_it_says_so() {
+        let claim = |pairs: &[(&str, &str)], name| claim(&labels(pairs), name);
+        let workspace = |id| Claim::Workspace(WorkspaceId::parse(id).unwrap());
+        assert_eq!(claim(&[], "a"), Claim::None);
+        assert_eq!(claim(&[(ENABLE, "false")], "a"), Claim::None);
+        assert!(matches!(claim(&[(ENABLE, "yes")], "a"), Claim::Unusable(_)));
+        assert_eq!(
+            claim(&[(ENABLE, "true")], "/My_App.1"),
+            workspace("my-app-1")
+        );
+        assert_eq!(
+            claim(&[(ENABLE, "true"), (ID, "alice")], "/x"),
+            workspace("alice")
+        );
+        assert_eq!(
+            claim(&[(ENABLE, "true"), (ID, "../x")], "/fallback"),
+            workspace("fallback")
+        );
+        assert!(matches!(
+            claim(&[(ENABLE, "true")], "___"),
+            Claim::Unusable(_)
+        ));
+    }
+
+    #[test]
+    fn every_label_is_read() {
+        let reading = read(&labels(&[
+            (ENABLE, "true"),
+            (ID, "alice"),
+            (PORT, "8080"),
+            (HOST, "Alice.example, alice.test"),
+            (INACTIVITY_TIMEOUT, "1.5s"),
+            (FREEZE, "pause"),
+            (READY_PATH, "/healthz"),
+            (NETWORK, "back"),
+            ("com.example.other", "x"),
+        ]));
+        assert_eq!(reading.warnings, Vec::<String>::new());
+        let network = Some("back".to_owned());
+        assert_eq!(reading.spec.runs, Runs::Discovered { network });
+        assert_eq!(reading.spec.port, Some(8080));
+        assert_eq!(reading.spec.hosts, ["alice.example", "alice.test"]);
+        assert_eq!(reading.spec.ready_path.as_deref(), Some("/healthz"));
+        assert_eq!(
+            reading.policy.inactivity_timeout,
+            Some(Duration::from_millis(1500))
+        );
+        assert_eq!(reading.policy.freeze_mode, Some(FreezeMode::Pause));
+    }
+
+    #[test]
+    fn what_can_not_be_used_is_a_warning_that_says_what_can() {
+        let rows = [
+            (PORT, "0", "1 to 65535"),
+            (PORT, "http", "1 to 65535"),
+            (HOST, "http://a.example", "host name"),
+            (HOST, "a.example:80", "host name"),
+            (INACTIVITY_TIMEOUT, "soon", "15m"),
+            (FREEZE, "kill", "stop or pause"),
+            (READY_PATH, "healthz", "/healthz"),
+            (NETWORK, "../x", "networks"),
+            (ID, "Not An Id", "a-z"),
+        ];
+        for (label, value, accepted) in rows {
+            let reading = read(&labels(&[(label, value)]));
+            let [warning] = &reading.warnings[..] else {
+                panic!("{label}: {:?}", reading.warnings)
+            };
+            assert!(warning.contains(label), "{warning}");
+            assert!(warning.contains(value), "{warning}");
+            assert!(warning.contains(accepted), "{warning}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_label_is_answered_with_the_nearest_one() {
+        let rows = [
+            ("frostgate.idle-timeout", INACTIVITY_TIMEOUT),
+            ("frostgate.inactivity_timeout", INACTIVITY_TIMEOUT),
+            ("frostgate.hosts", HOST),
+            ("frostgate.enabled", ENABLE),
+            ("frostgate.prot", PORT),
+            ("frostgate.readypath", READY_PATH),
+        ];
+        for (label, meant) in rows {
+            let reading = read(&labels(&[(label, "x")]));
+            assert_eq!(
+                reading.warnings,
+                [format!(
+                    "label {label:?} is not known; did you mean {meant}?"
+                )]
+            );
+        }
+        assert_eq!(read(&labels(&[("frostgate.", "")])).warnings.len(), 1);
+    }
+}

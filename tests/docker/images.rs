@@ -1,0 +1,160 @@
+//! The engine as an operator has it: the `docker` command, our test image, and containers that are
+//! removed again whatever happens.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::fixture;
+
+const REPOSITORY: &str = "localhost/frostgate-test-workspace";
+
+/// An engine that answers.
+#[derive(Clone, Copy)]
+pub(crate) struct Engine;
+
+/// The engine, if one answers; otherwise the test is skipped, aloud.
+pub(crate) fn engine() -> Option<Engine> {
+    static ANSWERS: OnceLock<bool> = OnceLock::new();
+    let answers = ANSWERS.get_or_init(|| {
+        let version = command(&["version", "--format", "{{.Server.Version}}"]).output();
+        version.is_ok_and(|output| output.status.success())
+    });
+    if *answers {
+        return Some(Engine);
+    }
+    let place = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "/var/run/docker.sock".to_owned());
+    let required = std::env::var("FROSTGATE_REQUIRE_DOCKER").as_deref() == Ok("1");
+    assert!(
+        !required,
+        "no Docker Engine answers at {place}, and FROSTGATE_REQUIRE_DOCKER=1"
+    );
+    // Not `println!`: the harness would swallow it.
+    let skipped = format!("SKIPPED: no Docker Engine answers at {place}\n");
+    std::io::stderr()
+        .write_all(skipped.as_bytes())
+        .expect("standard error is open");
+    None
+}
+
+impl Engine {
+    /// Runs `docker` and returns what it printed.
+    pub(crate) fn docker(self, arguments: &[&str]) -> String {
+        let output = command(arguments).output().expect("docker runs");
+        succeeded(arguments, output)
+    }
+
+    /// The test workspace's image; it exposes port 80.
+    pub(crate) fn image(self) -> String {
+        self.imported("", &[])
+    }
+
+    /// The same with a health check, every second.
+    pub(crate) fn image_with_health_check(self) -> String {
+        let check = r#"HEALTHCHECK --interval=1s --timeout=2s CMD ["/workspace", "probe"]"#;
+        self.imported("-health", &[check])
+    }
+
+    /// A container made from the outside; `docker create`'s arguments stand before the image.
+    pub(crate) fn container(self, name: &str, arguments: &[&str]) -> Container {
+        let image = self.image();
+        let name = name.to_owned();
+        let guard = Container { name };
+        let whole: Vec<&str> = ["create", "--name", &guard.name]
+            .into_iter()
+            .chain(arguments.iter().copied())
+            .chain([image.as_str()])
+            .collect();
+        self.docker(&whole);
+        guard
+    }
+
+    fn imported(self, variant: &str, changes: &[&str]) -> String {
+        let image = format!("{REPOSITORY}:{}{variant}", fixture::version());
+        let binary = fixture::binary();
+        let _lock = fixture::lock("workspace-import");
+        let known = command(&["image", "inspect", &image])
+            .stdout(Stdio::null())
+            .output();
+        if known.is_ok_and(|output| output.status.success()) {
+            return image;
+        }
+        let mut arguments = vec!["import", "--change", r#"CMD ["/workspace"]"#];
+        arguments.extend(["--change", "EXPOSE 80"]);
+        arguments.extend(changes.iter().flat_map(|change| ["--change", *change]));
+        arguments.extend(["-", &image]);
+        let mut import = command(&arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("docker runs");
+        let archive = archive("workspace", &fs::read(binary).expect("the binary is there"));
+        let mut input = import.stdin.take().expect("it was piped");
+        input.write_all(&archive).expect("docker reads the archive");
+        drop(input);
+        succeeded(&arguments, import.wait_with_output().expect("docker ends"));
+        image
+    }
+}
+
+/// A name that no other test uses, whichever process it runs in.
+pub(crate) fn unique(what: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("test-{what}-{}-{number}", std::process::id())
+}
+
+/// A container that is removed when the test ends, well or not.
+pub(crate) struct Container {
+    /// The container's name.
+    pub(crate) name: String,
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = command(&["rm", "--force", "--volumes", &self.name]).output();
+    }
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new("docker");
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn succeeded(arguments: &[&str], output: Output) -> String {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "docker {}: {errors}",
+        arguments.join(" ")
+    );
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// A tar archive (POSIX ustar) of one executable file.
+fn archive(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut header = [0_u8; 512];
+    let mut put = |offset: usize, text: &str| {
+        header[offset..offset + text.len()].copy_from_slice(text.as_bytes());
+    };
+    put(0, name);
+    put(100, "0000755\0");
+    put(108, "0000000\0");
+    put(116, "0000000\0");
+    put(124, &format!("{:011o}\0", content.len()));
+    put(136, "00000000000\0");
+    // The checksum is computed as if its own field were blank.
+    put(148, "        ");
+    put(156, "0");
+    put(257, "ustar\u{0}00");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut archive = header.to_vec();
+    archive.extend_from_slice(content);
+    archive.resize(archive.len().next_multiple_of(512) + 1024, 0);
+    archive
+}
