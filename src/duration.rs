@@ -78,7 +78,7 @@ fn nanoseconds(text: &str) -> Option<u128> {
     }
 }
 
-/// `number` times `unit`, rounded down to whole nanoseconds. `None` unless it is `12`, `1.5` or `.5`.
+/// `number` (`12`, `1.5` or `.5`) times `unit`, rounded down to whole nanoseconds.
 fn scaled(number: &str, unit: u128) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     let whole = match whole {
