@@ -317,7 +317,7 @@ async fn a_network_of_its_own_gives_address_and_gateway() {
     let environment = engine.docker(&["inspect", "--format", format, &container.name]);
     let url = format!("FROSTGATE_CHECK_IN_URL=http://{gateway}:80/v1/check-in?token=secret");
     assert!(environment.lines().any(|line| line == url), "{environment}");
-    // A second network, earlier in the alphabet: the preferred one is still the one that is dialled.
+    // A second network, earlier in the alphabet: the preferred one is still dialled.
     engine.docker(&["network", "connect", "bridge", &container.name]);
     docker.start(&blueprint).await.unwrap();
     let sighting = docker.inspect(&blueprint.id).await.unwrap();

@@ -98,7 +98,12 @@ impl EngineError {
 
     /// Somebody else is doing the same at this moment.
     pub(super) fn is_in_progress(&self) -> bool {
-        matches!(self, Self::Refused { status: Some(409), reason } if reason.contains("in progress"))
+        match self {
+            Self::Refused { status, reason } => {
+                *status == Some(409) && reason.contains("in progress")
+            }
+            Self::Unreachable(_) | Self::TimedOut(_) => false,
+        }
     }
 
     fn from_client(error: &Error, limit: Duration) -> Self {

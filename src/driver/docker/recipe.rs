@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 
-use bollard::models::{
-    ContainerCreateBody, EndpointSettings, HostConfig, IpamConfig, NetworkInspect,
-    NetworkingConfig, PortBinding,
-};
+use bollard::models::{ContainerCreateBody, HostConfig, IpamConfig, NetworkInspect, PortBinding};
 
 use super::Address;
 use super::labels;
@@ -55,15 +52,6 @@ pub(super) fn body(recipe: &Recipe<'_>, surroundings: &Surroundings) -> Containe
         ),
         labels: Some(labels(recipe, spec)),
         exposed_ports: published.clone().map(|port| vec![port]),
-        networking_config: network
-            .clone()
-            .filter(|network| !is_shared(network))
-            .map(|network| {
-                let endpoints = HashMap::from([(network, EndpointSettings::default())]);
-                NetworkingConfig {
-                    endpoints_config: Some(endpoints),
-                }
-            }),
         host_config: Some(HostConfig {
             network_mode: network,
             port_bindings: published.map(|port| HashMap::from([(port, Some(vec![loopback()]))])),

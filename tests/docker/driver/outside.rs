@@ -226,6 +226,29 @@ async fn what_happens_outside_arrives_as_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_is_joined_while_it_runs_is_seen() {
+    let Some(engine) = engine() else { return };
+    let docker = driver();
+    let network = super::Network::new(engine);
+    let name = unique("joins");
+    let label = format!("frostgate.id={name}");
+    let container = labelled(engine, &name, &[&label]);
+    engine.docker(&["start", &container.name]);
+    let (sender, mut events) = mpsc::channel(64);
+    docker.watch(sender).await.unwrap();
+    let addresses = async || docker.inspect(&id(&name)).await.unwrap().addresses;
+    assert_eq!(addresses().await.len(), 1);
+    engine.docker(&["network", "connect", &network.name, &container.name]);
+    let changed = DriverEvent::Changed(id(&name));
+    let heard =
+        async { while events.recv().await.unwrap() != changed || addresses().await.len() != 2 {} };
+    timeout(Duration::from_secs(10), heard)
+        .await
+        .expect("an event");
+    drop(container);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_engine_is_noticed_and_its_return_is_a_resync() {
     let Some(engine) = engine() else { return };
     let mut relay = Relay::new(&unique("relay"));
