@@ -222,7 +222,7 @@ impl Drivers {
         })?;
         let docker = match config.docker.enable {
             DockerUse::Never => None,
-            DockerUse::Auto if !docker::is_there(config.docker.socket.as_deref()) => None,
+            DockerUse::Auto if !an_engine_is_likely(config) => None,
             DockerUse::Auto | DockerUse::Always => Some(connect_docker(config)?),
         };
         Ok(Self { process: Arc::new(process), upstream: Arc::new(Upstream::new()), docker })
@@ -249,6 +249,12 @@ impl Drivers {
         }
         Ok(())
     }
+}
+
+/// Whether somebody named an engine, or there is a socket where it usually is.
+fn an_engine_is_likely(config: &Config) -> bool {
+    let named = config.docker.socket.is_some() || std::env::var_os("DOCKER_HOST").is_some();
+    named || std::path::Path::new(docker::DEFAULT_SOCKET).exists()
 }
 
 fn connect_docker(config: &Config) -> anyhow::Result<Arc<dyn Driver>> {

@@ -29,7 +29,8 @@ use self::names::{ContainerRef, NetworkName};
 use super::{Call, Driver, DriverError, DriverEvent, Found, Sighting, Status};
 use crate::model::{Blueprint, WorkspaceId};
 
-const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+/// Where an engine usually listens.
+pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// How many containers of a list are inspected at once.
 const INSPECTED_AT_ONCE: usize = 4;
 

@@ -97,7 +97,8 @@ mod tests {
         let (sender, mut passed) = mpsc::unbounded_channel();
         let task = tokio::spawn({
             let deadlines = deadlines.clone();
-            async move { deadlines.run(|serial| drop(sender.send((serial, Instant::now())))).await }
+            let told = move |serial| assert!(sender.send((serial, Instant::now())).is_ok());
+            async move { deadlines.run(told).await }
         });
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);

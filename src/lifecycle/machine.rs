@@ -732,3 +732,7 @@ fn is_legal(from: Phase, to: Phase) -> bool {
 fn backoff(failures: u32) -> Duration {
     RETRY_FIRST.saturating_mul(2_u32.saturating_pow(failures)).min(RETRY_MAX)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
+mod tests;

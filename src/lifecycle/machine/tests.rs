@@ -1,0 +1,421 @@
+//! The rules, one row each, and random orders of everything that can happen.
+
+use super::*;
+
+const IDLE: Duration = Duration::from_secs(60);
+
+fn policy() -> Policy {
+    Policy { inactivity_timeout: Some(IDLE), ..Policy::default() }
+}
+
+/// A machine with a clock of its own and a gate of three numbers.
+struct Bench {
+    machine: Machine,
+    now: Instant,
+    census: Census,
+    open: bool,
+    jobs: Vec<Job>,
+    told: Vec<String>,
+    refused: u32,
+}
+
+impl Bench {
+    fn new(policy: Policy, discovered: bool) -> Self {
+        let now = Instant::now();
+        let nature = Nature { can_freeze: true, discovered };
+        let census = Census { inside: 0, held: 0, last_left: None };
+        let machine = Machine::new(policy, nature, now);
+        let (jobs, told) = (Vec::new(), Vec::new());
+        Self { machine, now, census, open: false, jobs, told, refused: 0 }
+    }
+
+    /// One that has been woken by a request that has left.
+    fn running() -> Self {
+        let mut bench = Self::new(policy(), false);
+        bench.census.held = 1;
+        bench.handle(Event::Held);
+        bench.finish(woken("run-1"));
+        bench.leave();
+        bench
+    }
+
+    fn handle(&mut self, event: Event) {
+        let mut next = Some(event);
+        while let Some(event) = next.take() {
+            let effects = self.machine.handle(event, self.census, self.now);
+            for effect in effects {
+                match effect {
+                    Effect::ShutIfIdle { idle_before } => {
+                        let left_after = self.census.last_left.is_some_and(|at| at > idle_before);
+                        let idle = self.open && self.census.inside == 0 && !left_after;
+                        self.open &= !idle;
+                        next = Some(Event::Shut(idle));
+                    }
+                    Effect::Shut => self.open = false,
+                    Effect::Sever => self.census.inside = 0,
+                    Effect::Open => {
+                        self.open = true;
+                        self.census.inside += self.census.held as u32;
+                        self.census.held = 0;
+                    }
+                    Effect::Refuse { .. } => {
+                        self.refused += self.census.held as u32;
+                        self.census.held = 0;
+                    }
+                    Effect::Run(job) => self.jobs.push(job),
+                    Effect::Tell { reason, .. } => self.told.push(reason),
+                    Effect::Hold | Effect::StopFailed { .. } => {}
+                }
+            }
+        }
+    }
+
+    fn job(&self) -> Option<Job> {
+        self.machine.job
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        assert!(self.job().is_some(), "nothing is under way");
+        self.handle(Event::Finished(outcome));
+    }
+
+    fn leave(&mut self) {
+        self.census.inside -= 1;
+        self.census.last_left = Some(self.now);
+        if self.census.inside == 0 && !self.open {
+            self.handle(Event::Emptied);
+        }
+    }
+
+    /// Lets time pass up to the deadline, and tells of it.
+    fn pass(&mut self) {
+        let at = self.machine.deadline(self.census, self.now).expect("there is a deadline");
+        self.now = self.now.max(at);
+        self.handle(Event::Deadline);
+    }
+
+    fn phase(&self) -> Phase {
+        self.machine.phase()
+    }
+}
+
+fn woken(run: &str) -> Outcome {
+    Outcome::Woken { run: Some(run.to_owned()) }
+}
+
+fn running_as(run: &str) -> Outcome {
+    Outcome::Looked(Seen::Running { run: Some(run.to_owned()), same_endpoint: true })
+}
+
+fn wake_failed() -> Outcome {
+    Outcome::WakeFailed { reason: "exited with code 1".to_owned(), run: None }
+}
+
+#[test]
+fn a_request_wakes_it_and_idleness_freezes_it_on_the_deadline() {
+    let mut bench = Bench::running();
+    let idle_since = bench.now;
+    assert_eq!(bench.machine.freeze_at(bench.census), Some(idle_since + IDLE));
+    bench.pass();
+    assert_eq!(bench.now, idle_since + IDLE);
+    assert_eq!((bench.phase(), bench.job()), (Phase::Freezing, Some(Job::Freeze(FreezeMode::Stop))));
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!((bench.phase(), bench.machine.tier()), (Phase::Frozen, Some(Tier::Stopped)));
+    assert_eq!(bench.told.last().map(String::as_str), Some("idle for 1m"));
+}
+
+#[test]
+fn a_visit_moves_the_deadline_without_an_event() {
+    let mut bench = Bench::running();
+    let first = bench.machine.deadline(bench.census, bench.now).unwrap();
+    bench.now += IDLE / 2;
+    bench.census.last_left = Some(bench.now);
+    bench.now = first;
+    bench.handle(Event::Deadline);
+    assert_eq!(bench.phase(), Phase::Running);
+    bench.pass();
+    assert_eq!(bench.now, first + IDLE / 2);
+    assert_eq!(bench.phase(), Phase::Freezing);
+}
+
+#[test]
+fn it_is_never_frozen_with_somebody_inside() {
+    let mut bench = Bench::running();
+    bench.census.inside = 1;
+    assert_eq!(bench.machine.freeze_at(bench.census), None);
+    for _ in 0..5 {
+        bench.pass();
+        assert_eq!(bench.phase(), Phase::Running);
+    }
+    bench.leave();
+    let left = bench.now;
+    bench.pass();
+    assert_eq!((bench.phase(), bench.now), (Phase::Freezing, left + IDLE));
+}
+
+#[test]
+fn a_request_during_the_freeze_waits_for_it_and_causes_one_start() {
+    let mut bench = Bench::running();
+    bench.pass();
+    bench.census.held = 3;
+    bench.handle(Event::Held);
+    bench.handle(Event::Held);
+    assert_eq!(bench.phase(), Phase::Freezing);
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!((bench.phase(), bench.job()), (Phase::Starting, Some(Job::Wake)));
+    bench.finish(woken("run-2"));
+    assert_eq!((bench.phase(), bench.census.inside), (Phase::Running, 3));
+    assert_eq!(bench.jobs.iter().filter(|job| **job == Job::Wake).count(), 2);
+}
+
+#[test]
+fn the_initial_timeout_is_counted_from_readiness() {
+    let initial_timeout = IDLE * 10;
+    let mut bench = Bench::new(Policy { initial_timeout, ..policy() }, false);
+    bench.handle(Event::Resume);
+    bench.now += Duration::from_secs(5);
+    bench.finish(woken("run-1"));
+    assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + initial_timeout));
+}
+
+#[test]
+fn check_ins_keep_it_awake_until_zero_or_expiry_and_a_start_clears_them() {
+    let mut bench = Bench::running();
+    bench.handle(Event::CheckIn(true));
+    assert_eq!(bench.machine.freeze_at(bench.census), None);
+    bench.now += IDLE * 5;
+    bench.handle(Event::Deadline);
+    assert_eq!(bench.phase(), Phase::Running);
+    bench.handle(Event::CheckIn(false));
+    assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + IDLE));
+    bench.handle(Event::CheckIn(true));
+    bench.handle(Event::Changed);
+    bench.finish(Outcome::Looked(Seen::Stopped { exit: None }));
+    bench.handle(Event::Resume);
+    bench.finish(woken("run-2"));
+    assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + IDLE));
+}
+
+#[test]
+fn a_report_expires_after_its_ttl() {
+    let check_in_ttl = Some(IDLE * 2);
+    let mut bench = Bench::new(Policy { check_in_ttl, ..policy() }, false);
+    bench.handle(Event::Resume);
+    bench.finish(woken("run-1"));
+    bench.handle(Event::CheckIn(true));
+    let reported = bench.now;
+    assert_eq!(bench.machine.freeze_at(bench.census), Some(reported + IDLE * 3));
+    bench.pass();
+    assert_eq!((bench.phase(), bench.now), (Phase::Freezing, reported + IDLE * 3));
+}
+
+#[test]
+fn zero_never_overrides_a_live_connection() {
+    let mut bench = Bench::running();
+    bench.census.inside = 1;
+    bench.handle(Event::CheckIn(false));
+    bench.pass();
+    assert_eq!(bench.phase(), Phase::Running);
+}
+
+#[test]
+fn an_admins_stop_waits_for_those_inside_and_then_closes_them() {
+    let mut bench = Bench::running();
+    bench.census.inside = 1;
+    bench.handle(Event::Stop);
+    assert_eq!((bench.phase(), bench.job(), bench.open), (Phase::Freezing, None, false));
+    let stopped = bench.now;
+    bench.pass();
+    assert_eq!(bench.now, stopped + policy().drain_grace);
+    assert_eq!(bench.census.inside, 0);
+    assert_eq!(bench.job(), Some(Job::Freeze(FreezeMode::Stop)));
+}
+
+#[test]
+fn an_admins_stop_goes_on_when_the_last_one_leaves() {
+    let mut bench = Bench::running();
+    bench.census.inside = 1;
+    bench.handle(Event::Stop);
+    bench.leave();
+    assert_eq!(bench.job(), Some(Job::Freeze(FreezeMode::Stop)));
+}
+
+#[test]
+fn a_stop_during_the_start_serves_those_who_wait_first() {
+    let mut bench = Bench::new(policy(), false);
+    bench.census.held = 1;
+    bench.handle(Event::Held);
+    bench.handle(Event::Stop);
+    assert_eq!(bench.phase(), Phase::Starting);
+    bench.finish(woken("run-1"));
+    assert_eq!((bench.phase(), bench.census.inside), (Phase::Freezing, 1));
+}
+
+#[test]
+fn a_resume_during_the_freeze_follows_it() {
+    let mut bench = Bench::running();
+    bench.handle(Event::Stop);
+    bench.handle(Event::Resume);
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!((bench.phase(), bench.job()), (Phase::Starting, Some(Job::Wake)));
+}
+
+#[test]
+fn failed_starts_are_retried_by_requests_after_a_growing_pause() {
+    let mut bench = Bench::new(policy(), false);
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        bench.census.held = 1;
+        bench.handle(Event::Held);
+        bench.finish(wake_failed());
+        assert_eq!((bench.phase(), bench.census.held), (Phase::Failed, 0));
+        let State::Failed { retry_at, .. } = bench.machine.state.clone() else { unreachable!() };
+        pauses.push((retry_at - bench.now).as_secs());
+        bench.now = retry_at;
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+    assert_eq!(bench.refused, 8);
+    bench.census.held = 1;
+    bench.handle(Event::Held);
+    bench.finish(woken("run-1"));
+    assert_eq!(bench.machine.failures, 0);
+}
+
+#[test]
+fn a_failed_freeze_finds_out_how_things_are_and_serves_on() {
+    let mut bench = Bench::running();
+    bench.pass();
+    bench.census.held = 2;
+    bench.finish(Outcome::FreezeFailed { reason: "no engine".to_owned() });
+    assert_eq!((bench.phase(), bench.job()), (Phase::Starting, Some(Job::Wake)));
+    bench.finish(woken("run-1"));
+    assert_eq!((bench.phase(), bench.census.inside), (Phase::Running, 2));
+}
+
+#[test]
+fn what_happens_outside_is_followed() {
+    // (what is seen while running, the phase that follows, whether the gate is open)
+    let rows = [
+        (running_as("run-1"), Phase::Running, true),
+        (running_as("run-2"), Phase::Starting, false),
+        (Outcome::Looked(Seen::Paused), Phase::Frozen, false),
+        (Outcome::Looked(Seen::Stopped { exit: None }), Phase::Frozen, false),
+        (Outcome::Looked(Seen::Missing), Phase::Frozen, false),
+        (Outcome::LookFailed, Phase::Running, true),
+    ];
+    for (seen, phase, open) in rows {
+        let mut bench = Bench::running();
+        bench.handle(Event::Changed);
+        assert_eq!(bench.job(), Some(Job::Look));
+        bench.finish(seen.clone());
+        assert_eq!((bench.phase(), bench.open), (phase, open), "{seen:?}");
+    }
+}
+
+#[test]
+fn a_discovered_one_that_is_missing_is_removed() {
+    let mut bench = Bench::new(policy(), true);
+    bench.handle(Event::Changed);
+    bench.census.held = 1;
+    bench.finish(Outcome::Looked(Seen::Missing));
+    assert_eq!((bench.phase(), bench.refused), (Phase::Removed, 1));
+}
+
+#[test]
+fn one_that_is_up_but_never_ready_is_frozen_in_the_end() {
+    let mut bench = Bench::new(policy(), false);
+    bench.handle(Event::Resume);
+    let run = Some("run-1".to_owned());
+    bench.finish(Outcome::WakeFailed { reason: "not ready".to_owned(), run });
+    let failed = bench.now;
+    bench.pass();
+    assert_eq!((bench.phase(), bench.now), (Phase::Freezing, failed + IDLE));
+}
+
+#[test]
+fn monitoring_off_or_no_timeout_means_never_by_itself() {
+    let off = Policy { monitoring: false, ..policy() };
+    let none = Policy { inactivity_timeout: None, ..policy() };
+    for policy in [off, none] {
+        let mut bench = Bench::new(policy, false);
+        bench.handle(Event::Resume);
+        bench.finish(woken("run-1"));
+        assert_eq!(bench.machine.deadline(bench.census, bench.now), None);
+    }
+}
+
+/// A generator of numbers that is the same everywhere (SplitMix64).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % sides
+    }
+}
+
+/// Anything may happen in any order; the invariants are asserted after every event by the machine
+/// itself. In the end, when all goes well again, everybody who waits is served.
+fn random_life(seed: u64) {
+    let mut dice = Dice(seed);
+    let mut bench = Bench::new(policy(), false);
+    for step in 0..200 {
+        bench.now += Duration::from_millis(dice.roll(30_000));
+        match dice.roll(12) {
+            0 => bench.handle(Event::Resume),
+            1 => bench.handle(Event::Stop),
+            2 => bench.handle(Event::Changed),
+            3 => bench.handle(Event::CheckIn(dice.roll(2) == 0)),
+            4 | 5 => bench.handle(Event::Deadline),
+            6 if bench.census.inside > 0 => bench.leave(),
+            7 | 8 if bench.open => bench.census.inside += 1,
+            7 | 8 => {
+                bench.census.held += 1;
+                bench.handle(Event::Held);
+            }
+            _ => {
+                let run = format!("run-{step}");
+                let outcome = match (bench.job(), dice.roll(5)) {
+                    (None, _) => continue,
+                    (Some(Job::Wake), 0) => wake_failed(),
+                    (Some(Job::Wake), _) => woken(&run),
+                    (Some(Job::Freeze(_)), 0) => {
+                        Outcome::FreezeFailed { reason: "it failed".to_owned() }
+                    }
+                    (Some(Job::Freeze(_)), _) => Outcome::Frozen(Tier::Stopped),
+                    (Some(Job::Remove), _) => Outcome::Removed,
+                    (Some(Job::Look), 0) => Outcome::LookFailed,
+                    (Some(Job::Look), 1) => Outcome::Looked(Seen::Paused),
+                    (Some(Job::Look), 2) => Outcome::Looked(Seen::Stopped { exit: None }),
+                    (Some(Job::Look), 3) => Outcome::Looked(Seen::Missing),
+                    (Some(Job::Look), _) => running_as(&run),
+                };
+                bench.finish(outcome);
+            }
+        }
+        assert_eq!(bench.open, bench.phase() == Phase::Running, "seed {seed}, step {step}");
+    }
+    for _ in 0..20 {
+        match bench.job() {
+            None if bench.census.held == 0 => break,
+            None if bench.machine.deadline(bench.census, bench.now).is_some() => bench.pass(),
+            None => bench.handle(Event::Held),
+            Some(Job::Wake) => bench.finish(woken("the last run")),
+            Some(Job::Freeze(_)) => bench.finish(Outcome::Frozen(Tier::Stopped)),
+            Some(Job::Remove) => bench.finish(Outcome::Removed),
+            Some(Job::Look) => bench.finish(Outcome::LookFailed),
+        }
+    }
+    assert_eq!(bench.census.held, 0, "seed {seed}: somebody waits for ever: {:?}", bench.machine);
+}
+
+#[test]
+fn whatever_happens_in_whatever_order_the_invariants_hold() {
+    for seed in 0..2_000 {
+        let outcome = std::panic::catch_unwind(|| random_life(seed));
+        assert!(outcome.is_ok(), "failing seed: {seed}");
+    }
+}

@@ -1,0 +1,181 @@
+//! The gate under loom: every order in which threads can use it, with loom's atomics and locks in
+//! place of the real ones. The same source, included once more.
+
+mod sync {
+    pub(crate) use loom::sync::Mutex;
+    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
+}
+
+#[path = "../../src/lifecycle/gate.rs"]
+#[expect(unreachable_pub, dead_code, reason = "written for the library, which exports it")]
+mod gate;
+
+use std::future::poll_fn;
+
+use gate::{Entry, Gate, Refusal};
+use loom::future::block_on;
+use loom::sync::Arc;
+use loom::sync::Notify;
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use loom::thread;
+
+/// A workspace reduced to what matters: a gate, and whether it is up.
+struct World {
+    gate: Gate,
+    up: AtomicBool,
+    bell: Notify,
+    done: AtomicUsize,
+}
+
+impl World {
+    fn new() -> Arc<Self> {
+        let gate = Gate::new();
+        gate.open(1);
+        let (up, bell, done) = (AtomicBool::new(true), Notify::new(), AtomicUsize::new(0));
+        Arc::new(Self { gate, up, bell, done })
+    }
+
+    /// A request: enters or waits, finds the workspace up, leaves.
+    fn visit(&self, now: u64) {
+        match self.gate.enter_or_sit(now, 10) {
+            Ok(Entry::Inside(_)) => {}
+            Ok(Entry::Seat(seat)) => {
+                self.bell.notify();
+                let entered = block_on(poll_fn(|context| {
+                    self.gate.poll_seat(seat, context.waker())
+                }));
+                assert_eq!(entered, Ok(2));
+            }
+            Err(refusal) => panic!("refused: {refusal:?}"),
+        }
+        assert!(self.up.load(Ordering::Acquire), "inside while the workspace is down");
+        self.gate.release(now);
+        self.done.fetch_add(1, Ordering::Release);
+        self.bell.notify();
+    }
+
+    /// The workspace's task: freezes if it can, and wakes if somebody waits, until all were served.
+    fn freeze_and_wake(&self, visitors: usize) {
+        if self.gate.shut_if_idle(u64::MAX) {
+            self.up.store(false, Ordering::Release);
+            while self.gate.held() == 0 && self.done.load(Ordering::Acquire) < visitors {
+                self.bell.wait();
+            }
+            if self.gate.held() > 0 {
+                self.up.store(true, Ordering::Release);
+                self.gate.open(2);
+            }
+        }
+    }
+}
+
+fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(check);
+}
+
+#[test]
+fn nobody_is_inside_while_it_is_down_and_nobody_waits_for_ever() {
+    model(3, || {
+        let world = World::new();
+        let visitor = {
+            let world = world.clone();
+            thread::spawn(move || world.visit(1))
+        };
+        world.freeze_and_wake(1);
+        visitor.join().unwrap();
+    });
+}
+
+#[test]
+fn two_visitors_and_a_freeze_in_any_order() {
+    model(2, || {
+        let world = World::new();
+        let visitors: Vec<_> = (0..2)
+            .map(|_| {
+                let world = world.clone();
+                thread::spawn(move || world.visit(1))
+            })
+            .collect();
+        world.freeze_and_wake(2);
+        for visitor in visitors {
+            visitor.join().unwrap();
+        }
+        assert_eq!(world.gate.census().inside, 0);
+    });
+}
+
+#[test]
+fn a_visit_just_before_the_freeze_postpones_it() {
+    model(3, || {
+        let gate = Arc::new(Gate::new());
+        gate.open(1);
+        let visitor = {
+            let gate = gate.clone();
+            thread::spawn(move || {
+                if gate.try_enter().is_some() {
+                    gate.release(20);
+                    return true;
+                }
+                false
+            })
+        };
+        let shut = gate.shut_if_idle(10);
+        let visited = visitor.join().unwrap();
+        // Shut means that the visitor found it shut: its visit at 20 was after 10.
+        assert_eq!(shut, !visited, "shut: {shut}, visited: {visited}");
+    });
+}
+
+#[test]
+fn whoever_drains_is_told_when_the_last_one_leaves() {
+    model(3, || {
+        let gate = Arc::new(Gate::new());
+        gate.open(1);
+        assert!(gate.try_enter().is_some());
+        let leaver = {
+            let gate = gate.clone();
+            thread::spawn(move || gate.release(1))
+        };
+        gate.shut();
+        let empty_at_once = gate.census().inside == 0;
+        let told = leaver.join().unwrap();
+        assert!(empty_at_once || told, "nobody noticed that the last one left");
+    });
+}
+
+#[test]
+fn one_that_leaves_its_seat_takes_no_lease_with_it() {
+    model(3, || {
+        let gate = Arc::new(Gate::new());
+        let Ok(Entry::Seat(seat)) = gate.enter_or_sit(0, 10) else { panic!("it is shut") };
+        let opener = {
+            let gate = gate.clone();
+            thread::spawn(move || gate.open(1))
+        };
+        gate.leave_seat(seat, 1);
+        opener.join().unwrap();
+        assert_eq!(gate.census().inside, 0);
+    });
+}
+
+#[test]
+fn a_refusal_reaches_everybody_who_waits() {
+    model(3, || {
+        let gate = Arc::new(Gate::new());
+        let refuser = {
+            let gate = gate.clone();
+            thread::spawn(move || gate.refuse(Refusal::Removed))
+        };
+        let refused = match gate.enter_or_sit(0, 10) {
+            Err(refusal) => refusal,
+            Ok(Entry::Seat(seat)) => {
+                block_on(poll_fn(|context| gate.poll_seat(seat, context.waker()))).unwrap_err()
+            }
+            Ok(Entry::Inside(_)) => panic!("it is shut"),
+        };
+        assert_eq!(refused, Refusal::Removed);
+        refuser.join().unwrap();
+    });
+}
