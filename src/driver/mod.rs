@@ -5,6 +5,10 @@
 //! is gone succeeds. Events only say *that* something may have changed, never what: whoever hears
 //! one looks ([`Driver::inspect`]), so that late, doubled or merged events lead to the same place.
 
+pub mod fake;
+pub mod process;
+pub mod upstream;
+
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
