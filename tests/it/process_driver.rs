@@ -236,7 +236,7 @@ async fn every_call_may_be_repeated() {
         driver.unpause(&plan.id).await.unwrap();
         driver.unpause(&plan.id).await.unwrap();
         until_status(&driver, &plan, Status::Running).await;
-        assert_eq!(place.living().len(), 1);
+        until("one is there", || place.living().len() == 1).await;
 
         driver.stop(&plan.id, GRACE).await.unwrap();
         driver.stop(&plan.id, GRACE).await.unwrap();
@@ -348,7 +348,7 @@ async fn a_pause_right_after_the_start_holds() {
             assert_eq!(look(&driver, &plan).await.status, Status::Paused);
             let length = place.read("grown").len();
             tokio::time::sleep(Duration::from_millis(3)).await;
-            assert_eq!(place.read("grown").len(), length);
+            assert_eq!(place.read("grown").len(), length, "{freezer:?}");
             driver.stop(&plan.id, GRACE).await.unwrap();
         }
         place.assert_nobody_lives();
@@ -376,10 +376,7 @@ async fn the_next_frostgate_adopts_what_runs_and_what_is_paused() {
             let (sender, mut events) = mpsc::channel(8);
             driver.watch(sender).await.unwrap();
             assert_eq!(events.recv().await, Some(DriverEvent::Resync));
-            let [pid] = place.living()[..] else {
-                panic!("not one process: {:?}", place.living());
-            };
-            kill(pid);
+            kill(leader(&before));
             let event = tokio::time::timeout(PATIENCE, events.recv()).await.unwrap();
             assert_eq!(event, Some(DriverEvent::Changed(plan.id.clone())));
             assert_eq!(look(&driver, &plan).await.status, Status::Stopped);
@@ -456,7 +453,7 @@ async fn an_orphan_of_a_crash_before_the_record_is_found_by_its_token() {
         driver.start(&plan).await.unwrap();
         place.until_written("up").await;
         drop(driver);
-        assert_eq!(place.living().len(), 2);
+        until("both are there", || place.living().len() == 2).await;
         // As the record stands between the intent and the outcome.
         place.forge("stage", serde_json::json!("intended"));
 
@@ -475,9 +472,9 @@ async fn the_rest_of_a_group_whose_leader_died_unseen_is_killed() {
         let (driver, plan) = (place.open(), place.shell("sleep 1000 & wait"));
         driver.start(&plan).await.unwrap();
         until("everybody is there", || place.living().len() == 2).await;
-        let run = look(&driver, &plan).await.run.unwrap();
+        let seen = look(&driver, &plan).await;
         drop(driver);
-        kill(run.split(':').next().unwrap().parse().unwrap());
+        kill(leader(&seen));
         let driver = place.open();
         until("the rest is gone", || place.living().is_empty()).await;
         until_status(&driver, &plan, Status::Stopped).await;
@@ -652,6 +649,103 @@ async fn a_call_that_is_given_up_on_can_be_made_again() {
     }
 }
 
+/// Not a test: another Frostgate, in a process of its own, for those tests that kill it. Pauses
+/// its workspace once and waits, or starts, pauses, thaws and stops it without end.
+#[tokio::test]
+#[ignore = "run by the tests that kill it"]
+async fn the_frostgate_that_is_killed() {
+    let variable = |name| std::env::var(name).ok();
+    let (Some(root), Some(mark)) = (variable("VICTIM_ROOT"), variable("VICTIM_MARK")) else {
+        return;
+    };
+    let freezer = match variable("VICTIM_FREEZER").as_deref() {
+        Some("Cgroup") => Freezer::Cgroup,
+        _ => Freezer::Signal,
+    };
+    let root = PathBuf::from(root);
+    // Cleaned up by whoever kills us.
+    let place = std::mem::ManuallyDrop::new(Place {
+        root,
+        freezer,
+        mark,
+    });
+    let (driver, plan) = (place.open(), place.shell("sleep 1000 & wait"));
+    loop {
+        driver.start(&plan).await.unwrap();
+        driver.pause(&plan.id).await.unwrap();
+        fs::write(place.root.join("paused"), "once").unwrap();
+        if variable("VICTIM_WAITS").is_some() {
+            std::future::pending::<()>().await;
+        }
+        driver.unpause(&plan.id).await.unwrap();
+        driver.stop(&plan.id, GRACE).await.unwrap();
+    }
+}
+
+fn victim(place: &Place) -> std::process::Command {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command
+        .args([
+            "process_driver::the_frostgate_that_is_killed",
+            "--exact",
+            "--ignored",
+        ])
+        .env("VICTIM_ROOT", &place.root)
+        .env("VICTIM_MARK", &place.mark)
+        .env("VICTIM_FREEZER", format!("{:?}", place.freezer))
+        .stdout(std::process::Stdio::null());
+    command
+}
+
+#[tokio::test]
+async fn a_paused_workspace_outlives_a_frostgate_that_is_killed() {
+    for freezer in freezers() {
+        let place = Place::new(freezer);
+        let mut frostgate = victim(&place);
+        let mut frostgate = KilledAtTheEnd(frostgate.env("VICTIM_WAITS", "1").spawn().unwrap());
+        until("it is paused", || place.root.join("paused").exists()).await;
+        frostgate.0.kill().unwrap();
+        frostgate.0.wait().unwrap();
+        let (driver, plan) = (place.open(), place.shell("exit 1"));
+        for _ in 0..25 {
+            // The kernel would hang up and continue a stopped group of the dead one's session.
+            assert_eq!(
+                look(&driver, &plan).await.status,
+                Status::Paused,
+                "{freezer:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        driver.unpause(&plan.id).await.unwrap();
+        until_status(&driver, &plan, Status::Running).await;
+        driver.remove(&plan.id).await.unwrap();
+        place.assert_nobody_lives();
+    }
+}
+
+#[tokio::test]
+async fn no_moment_of_a_sudden_death_leaves_an_orphan_or_a_lie() {
+    for freezer in freezers() {
+        for milliseconds in (0..60).step_by(3) {
+            let place = Place::new(freezer);
+            let mut frostgate = KilledAtTheEnd(victim(&place).spawn().unwrap());
+            until("it is at work", || place.root.join("paused").exists()).await;
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            frostgate.0.kill().unwrap();
+            frostgate.0.wait().unwrap();
+
+            let (driver, plan) = (place.open(), place.shell("exec sleep 1000"));
+            if look(&driver, &plan).await.status == Status::Stopped {
+                until("the remains are gone", || place.living().is_empty()).await;
+            }
+            driver.start(&plan).await.unwrap();
+            until_status(&driver, &plan, Status::Running).await;
+            driver.remove(&plan.id).await.unwrap();
+            place.assert_nobody_lives();
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_look_is_cheap() {
     for freezer in freezers() {
@@ -694,6 +788,12 @@ impl Drop for KilledAtTheEnd {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The pid of the first process, by which a run is named.
+fn leader(seen: &Sighting) -> i32 {
+    let run = seen.run.as_ref().unwrap();
+    run.split(':').next().unwrap().parse().unwrap()
 }
 
 fn kill(pid: i32) {

@@ -206,23 +206,31 @@ impl Run {
         Ok(())
     }
 
+    /// One look is not enough: a child may be born behind the back of a look whose parent is
+    /// stopped a moment later. Once a whole look meets nobody but who was stopped before it
+    /// began, nobody is left who could give birth.
     async fn stop_every_thread(self: &Arc<Self>) -> io::Result<()> {
         let deadline = Instant::now() + FREEZE_LIMIT;
         let mut steps = Steps::default();
+        let mut stopped_before = HashSet::new();
         loop {
             let run = Arc::clone(self);
-            let all_stopped = off_the_runtime(move || {
+            let look = off_the_runtime(move || {
                 run.signal_group(Signal::STOP);
-                let members = run.send(Signal::STOP, &mut HashSet::new())?;
-                let stopped = |member: &Identity| proc_fs::every_thread_is_stopped(member.pid);
-                io::Result::Ok(members.iter().all(stopped))
+                let members = run.send(Signal::STOP, &mut stopped_before.clone())?;
+                let all_were_stopped = members.iter().all(|one| stopped_before.contains(one));
+                let is_stopped = |one: &Identity| proc_fs::every_thread_is_stopped(one.pid);
+                let stopped = members.into_iter().filter(is_stopped).collect();
+                io::Result::Ok((all_were_stopped, stopped))
             });
-            if all_stopped.await?? {
+            let (all_were_stopped, stopped) = look.await??;
+            if all_were_stopped {
                 return Ok(());
             }
             if Instant::now() >= deadline {
                 return Err(io::ErrorKind::TimedOut.into());
             }
+            stopped_before = stopped;
             steps.next().await;
         }
     }
@@ -333,10 +341,15 @@ impl Run {
     fn members_by_group_and_token(&self) -> Vec<Pid> {
         let group = self.group.filter(|group| self.group_is_ours(*group));
         let group = group.map(|group| group.pid.as_raw_pid());
+        // Nobody is older than the leader, which spares us most of the machine.
+        let oldest = self.group.map_or(0, |leader| leader.start_time);
         let mark = self.record.mark();
         let belongs = |pid: &Pid| {
-            let in_group = |stat: proc_fs::Stat| Some(stat.group) == group;
-            proc_fs::stat(*pid).is_some_and(in_group) || proc_fs::has_variable(*pid, &mark)
+            let stat = proc_fs::stat(*pid).filter(|stat| !stat.is_dead() && !stat.is_kernel);
+            stat.is_some_and(|stat| {
+                Some(stat.group) == group
+                    || stat.start_time >= oldest && proc_fs::has_variable(*pid, &mark)
+            })
         };
         proc_fs::every_pid().filter(belongs).collect()
     }

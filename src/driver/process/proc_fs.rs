@@ -6,8 +6,16 @@
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use rustix::process::Pid;
+
+/// Between two programs, in the middle of `execve`, a process has an empty environment; a daemon
+/// would be missed that is just being born. A millisecond later it has one, unless it has none.
+const EXEC_TRIES_MAX: u32 = 5;
+
+/// Among the flags in field 9: a thread of the kernel's, which never has an environment.
+const KERNEL_THREAD: u32 = 0x0020_0000;
 
 /// The part of `/proc/<pid>/stat` that we need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +24,8 @@ pub(super) struct Stat {
     pub(super) state: u8,
     /// Its process group.
     pub(super) group: i32,
+    /// Whether it belongs to the kernel (field 9).
+    pub(super) is_kernel: bool,
     /// Ticks from boot to its start (field 22).
     pub(super) start_time: u64,
 }
@@ -45,10 +55,12 @@ fn parse_stat(line: &[u8]) -> Option<Stat> {
     let mut fields = rest.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?; // field 3
     let group = fields.nth(1)?.parse().ok()?; // field 5
-    let start_time = fields.nth(16)?.parse().ok()?; // field 22
+    let flags: u32 = fields.nth(3)?.parse().ok()?; // field 9
+    let start_time = fields.nth(12)?.parse().ok()?; // field 22
     Some(Stat {
         state,
         group,
+        is_kernel: flags & KERNEL_THREAD != 0,
         start_time,
     })
 }
@@ -74,9 +86,16 @@ pub(super) fn every_pid() -> impl Iterator<Item = Pid> {
 }
 
 /// Whether the process was started with the variable `assignment`, e.g. `NAME=value`. Processes of
-/// other users say no: their environment can't be read.
+/// other users say no: their environment can't be read. May block for [`EXEC_TRIES_MAX`] ms.
 pub(super) fn has_variable(pid: Pid, assignment: &str) -> bool {
-    environment(pid).is_some_and(|block| holds(&block, assignment))
+    for _ in 0..EXEC_TRIES_MAX {
+        match environment(pid) {
+            None => return false,
+            Some(block) if block.is_empty() => std::thread::sleep(Duration::from_millis(1)),
+            Some(block) => return holds(&block, assignment),
+        }
+    }
+    false
 }
 
 fn environment(pid: Pid) -> Option<Vec<u8>> {
@@ -108,7 +127,7 @@ mod tests {
         let line = b"42 (a ) R 1 (b) S 7 41 40 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 2\n";
         let stat = parse_stat(line).unwrap();
         assert_eq!((stat.state, stat.group, stat.start_time), (b'S', 41, 98765));
-        assert!(!stat.is_dead() && !stat.is_stopped());
+        assert!(!stat.is_dead() && !stat.is_stopped() && !stat.is_kernel);
     }
 
     #[test]
