@@ -276,7 +276,10 @@ fn bind_public(addresses: &[SocketAddr], workers: usize) -> anyhow::Result<Vec<V
     };
     let shares = |address: &SocketAddr| {
         // The first without sharing: another program on the port is a mistake to be told of.
-        drop(listen::bind(*address, false).with_context(|| format!("could not listen on {address}"))?);
+        drop(
+            listen::bind(*address, false)
+                .with_context(|| format!("could not listen on {address}"))?,
+        );
         let first = bind(*address)?;
         let address = first.local_addr()?;
         let rest = (1..workers).map(|_| bind(address));
@@ -369,7 +372,11 @@ struct Admin {
 impl Serve for Admin {
     type Body = axum::body::Body;
 
-    async fn answer(self: Rc<Self>, ends: Ends, request: Request<Incoming>) -> Response<Self::Body> {
+    async fn answer(
+        self: Rc<Self>,
+        ends: Ends,
+        request: Request<Incoming>,
+    ) -> Response<Self::Body> {
         call(self.router.clone(), ends, request).await
     }
 }

@@ -22,9 +22,7 @@ pub struct InvalidDuration {
 
 /// Parses one or more numbers with units. Only zero may stand without one.
 pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
-    let invalid = || InvalidDuration {
-        text: text.chars().take(100).collect(),
-    };
+    let invalid = || InvalidDuration { text: text.chars().take(100).collect() };
     let mut rest = text.trim();
     if rest == "0" {
         return Ok(Duration::ZERO);
@@ -42,9 +40,7 @@ pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
         return Err(invalid());
     }
     // A century is 3.2e18 ns, which fits into 64 bits.
-    u64::try_from(total)
-        .map(Duration::from_nanos)
-        .map_err(|_| invalid())
+    u64::try_from(total).map(Duration::from_nanos).map_err(|_| invalid())
 }
 
 /// A number of seconds as a duration, where a number may stand alone; `None` outside the limits.
@@ -57,9 +53,7 @@ pub fn from_seconds(seconds: f64) -> Option<Duration> {
 fn first_part(text: &str) -> Option<(u128, &str)> {
     let number_end = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, rest) = text.split_at(number_end);
-    let unit_end = rest
-        .find(|c: char| !c.is_ascii_alphabetic())
-        .unwrap_or(rest.len());
+    let unit_end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
     let (unit, rest) = rest.split_at(unit_end);
     let unit_nanoseconds: u128 = match unit {
         "ms" => 1_000_000,
@@ -83,9 +77,7 @@ fn scaled(number: &str, unit: u128) -> Option<u128> {
     let digits = &fraction[..fraction.len().min(18)];
     let numerator: u128 = digits.parse().ok()?;
     let denominator = 10u128.pow(u32::try_from(digits.len()).ok()?);
-    whole
-        .checked_mul(unit)?
-        .checked_add(numerator * unit / denominator)
+    whole.checked_mul(unit)?.checked_add(numerator * unit / denominator)
 }
 
 #[cfg(test)]

@@ -38,9 +38,7 @@ impl WorkspaceId {
         if valid {
             Ok(Self(text.into()))
         } else {
-            Err(InvalidWorkspaceId {
-                text: text.chars().take(100).collect(),
-            })
+            Err(InvalidWorkspaceId { text: text.chars().take(100).collect() })
         }
     }
 
@@ -49,13 +47,7 @@ impl WorkspaceId {
     pub fn from_foreign_name(name: &str) -> Result<Self, InvalidWorkspaceId> {
         let folded: String = name
             .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() {
-                    c.to_ascii_lowercase()
-                } else {
-                    '-'
-                }
-            })
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
             .collect();
         Self::parse(folded.trim_matches('-'))
     }
@@ -318,9 +310,7 @@ mod tests {
         for good in ["a", "0", "alice", "a-b", "x1-y2", &"a".repeat(63)] {
             assert!(WorkspaceId::parse(good).is_ok(), "{good}");
         }
-        for bad in [
-            "", "-a", "a-", "A", "a.b", "a/b", "a_b", "ä", "a b", "..", &too_long,
-        ] {
+        for bad in ["", "-a", "a-", "A", "a.b", "a/b", "a_b", "ä", "a b", "..", &too_long] {
             assert!(WorkspaceId::parse(bad).is_err(), "{bad}");
         }
     }
@@ -343,10 +333,7 @@ mod tests {
 
     #[test]
     fn the_token_is_not_in_the_debug_text() {
-        let access = CheckInAccess {
-            port: 80,
-            token: "secret".to_owned(),
-        };
+        let access = CheckInAccess { port: 80, token: "secret".to_owned() };
         assert!(!format!("{access:?}").contains("secret"));
         let url = access.url(IpAddr::from([172, 17, 0, 1]));
         assert_eq!(url, "http://172.17.0.1:80/v1/check-in?token=secret");

@@ -62,9 +62,8 @@ fn sender(
 
 /// The peer, or, if that is a trusted proxy, the nearest hop that isn't.
 fn client_address(context: &Context, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-    let is_trusted = |address: &IpAddr| {
-        context.trusted_proxies.iter().any(|network| network.contains(address))
-    };
+    let is_trusted =
+        |address: &IpAddr| context.trusted_proxies.iter().any(|network| network.contains(address));
     let mut address = peer.to_canonical();
     let said: Vec<&str> = headers
         .get_all("x-forwarded-for")

@@ -62,9 +62,12 @@ impl Problem {
                 "Not authorized",
                 "send the admin token as \"Authorization: Bearer <token>\"".to_owned(),
             ),
-            Self::UnknownCall => {
-                (StatusCode::NOT_FOUND, "not_found", "Not found", "there is no such call".to_owned())
-            }
+            Self::UnknownCall => (
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "Not found",
+                "there is no such call".to_owned(),
+            ),
             Self::WrongMethod => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed",

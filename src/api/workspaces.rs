@@ -63,10 +63,7 @@ impl Representation {
             phase,
             tier,
             since: Clock.rfc3339(since),
-            live_connections: LiveConnections {
-                requests: inside.saturating_sub(tunnels),
-                tunnels,
-            },
+            live_connections: LiveConnections { requests: inside.saturating_sub(tunnels), tunnels },
             held,
             reports_activity: view.reports_activity,
             freeze_at: view.freeze_at.map(|at| Clock.rfc3339(at)),
@@ -133,9 +130,8 @@ async fn carry_out(
     wait: Result<Query<Wait>, QueryRejection>,
     asked: impl Future<Output = crate::lifecycle::Answer>,
 ) -> Result<(StatusCode, Json<Representation>), Problem> {
-    let Query(Wait { wait }) = wait.map_err(|_| {
-        Problem::Invalid("the parameter \"wait\" must be true or false".to_owned())
-    })?;
+    let Query(Wait { wait }) = wait
+        .map_err(|_| Problem::Invalid("the parameter \"wait\" must be true or false".to_owned()))?;
     let mut asked = Box::pin(asked);
     let status = if wait {
         asked.await?;

@@ -30,7 +30,8 @@ pub(super) fn start<S: Serve>(
     plan: Plan,
     make: impl FnOnce(TaskTracker) -> Rc<S> + Send + 'static,
 ) -> anyhow::Result<JoinHandle<()>> {
-    let runtime_of_thread = || runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    let runtime_of_thread =
+        || runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let name = plan.name.clone();
     Builder::new()
         .name(name.clone())
@@ -50,7 +51,8 @@ async fn serve<S: Serve>(plan: Plan, make: impl FnOnce(TaskTracker) -> Rc<S>) {
         let (draining, served_now) = (draining.clone(), served_now.clone());
         // It ends with the runtime at the latest.
         tokio::task::spawn_local(async move {
-            if let Err(error) = listen::serve(listener, served, options, draining, served_now).await {
+            if let Err(error) = listen::serve(listener, served, options, draining, served_now).await
+            {
                 tracing::error!(%error, "a listener failed");
             }
         });

@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn a_secret_is_made_once_and_is_its_owners_alone() {
-        let directory = std::env::temp_dir().join(format!("frostgate-secrets-{}", std::process::id()));
+        let directory =
+            std::env::temp_dir().join(format!("frostgate-secrets-{}", std::process::id()));
         make_state_dir(&directory).unwrap();
         let first = read_or_make(&directory, "token").unwrap();
         let mode = fs::metadata(directory.join("token")).unwrap().permissions().mode();

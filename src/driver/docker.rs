@@ -73,17 +73,11 @@ struct Shared {
 impl Docker {
     /// Reads the options. The engine need not be there yet.
     pub fn connect(options: Options) -> Result<Self, DriverError> {
-        let from_environment = || {
-            std::env::var("DOCKER_HOST")
-                .ok()
-                .filter(|host| !host.is_empty())
-        };
+        let from_environment = || std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
         let text = options.socket.or_else(from_environment);
         let text = text.unwrap_or_else(|| DEFAULT_SOCKET.to_owned());
-        let misread = |runtime, reason: &str| DriverError::Unreachable {
-            runtime,
-            reason: reason.to_owned(),
-        };
+        let misread =
+            |runtime, reason: &str| DriverError::Unreachable { runtime, reason: reason.to_owned() };
         let socket = Socket::parse(&text).ok_or_else(|| {
             let accepted = "not an absolute path, unix:///path or tcp://host:port";
             misread(format!("Docker Engine at {text:?}"), accepted)
@@ -91,21 +85,11 @@ impl Docker {
         let network = match options.network {
             None => None,
             Some(name) => Some(NetworkName::parse(&name).ok_or_else(|| {
-                misread(
-                    format!("network {name:?}"),
-                    "not a name that a network can have",
-                )
+                misread(format!("network {name:?}"), "not a name that a network can have")
             })?),
         };
-        let shared = Shared {
-            engine: Engine::new(socket),
-            directory: Directory::default(),
-        };
-        Ok(Self {
-            shared: Arc::new(shared),
-            address: options.address,
-            network,
-        })
+        let shared = Shared { engine: Engine::new(socket), directory: Directory::default() };
+        Ok(Self { shared: Arc::new(shared), address: options.address, network })
     }
 
     fn engine(&self) -> &Engine {
@@ -235,16 +219,10 @@ impl Docker {
     fn failed(&self, action: &'static str, id: &WorkspaceId, error: EngineError) -> DriverError {
         match error {
             EngineError::Unreachable(_) => self.engine().unreachable(error),
-            EngineError::Refused { reason, .. } => DriverError::Refused {
-                action,
-                id: id.clone(),
-                reason,
-            },
-            EngineError::TimedOut(limit) => DriverError::TimedOut {
-                action,
-                id: id.clone(),
-                limit,
-            },
+            EngineError::Refused { reason, .. } => {
+                DriverError::Refused { action, id: id.clone(), reason }
+            }
+            EngineError::TimedOut(limit) => DriverError::TimedOut { action, id: id.clone(), limit },
         }
     }
 

@@ -6,6 +6,9 @@
 //! one looks ([`Driver::inspect`]), so that late, doubled or merged events lead to the same place.
 
 pub mod docker;
+pub mod fake;
+pub mod process;
+pub mod upstream;
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -90,14 +93,7 @@ pub struct Sighting {
 impl Sighting {
     /// A workspace that isn't there, or isn't running for the reason `exit`.
     pub fn down(status: Status, exit: Option<String>) -> Self {
-        Self {
-            status,
-            run: None,
-            endpoint: None,
-            addresses: Vec::new(),
-            health: None,
-            exit,
-        }
+        Self { status, run: None, endpoint: None, addresses: Vec::new(), health: None, exit }
     }
 }
 

@@ -285,12 +285,9 @@ impl Gate {
 
     fn update(&self, change: impl Fn(u64) -> u64) {
         let mut word = self.word.load(Ordering::Relaxed);
-        while let Err(seen) = self.word.compare_exchange_weak(
-            word,
-            change(word),
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        ) {
+        while let Err(seen) =
+            self.word.compare_exchange_weak(word, change(word), Ordering::AcqRel, Ordering::Relaxed)
+        {
             word = seen;
         }
     }

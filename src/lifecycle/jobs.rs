@@ -205,10 +205,9 @@ async fn still_there(workspace: &Workspace, error: DriverError) -> Result<Sighti
     let Some(endpoint) = workspace.current_endpoint() else { return Err(error.into()) };
     let quick = tokio::time::timeout(ready::QUICK, ready::answered(probe(workspace, endpoint)));
     match quick.await {
-        Ok(()) => Ok(Sighting {
-            endpoint: Some(endpoint),
-            ..Sighting::down(Status::Running, None)
-        }),
+        Ok(()) => {
+            Ok(Sighting { endpoint: Some(endpoint), ..Sighting::down(Status::Running, None) })
+        }
         Err(_) => Err(error.into()),
     }
 }

@@ -200,12 +200,26 @@ pub struct Machine {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    Starting { why: String },
-    Running { run: Option<String>, ready_at: Instant },
+    Starting {
+        why: String,
+    },
+    Running {
+        run: Option<String>,
+        ready_at: Instant,
+    },
     /// `drain_until`: an admin's stop waits for those inside; after that the freeze is under way.
-    Freezing { why: String, drain_until: Option<Instant> },
-    Frozen { tier: Tier },
-    Failed { reason: String, retry_at: Instant, run: Option<String> },
+    Freezing {
+        why: String,
+        drain_until: Option<Instant>,
+    },
+    Frozen {
+        tier: Tier,
+    },
+    Failed {
+        reason: String,
+        retry_at: Instant,
+        run: Option<String>,
+    },
     Removing,
     Removed,
 }
@@ -444,9 +458,8 @@ impl Machine {
         } else if let Some(CheckIn { expires_at: Some(at) }) = self.check_in {
             self.check_in_ended = Some(at);
         }
-        self.check_in = active.then(|| CheckIn {
-            expires_at: self.policy.check_in_ttl.map(|ttl| now + ttl),
-        });
+        self.check_in =
+            active.then(|| CheckIn { expires_at: self.policy.check_in_ttl.map(|ttl| now + ttl) });
     }
 
     fn on_finished(
@@ -561,7 +574,10 @@ impl Machine {
                 self.tell(effects, "paused outside", None);
             }
             (State::Failed { .. }, Seen::Stopped { .. }) => self.forget_failed_run(),
-            (State::Running { .. } | State::Frozen { .. } | State::Failed { .. }, Seen::Missing) => {
+            (
+                State::Running { .. } | State::Frozen { .. } | State::Failed { .. },
+                Seen::Missing,
+            ) => {
                 self.on_missing(effects, census, now);
             }
             // A job that decides about the phase is under way, or it is over.
@@ -630,9 +646,7 @@ impl Machine {
         }
         let job = match &self.state {
             State::Starting { .. } => Some(Job::Wake),
-            State::Freezing { drain_until: None, .. } => {
-                Some(Job::Freeze(self.policy.freeze_mode))
-            }
+            State::Freezing { drain_until: None, .. } => Some(Job::Freeze(self.policy.freeze_mode)),
             State::Removing => Some(Job::Remove),
             State::Removed => None,
             State::Running { .. }

@@ -190,8 +190,8 @@ impl Patience {
 }
 
 fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let repeatable = request.method().is_idempotent()
-        && matches!(request.body(), RequestBody::Empty);
+    let repeatable =
+        request.method().is_idempotent() && matches!(request.body(), RequestBody::Empty);
     repeatable.then(|| {
         let mut copy = Request::new(RequestBody::Empty);
         *copy.method_mut() = request.method().clone();

@@ -119,9 +119,9 @@ pub(super) fn wants_websocket<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     request.version() == Version::HTTP_11
         && request.method() == Method::GET
-        && headers.get(header::UPGRADE).is_some_and(|protocol| {
-            protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
-        })
+        && headers
+            .get(header::UPGRADE)
+            .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
         && connection_options(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 
@@ -284,8 +284,7 @@ fn add_forwarded(headers: &mut HeaderMap, origin: Origin<'_>, host: Option<&Head
     let peer = origin.peer.to_canonical();
     let address = peer.to_string();
     let so_far = |headers: &HeaderMap, name: &HeaderName| {
-        let values: Vec<&[u8]> =
-            headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+        let values: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
         values.join(&b", "[..])
     };
     let mut append = |name: HeaderName, entry: &[u8]| {
@@ -446,7 +445,8 @@ mod tests {
 
     #[test]
     fn cookie_crumbs_are_joined() {
-        let mut headers = std::mem::take(request(&[("cookie", "a=1"), ("cookie", "b=2")]).headers_mut());
+        let mut headers =
+            std::mem::take(request(&[("cookie", "a=1"), ("cookie", "b=2")]).headers_mut());
         join_cookies(&mut headers);
         assert_eq!(headers["cookie"], "a=1; b=2");
         assert_eq!(headers.get_all("cookie").iter().count(), 1);

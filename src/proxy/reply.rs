@@ -99,7 +99,8 @@ impl Problem {
             Self::MethodNotAllowed => {
                 let mut response =
                     text(StatusCode::METHOD_NOT_ALLOWED, "This method is not passed on.");
-                let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+                let allowed =
+                    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
                 response.headers_mut().insert(ALLOW, allowed);
                 response
             }

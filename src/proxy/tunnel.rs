@@ -33,11 +33,7 @@ where
     poll_fn(|context| {
         let upwards = up.poll_move(context, &mut client, &mut workspace)?;
         let downwards = down.poll_move(context, &mut workspace, &mut client)?;
-        if upwards.is_ready() && downwards.is_ready() {
-            Poll::Ready(Ok(()))
-        } else {
-            Poll::Pending
-        }
+        if upwards.is_ready() && downwards.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
     .await
 }

@@ -25,14 +25,8 @@ fn driver() -> Docker {
 /// A blueprint with an id of its own, and what removes its container in the end.
 fn blueprint(image: String) -> (Blueprint, Container) {
     let id = WorkspaceId::parse(&unique("driver")).unwrap();
-    let container = Container {
-        name: format!("frostgate-{id}"),
-    };
-    let runs = Runs::Image {
-        image,
-        command: Vec::new(),
-        network: None,
-    };
+    let container = Container { name: format!("frostgate-{id}") };
+    let runs = Runs::Image { image, command: Vec::new(), network: None };
     let spec = Spec {
         runs,
         port: Some(8080),
@@ -40,10 +34,7 @@ fn blueprint(image: String) -> (Blueprint, Container) {
         hosts: Vec::new(),
         ready_path: None,
     };
-    let check_in = CheckInAccess {
-        port: 80,
-        token: "secret".to_owned(),
-    };
+    let check_in = CheckInAccess { port: 80, token: "secret".to_owned() };
     (Blueprint { id, spec, check_in }, container)
 }
 
@@ -67,10 +58,7 @@ async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> 
 fn request(endpoint: SocketAddr, method: &str, target: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&endpoint, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(
-        stream,
-        "{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
-    )?;
+    write!(stream, "{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
@@ -95,16 +83,10 @@ async fn every_call_works_and_may_be_repeated() {
     let docker = driver();
     let (blueprint, _container) = blueprint(engine.image());
     let id = &blueprint.id;
-    assert_eq!(
-        docker.inspect(id).await.unwrap(),
-        Sighting::down(Status::Missing, None)
-    );
+    assert_eq!(docker.inspect(id).await.unwrap(), Sighting::down(Status::Missing, None));
     for _ in 0..2 {
         docker.create(&blueprint).await.unwrap();
-        assert_eq!(
-            docker.inspect(id).await.unwrap(),
-            Sighting::down(Status::Stopped, None)
-        );
+        assert_eq!(docker.inspect(id).await.unwrap(), Sighting::down(Status::Stopped, None));
     }
     for _ in 0..2 {
         docker.start(&blueprint).await.unwrap();
@@ -118,13 +100,7 @@ async fn every_call_works_and_may_be_repeated() {
     for _ in 0..2 {
         docker.pause(id).await.unwrap();
         let paused = docker.inspect(id).await.unwrap();
-        assert_eq!(
-            paused,
-            Sighting {
-                status: Status::Paused,
-                ..running.clone()
-            }
-        );
+        assert_eq!(paused, Sighting { status: Status::Paused, ..running.clone() });
     }
     for _ in 0..2 {
         docker.unpause(id).await.unwrap();
@@ -143,20 +119,11 @@ async fn every_call_works_and_may_be_repeated() {
     assert_ne!(boot(again.endpoint.unwrap()).await, first);
     for _ in 0..2 {
         docker.remove(id).await.unwrap();
-        assert_eq!(
-            docker.inspect(id).await.unwrap(),
-            Sighting::down(Status::Missing, None)
-        );
+        assert_eq!(docker.inspect(id).await.unwrap(), Sighting::down(Status::Missing, None));
     }
     docker.stop(id, GRACE).await.unwrap();
-    assert!(matches!(
-        docker.start(&blueprint).await,
-        Err(DriverError::Refused { .. })
-    ));
-    assert!(matches!(
-        docker.pause(id).await,
-        Err(DriverError::Refused { .. })
-    ));
+    assert!(matches!(docker.start(&blueprint).await, Err(DriverError::Refused { .. })));
+    assert!(matches!(docker.pause(id).await, Err(DriverError::Refused { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,31 +151,14 @@ async fn a_workspace_that_ignores_term_is_killed_after_its_grace() {
     let Some(engine) = engine() else { return };
     let docker = driver();
     let (mut blueprint, _container) = blueprint(engine.image());
-    blueprint
-        .spec
-        .environment
-        .insert("IGNORE_TERM".to_owned(), "1".to_owned());
+    blueprint.spec.environment.insert("IGNORE_TERM".to_owned(), "1".to_owned());
     docker.create(&blueprint).await.unwrap();
     docker.start(&blueprint).await.unwrap();
-    boot(
-        docker
-            .inspect(&blueprint.id)
-            .await
-            .unwrap()
-            .endpoint
-            .unwrap(),
-    )
-    .await;
+    boot(docker.inspect(&blueprint.id).await.unwrap().endpoint.unwrap()).await;
     let began = Instant::now();
-    docker
-        .stop(&blueprint.id, Duration::from_millis(600))
-        .await
-        .unwrap();
+    docker.stop(&blueprint.id, Duration::from_millis(600)).await.unwrap();
     let took = began.elapsed();
-    assert!(
-        (Duration::from_millis(600)..GRACE).contains(&took),
-        "{took:?}"
-    );
+    assert!((Duration::from_millis(600)..GRACE).contains(&took), "{took:?}");
     let exit = docker.inspect(&blueprint.id).await.unwrap().exit;
     assert_eq!(exit.as_deref(), Some("exited with code 137"));
 }
@@ -239,14 +189,8 @@ async fn a_workspace_finds_the_way_to_report_for_itself() {
     let sighting = docker.inspect(&blueprint.id).await.unwrap();
     let endpoint = sighting.endpoint.unwrap();
     boot(endpoint).await;
-    let gateway = format!(
-        "/check-in-gateway?active=4&port={}",
-        blueprint.check_in.port
-    );
-    let rows = [
-        ("/check-in?active=3", "active=3", "?token=secret"),
-        (&gateway, "active=4", ""),
-    ];
+    let gateway = format!("/check-in-gateway?active=4&port={}", blueprint.check_in.port);
+    let rows = [("/check-in?active=3", "active=3", "?token=secret"), (&gateway, "active=4", "")];
     for (target, body, query) in rows {
         let target = target.to_owned();
         let caller = std::thread::spawn(move || request(endpoint, "POST", &target).unwrap());
@@ -258,13 +202,8 @@ async fn a_workspace_finds_the_way_to_report_for_itself() {
             length += report.read(&mut bytes[length..]).unwrap();
         }
         let text = String::from_utf8_lossy(&bytes[..length]);
-        assert!(
-            text.starts_with(&format!("POST /v1/check-in{query} ")),
-            "{text}"
-        );
-        report
-            .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
-            .unwrap();
+        assert!(text.starts_with(&format!("POST /v1/check-in{query} ")), "{text}");
+        report.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
         let answer = caller.join().unwrap();
         assert!(answer.ends_with("\r\n\r\n204"), "{answer}");
     }
@@ -273,10 +212,7 @@ async fn a_workspace_finds_the_way_to_report_for_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_published_port_is_read_afresh_after_every_start() {
     let Some(engine) = engine() else { return };
-    let options = Options {
-        address: Address::Published,
-        ..Options::default()
-    };
+    let options = Options { address: Address::Published, ..Options::default() };
     let docker = Docker::connect(options).unwrap();
     let (mut blueprint, _container) = blueprint(engine.image());
     // Without a port of its own, the image's one exposed port (80) is published.
@@ -284,16 +220,8 @@ async fn a_published_port_is_read_afresh_after_every_start() {
     docker.create(&blueprint).await.unwrap();
     for _ in 0..2 {
         docker.start(&blueprint).await.unwrap();
-        let endpoint = docker
-            .inspect(&blueprint.id)
-            .await
-            .unwrap()
-            .endpoint
-            .unwrap();
-        assert!(
-            endpoint.ip().is_loopback() && endpoint.port() != 80,
-            "{endpoint}"
-        );
+        let endpoint = docker.inspect(&blueprint.id).await.unwrap().endpoint.unwrap();
+        assert!(endpoint.ip().is_loopback() && endpoint.port() != 80, "{endpoint}");
         boot(endpoint).await;
         docker.stop(&blueprint.id, GRACE).await.unwrap();
         assert_eq!(docker.inspect(&blueprint.id).await.unwrap().endpoint, None);
@@ -304,10 +232,7 @@ async fn a_published_port_is_read_afresh_after_every_start() {
 async fn a_network_of_its_own_gives_address_and_gateway() {
     let Some(engine) = engine() else { return };
     let network = Network::new(engine);
-    let options = Options {
-        network: Some(network.name.clone()),
-        ..Options::default()
-    };
+    let options = Options { network: Some(network.name.clone()), ..Options::default() };
     let docker = Docker::connect(options).unwrap();
     let (blueprint, container) = blueprint(engine.image());
     docker.create(&blueprint).await.unwrap();
@@ -324,10 +249,7 @@ async fn a_network_of_its_own_gives_address_and_gateway() {
     assert_eq!(sighting.addresses.len(), 2);
     boot(sighting.endpoint.unwrap()).await;
     let prefix = gateway.rsplit_once('.').unwrap().0;
-    assert!(
-        sighting.endpoint.unwrap().to_string().starts_with(prefix),
-        "{sighting:?}"
-    );
+    assert!(sighting.endpoint.unwrap().to_string().starts_with(prefix), "{sighting:?}");
     docker.remove(&blueprint.id).await.unwrap();
 }
 
@@ -350,15 +272,9 @@ async fn what_can_not_be_made_is_refused_in_words_that_help() {
     };
     let missing = "localhost/frostgate-test-missing:1";
     let reason = refusal(image(missing, None)).await;
-    assert!(
-        reason.contains(&format!("`docker pull {missing}`")),
-        "{reason}"
-    );
+    assert!(reason.contains(&format!("`docker pull {missing}`")), "{reason}");
     let reason = refusal(image(&engine.image(), Some("frostgate-test-nowhere"))).await;
-    assert!(
-        reason.contains("`docker network create frostgate-test-nowhere`"),
-        "{reason}"
-    );
+    assert!(reason.contains("`docker network create frostgate-test-nowhere`"), "{reason}");
     let reason = refusal(image("../images/prune?x=", None)).await;
     assert!(reason.contains("not an image's name"), "{reason}");
     let reason = refusal(image(&engine.image(), Some("../x"))).await;
@@ -400,27 +316,12 @@ async fn a_program_that_is_not_there_is_refused_with_the_engines_words() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_is_not_there_is_unreachable() {
     let socket = Some("/nonexistent/frostgate-test.sock".to_owned());
-    let docker = Docker::connect(Options {
-        socket,
-        ..Options::default()
-    })
-    .unwrap();
+    let docker = Docker::connect(Options { socket, ..Options::default() }).unwrap();
     let began = Instant::now();
     let unreachable = docker.inspect(&id("x")).await.unwrap_err();
-    assert!(
-        matches!(unreachable, DriverError::Unreachable { .. }),
-        "{unreachable}"
-    );
-    assert!(
-        unreachable
-            .to_string()
-            .contains("/nonexistent/frostgate-test.sock"),
-        "{unreachable}"
-    );
-    assert!(matches!(
-        docker.list().await,
-        Err(DriverError::Unreachable { .. })
-    ));
+    assert!(matches!(unreachable, DriverError::Unreachable { .. }), "{unreachable}");
+    assert!(unreachable.to_string().contains("/nonexistent/frostgate-test.sock"), "{unreachable}");
+    assert!(matches!(docker.list().await, Err(DriverError::Unreachable { .. })));
     assert!(began.elapsed() < Duration::from_secs(1));
 }
 
@@ -429,18 +330,12 @@ async fn a_health_check_is_reported() {
     let Some(engine) = engine() else { return };
     let docker = driver();
     let (mut blueprint, _container) = blueprint(engine.image_with_health_check());
-    blueprint
-        .spec
-        .environment
-        .insert("START_DELAY_MS".to_owned(), "300".to_owned());
+    blueprint.spec.environment.insert("START_DELAY_MS".to_owned(), "300".to_owned());
     docker.create(&blueprint).await.unwrap();
     docker.start(&blueprint).await.unwrap();
     let health = async || docker.inspect(&blueprint.id).await.unwrap().health;
     assert_eq!(health().await, Some(Health::Starting));
-    until("it is healthy", async || {
-        (health().await == Some(Health::Healthy)).then_some(())
-    })
-    .await;
+    until("it is healthy", async || (health().await == Some(Health::Healthy)).then_some(())).await;
 }
 
 struct Network {

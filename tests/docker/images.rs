@@ -27,15 +27,10 @@ pub(crate) fn engine() -> Option<Engine> {
     }
     let place = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "/var/run/docker.sock".to_owned());
     let required = std::env::var("FROSTGATE_REQUIRE_DOCKER").as_deref() == Ok("1");
-    assert!(
-        !required,
-        "no Docker Engine answers at {place}, and FROSTGATE_REQUIRE_DOCKER=1"
-    );
+    assert!(!required, "no Docker Engine answers at {place}, and FROSTGATE_REQUIRE_DOCKER=1");
     // Not `println!`: the harness would swallow it.
     let skipped = format!("SKIPPED: no Docker Engine answers at {place}\n");
-    std::io::stderr()
-        .write_all(skipped.as_bytes())
-        .expect("standard error is open");
+    std::io::stderr().write_all(skipped.as_bytes()).expect("standard error is open");
     None
 }
 
@@ -75,9 +70,7 @@ impl Engine {
         let image = format!("{REPOSITORY}:{}{variant}", fixture::version());
         let binary = fixture::binary();
         let _lock = fixture::lock("workspace-import");
-        let known = command(&["image", "inspect", &image])
-            .stdout(Stdio::null())
-            .output();
+        let known = command(&["image", "inspect", &image]).stdout(Stdio::null()).output();
         if known.is_ok_and(|output| output.status.success()) {
             return image;
         }
@@ -127,11 +120,7 @@ fn command(arguments: &[&str]) -> Command {
 
 fn succeeded(arguments: &[&str], output: Output) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "docker {}: {errors}",
-        arguments.join(" ")
-    );
+    assert!(output.status.success(), "docker {}: {errors}", arguments.join(" "));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 

@@ -41,9 +41,8 @@ impl World {
             Ok(Entry::Inside(_)) => {}
             Ok(Entry::Seat(seat)) => {
                 self.bell.notify();
-                let entered = block_on(poll_fn(|context| {
-                    self.gate.poll_seat(seat, context.waker())
-                }));
+                let entered =
+                    block_on(poll_fn(|context| self.gate.poll_seat(seat, context.waker())));
                 assert_eq!(entered, Ok(2));
             }
             Err(refusal) => panic!("refused: {refusal:?}"),

@@ -52,7 +52,8 @@ async fn a_hundred_thousand_enters_against_continuous_freezes() {
                         Entry::Inside(_) => {}
                         Entry::Seat(seat) => {
                             let seated = poll_fn(|context| gate.poll_seat(seat, context.waker()));
-                            let waited = tokio::time::timeout(Duration::from_secs(30), seated).await;
+                            let waited =
+                                tokio::time::timeout(Duration::from_secs(30), seated).await;
                             waited.expect("a wake-up was lost").unwrap();
                         }
                     }

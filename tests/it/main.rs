@@ -4,3 +4,4 @@
 
 mod gate_model;
 mod gate_stress;
+mod process_driver;

@@ -30,9 +30,7 @@ impl Docker {
         };
         let body = recipe::body(&recipe, &surroundings);
         let name = ContainerRef::ours(&blueprint.id);
-        let options = CreateContainerOptionsBuilder::new()
-            .name(name.as_str())
-            .build();
+        let options = CreateContainerOptionsBuilder::new().name(name.as_str()).build();
         let created = self
             .engine()
             .call(CREATE_LIMIT, |client| async move {
@@ -56,11 +54,7 @@ impl Docker {
 
     fn recipe<'a>(&self, blueprint: &'a Blueprint) -> Result<Recipe<'a>, EngineError> {
         let (image, command, network) = match &blueprint.spec.runs {
-            Runs::Image {
-                image,
-                command,
-                network,
-            } => (image, command, network),
+            Runs::Image { image, command, network } => (image, command, network),
             Runs::Discovered { .. } => {
                 return Err(EngineError::refused(
                     "its container is gone, and whoever made it has to make it again",
@@ -78,12 +72,7 @@ impl Docker {
                 EngineError::refused(format!("{name:?} is not a network's name"))
             })?),
         };
-        Ok(Recipe {
-            blueprint,
-            image,
-            command,
-            network,
-        })
+        Ok(Recipe { blueprint, image, command, network })
     }
 
     /// This machine's address in the network, for check-ins.
@@ -95,9 +84,7 @@ impl Docker {
         };
         for &name in names {
             let inspect = |client: bollard::Docker| async move {
-                client
-                    .inspect_network(name, None::<InspectNetworkOptions>)
-                    .await
+                client.inspect_network(name, None::<InspectNetworkOptions>).await
             };
             match self.engine().call(QUICK_LIMIT, inspect).await {
                 Ok(inspected) => return Ok(recipe::gateway(&inspected)),
@@ -126,13 +113,9 @@ impl Docker {
             }
             inspected => inspected?,
         };
-        let exposed = inspected
-            .config
-            .and_then(|config| config.exposed_ports)
-            .unwrap_or_default();
+        let exposed = inspected.config.and_then(|config| config.exposed_ports).unwrap_or_default();
         let port = sighting::only_tcp_port(&exposed);
-        port.map(Some)
-            .map_err(|reason| EngineError::refused(format!("{reason} by its image")))
+        port.map(Some).map_err(|reason| EngineError::refused(format!("{reason} by its image")))
     }
 
     /// Our name is taken: by an earlier attempt whose answer was lost, or by a stranger.
@@ -149,10 +132,7 @@ impl Docker {
         if state.is_none_or(|state| sighting::status(state) == Status::Missing) {
             return Err(refusal);
         }
-        let labels = inspected
-            .config
-            .and_then(|config| config.labels)
-            .unwrap_or_default();
+        let labels = inspected.config.and_then(|config| config.labels).unwrap_or_default();
         if labels::claim(&labels, name.as_str()) != Claim::Workspace(id.clone()) {
             return Err(EngineError::refused(format!(
                 "a container that is not ours has the name {}; rename or remove it",

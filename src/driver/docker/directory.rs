@@ -31,19 +31,14 @@ impl Directory {
     /// Which workspace a container is, from the engine's id of it.
     pub(super) fn workspace_of(&self, container: &ContainerRef) -> Option<WorkspaceId> {
         let known = self.lock();
-        let found = known
-            .iter()
-            .find(|(_, known)| known.container == *container);
+        let found = known.iter().find(|(_, known)| known.container == *container);
         found.map(|(id, _)| id.clone())
     }
 
     /// Remembers a new container, unless an older one has the id.
     pub(super) fn learn(&self, id: &WorkspaceId, container: ContainerRef) {
         if let Entry::Vacant(entry) = self.lock().entry(id.clone()) {
-            entry.insert(Known {
-                container,
-                complaint: None,
-            });
+            entry.insert(Known { container, complaint: None });
         }
     }
 
@@ -66,13 +61,7 @@ impl Directory {
                 .filter(|old| old.container == claim.container)
                 .and_then(|old| old.complaint);
             let container = claim.container.clone();
-            known.insert(
-                claim.id.clone(),
-                Known {
-                    container,
-                    complaint,
-                },
-            );
+            known.insert(claim.id.clone(), Known { container, complaint });
         }
     }
 
@@ -125,10 +114,7 @@ pub(super) fn settle(mut listed: Vec<ContainerSummary>) -> (Vec<Claimed>, Vec<Un
         let labels = summary.labels.unwrap_or_default();
         match labels::claim(&labels, &name) {
             Claim::None => {}
-            Claim::Unusable(reason) => unusable.push(Unusable {
-                container: name,
-                reason,
-            }),
+            Claim::Unusable(reason) => unusable.push(Unusable { container: name, reason }),
             Claim::Workspace(id) => match owner.get(&id) {
                 Some(&older) => claimed[older].warnings.push(format!(
                     "container {name} ({}) claims the id {id} too and is left alone: \
@@ -137,12 +123,7 @@ pub(super) fn settle(mut listed: Vec<ContainerSummary>) -> (Vec<Claimed>, Vec<Un
                 )),
                 None => {
                     owner.insert(id.clone(), claimed.len());
-                    claimed.push(Claimed {
-                        id,
-                        container,
-                        labels,
-                        warnings: Vec::new(),
-                    });
+                    claimed.push(Claimed { id, container, labels, warnings: Vec::new() });
                 }
             },
         }
@@ -182,15 +163,10 @@ mod tests {
             summary('d', "off", 3, &[("frostgate.enable", "false")]),
             summary('e', "odd", 3, &[("frostgate.enable", "maybe")]),
         ]);
-        let who: Vec<_> = claimed
-            .iter()
-            .map(|c| (c.id.as_str(), &c.container.as_str()[..1]))
-            .collect();
+        let who: Vec<_> =
+            claimed.iter().map(|c| (c.id.as_str(), &c.container.as_str()[..1])).collect();
         assert_eq!(who, [("x", "b"), ("y", "c")]);
-        assert!(
-            claimed[0].warnings[0].contains("younger (aaaaaaaaaaaa)"),
-            "{claimed:?}"
-        );
+        assert!(claimed[0].warnings[0].contains("younger (aaaaaaaaaaaa)"), "{claimed:?}");
         assert_eq!(unusable.len(), 1);
         assert_eq!(unusable[0].container, "odd");
     }

@@ -50,9 +50,7 @@ impl Socket {
         if path.starts_with('/') {
             return Some(Self::Unix(path.to_owned()));
         }
-        let tcp = text
-            .strip_prefix("tcp://")
-            .or_else(|| text.strip_prefix("http://"))?;
+        let tcp = text.strip_prefix("tcp://").or_else(|| text.strip_prefix("http://"))?;
         let authority = tcp.trim_end_matches('/');
         let plain = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
         let valid = !authority.is_empty() && authority.chars().all(plain);
@@ -74,10 +72,7 @@ pub(super) enum EngineError {
 impl EngineError {
     /// A refusal of our own.
     pub(super) fn refused(reason: impl Into<String>) -> Self {
-        Self::Refused {
-            status: None,
-            reason: reason.into(),
-        }
+        Self::Refused { status: None, reason: reason.into() }
     }
 
     /// The engine's status code, if it answered with one.
@@ -108,13 +103,9 @@ impl EngineError {
 
     fn from_client(error: &Error, limit: Duration) -> Self {
         match error {
-            Error::DockerResponseServerError {
-                status_code,
-                message,
-            } => Self::Refused {
-                status: Some(*status_code),
-                reason: message.trim().to_owned(),
-            },
+            Error::DockerResponseServerError { status_code, message } => {
+                Self::Refused { status: Some(*status_code), reason: message.trim().to_owned() }
+            }
             Error::RequestTimeoutError => Self::TimedOut(limit),
             Error::JsonDataError { .. } | Error::JsonSerdeError { .. } => Self::Refused {
                 status: None,
@@ -173,10 +164,7 @@ pub(super) struct Engine {
 
 impl Engine {
     pub(super) fn new(socket: Socket) -> Self {
-        Self {
-            socket,
-            client: OnceLock::new(),
-        }
+        Self { socket, client: OnceLock::new() }
     }
 
     /// The engine in words: `Docker Engine at /var/run/docker.sock`.
@@ -187,10 +175,7 @@ impl Engine {
 
     /// The engine does not answer, for whatever reason: for calls that no workspace is named in.
     pub(super) fn unreachable(&self, error: EngineError) -> DriverError {
-        DriverError::Unreachable {
-            runtime: self.describe(),
-            reason: error.into_words(),
-        }
+        DriverError::Unreachable { runtime: self.describe(), reason: error.into_words() }
     }
 
     /// A client for one call, or for one stream, whose head comes within `limit`.
@@ -202,9 +187,7 @@ impl Engine {
                 self.client.get_or_init(|| client)
             }
         };
-        Ok(client
-            .clone()
-            .with_timeout(limit.saturating_add(CLIENT_MARGIN)))
+        Ok(client.clone().with_timeout(limit.saturating_add(CLIENT_MARGIN)))
     }
 
     /// One call.
@@ -229,11 +212,7 @@ impl Engine {
         let name = container.as_str();
         self.call(act.limit(), |client| async move {
             match act {
-                Act::Start => {
-                    client
-                        .start_container(name, None::<StartContainerOptions>)
-                        .await
-                }
+                Act::Start => client.start_container(name, None::<StartContainerOptions>).await,
                 Act::Stop { grace } => {
                     let options = StopContainerOptionsBuilder::new().t(whole_seconds(grace));
                     client.stop_container(name, Some(options.build())).await
@@ -257,9 +236,7 @@ impl Engine {
         let name = container.as_str();
         let inspected = self
             .call(QUICK_LIMIT, |client| async move {
-                client
-                    .inspect_container(name, None::<InspectContainerOptions>)
-                    .await
+                client.inspect_container(name, None::<InspectContainerOptions>).await
             })
             .await;
         match inspected {
@@ -272,29 +249,20 @@ impl Engine {
     /// Every container with our label, running or not.
     pub(super) async fn labelled(&self) -> Result<Vec<ContainerSummary>, EngineError> {
         let filters = HashMap::from([("label", vec![labels::ENABLE])]);
-        let options = ListContainersOptionsBuilder::new()
-            .all(true)
-            .filters(&filters)
-            .build();
-        self.call(QUICK_LIMIT, |client| async move {
-            client.list_containers(Some(options)).await
-        })
-        .await
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        self.call(QUICK_LIMIT, |client| async move { client.list_containers(Some(options)).await })
+            .await
     }
 
     /// Waits until a container that is being removed is gone.
     pub(super) async fn gone(&self, container: &ContainerRef) -> Result<(), EngineError> {
-        let options = WaitContainerOptionsBuilder::new()
-            .condition("removed")
-            .build();
+        let options = WaitContainerOptionsBuilder::new().condition("removed").build();
         let name = container.as_str();
         self.call(REMOVE_LIMIT, |client| async move {
             match client.wait_container(name, Some(options)).next().await {
                 // The exit code is bollard's error here, and no concern of ours.
                 None | Some(Ok(_) | Err(Error::DockerContainerWaitError { .. })) => Ok(()),
-                Some(Err(Error::DockerResponseServerError {
-                    status_code: 404, ..
-                })) => Ok(()),
+                Some(Err(Error::DockerResponseServerError { status_code: 404, .. })) => Ok(()),
                 Some(Err(error)) => Err(error),
             }
         })
@@ -317,9 +285,7 @@ fn connect(socket: &Socket) -> Result<bollard::Docker, EngineError> {
 
 /// The engine counts whole seconds; half a second of grace must not become none.
 fn whole_seconds(grace: Duration) -> i32 {
-    let up = grace
-        .as_secs()
-        .saturating_add(u64::from(grace.subsec_nanos() > 0));
+    let up = grace.as_secs().saturating_add(u64::from(grace.subsec_nanos() > 0));
     i32::try_from(up).unwrap_or(i32::MAX)
 }
 
@@ -335,14 +301,7 @@ mod tests {
         assert_eq!(Socket::parse("unix:///run/d.sock"), unix("/run/d.sock"));
         assert_eq!(Socket::parse("tcp://10.0.0.1:2375"), tcp("10.0.0.1:2375"));
         assert_eq!(Socket::parse("http://[::1]:2375/"), tcp("[::1]:2375"));
-        for bad in [
-            "",
-            "docker.sock",
-            "ssh://host",
-            "tcp://",
-            "tcp://h/path",
-            "npipe:////./pipe",
-        ] {
+        for bad in ["", "docker.sock", "ssh://host", "tcp://", "tcp://h/path", "npipe:////./pipe"] {
             assert_eq!(Socket::parse(bad), None, "{bad}");
         }
     }
@@ -350,10 +309,7 @@ mod tests {
     #[test]
     fn grace_is_rounded_up() {
         let seconds = |millis| whole_seconds(Duration::from_millis(millis));
-        assert_eq!(
-            [seconds(0), seconds(1), seconds(1000), seconds(1500)],
-            [0, 1, 1, 2]
-        );
+        assert_eq!([seconds(0), seconds(1), seconds(1000), seconds(1500)], [0, 1, 1, 2]);
         assert_eq!(whole_seconds(Duration::MAX), i32::MAX);
     }
 }

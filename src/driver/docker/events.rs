@@ -124,49 +124,31 @@ async fn listen(shared: &Shared, events: &mpsc::Sender<DriverEvent>) -> End {
 }
 
 async fn ping(shared: &Shared) -> Result<(), String> {
-    let answer = shared
-        .engine
-        .call(PING_LIMIT, |client| async move { client.ping().await })
-        .await;
+    let answer = shared.engine.call(PING_LIMIT, |client| async move { client.ping().await }).await;
     answer.map(drop).map_err(EngineError::into_words)
 }
 
 fn options() -> EventsOptions {
     let actions = ACTIONS.into_iter().chain(NETWORK_ACTIONS).collect();
     let filters = HashMap::from([("type", vec!["container", "network"]), ("event", actions)]);
-    let now = Clock
-        .date_of(Instant::now())
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = Clock.date_of(Instant::now()).duration_since(UNIX_EPOCH).unwrap_or_default();
     let since = now.saturating_sub(REPLAY).as_secs().to_string();
-    EventsOptionsBuilder::new()
-        .since(&since)
-        .filters(&filters)
-        .build()
+    EventsOptionsBuilder::new().since(&since).filters(&filters).build()
 }
 
 /// Which workspaces an event is about: none, one, or two where a container changed its name.
 fn changed(shared: &Shared, event: EventMessage) -> Vec<WorkspaceId> {
-    let Some(EventActor {
-        id,
-        attributes: Some(attributes),
-    }) = event.actor
-    else {
+    let Some(EventActor { id, attributes: Some(attributes) }) = event.actor else {
         return Vec::new();
     };
     let action = event.action.unwrap_or_default();
     if NETWORK_ACTIONS.contains(&action.as_str()) {
-        let container = attributes
-            .get("container")
-            .and_then(|id| ContainerRef::from_engine(id));
+        let container = attributes.get("container").and_then(|id| ContainerRef::from_engine(id));
         let known = container.and_then(|container| shared.directory.workspace_of(&container));
         return known.into_iter().collect();
     }
     let names = ["name", "oldName"].map(|key| attributes.get(key));
-    let claims = names
-        .into_iter()
-        .flatten()
-        .map(|name| labels::claim(&attributes, name));
+    let claims = names.into_iter().flatten().map(|name| labels::claim(&attributes, name));
     let mut ids: Vec<WorkspaceId> = claims
         .filter_map(|claim| match claim {
             Claim::Workspace(id) => Some(id),

@@ -22,17 +22,8 @@ const INACTIVITY_TIMEOUT: &str = "frostgate.inactivity-timeout";
 const FREEZE: &str = "frostgate.freeze";
 
 const PREFIX: &str = "frostgate.";
-const KNOWN: [&str; 9] = [
-    ENABLE,
-    ID,
-    PORT,
-    HOST,
-    INACTIVITY_TIMEOUT,
-    FREEZE,
-    READY_PATH,
-    NETWORK,
-    MANAGED,
-];
+const KNOWN: [&str; 9] =
+    [ENABLE, ID, PORT, HOST, INACTIVITY_TIMEOUT, FREEZE, READY_PATH, NETWORK, MANAGED];
 
 /// A container with more warnings than this has labels that are not worth reading out.
 const WARNINGS_MAX: usize = 20;
@@ -64,30 +55,21 @@ pub(super) fn claim(labels: &Labels, name: &str) -> Claim {
         Some("true") => {}
         None | Some("false") => return Claim::None,
         Some(other) => {
-            return Claim::Unusable(format!(
-                "label {ENABLE}={other:?} is neither true nor false"
-            ));
+            return Claim::Unusable(format!("label {ENABLE}={other:?} is neither true nor false"));
         }
     }
     let by_label = labels.get(ID).and_then(|id| WorkspaceId::parse(id).ok());
     match by_label.map_or_else(|| WorkspaceId::from_foreign_name(name), Ok) {
         Ok(id) => Claim::Workspace(id),
-        Err(_) => Claim::Unusable(format!(
-            "its name can't be a workspace id; set the label {ID}"
-        )),
+        Err(_) => Claim::Unusable(format!("its name can't be a workspace id; set the label {ID}")),
     }
 }
 
 /// Reads the other labels.
 pub(super) fn read(labels: &Labels) -> Reading {
-    let mut reader = Reader {
-        labels,
-        warnings: Vec::new(),
-    };
+    let mut reader = Reader { labels, warnings: Vec::new() };
     reader.warn_of_unknown_labels();
-    reader.value(ID, "1 to 63 of a-z, 0-9 and '-'", |text| {
-        WorkspaceId::parse(text).ok()
-    });
+    reader.value(ID, "1 to 63 of a-z, 0-9 and '-'", |text| WorkspaceId::parse(text).ok());
     let spec = Spec {
         runs: Runs::Discovered {
             network: reader.value(NETWORK, "the name of one of its networks", |text| {
@@ -109,11 +91,7 @@ pub(super) fn read(labels: &Labels) -> Reading {
         ..PolicyOverrides::default()
     };
     reader.warnings.truncate(WARNINGS_MAX);
-    Reading {
-        spec,
-        policy,
-        warnings: reader.warnings,
-    }
+    Reading { spec, policy, warnings: reader.warnings }
 }
 
 /// The labelled port, if there is a usable one.
@@ -137,8 +115,7 @@ impl Reader<'_> {
         let value = parse(text);
         if value.is_none() {
             let text = shortened(text);
-            self.warnings
-                .push(format!("label {label}={text:?} is not {accepted}"));
+            self.warnings.push(format!("label {label}={text:?} is not {accepted}"));
         }
         value
     }
@@ -148,11 +125,7 @@ impl Reader<'_> {
             return Vec::new();
         };
         let mut hosts = Vec::new();
-        for part in text
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-        {
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let host = part.to_ascii_lowercase();
             if is_host(&host) {
                 hosts.push(host);
@@ -170,8 +143,7 @@ impl Reader<'_> {
         match duration::parse(self.labels.get(INACTIVITY_TIMEOUT)?) {
             Ok(timeout) => Some(timeout),
             Err(reason) => {
-                self.warnings
-                    .push(format!("label {INACTIVITY_TIMEOUT}: {reason}"));
+                self.warnings.push(format!("label {INACTIVITY_TIMEOUT}: {reason}"));
                 None
             }
         }
@@ -188,9 +160,7 @@ impl Reader<'_> {
         for label in unknown {
             let nearest = nearest(label);
             let label = shortened(label);
-            self.warnings.push(format!(
-                "label {label:?} is not known; did you mean {nearest}?"
-            ));
+            self.warnings.push(format!("label {label:?} is not known; did you mean {nearest}?"));
         }
     }
 }
@@ -204,9 +174,7 @@ fn nearest(label: &str) -> &'static str {
     };
     // Managed is ours to set, so it is never what somebody meant to write.
     let meant = KNOWN.into_iter().filter(|known| *known != MANAGED);
-    meant
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
-        .unwrap_or(ENABLE)
+    meant.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or(ENABLE)
 }
 
 fn parse_port(text: &str) -> Option<u16> {
@@ -219,10 +187,7 @@ fn parse_path(text: &str) -> Option<String> {
 }
 
 fn is_host(host: &str) -> bool {
-    host.len() <= 253
-        && host
-            .split('.')
-            .all(|label| WorkspaceId::parse(label).is_ok())
+    host.len() <= 253 && host.split('.').all(|label| WorkspaceId::parse(label).is_ok())
 }
 
 /// A label's value may be megabytes long; a warning may not.
@@ -235,10 +200,7 @@ mod tests {
     use super::*;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
-        pairs
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect()
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
     #[test]
@@ -248,22 +210,10 @@ mod tests {
         assert_eq!(claim(&[], "a"), Claim::None);
         assert_eq!(claim(&[(ENABLE, "false")], "a"), Claim::None);
         assert!(matches!(claim(&[(ENABLE, "yes")], "a"), Claim::Unusable(_)));
-        assert_eq!(
-            claim(&[(ENABLE, "true")], "/My_App.1"),
-            workspace("my-app-1")
-        );
-        assert_eq!(
-            claim(&[(ENABLE, "true"), (ID, "alice")], "/x"),
-            workspace("alice")
-        );
-        assert_eq!(
-            claim(&[(ENABLE, "true"), (ID, "../x")], "/fallback"),
-            workspace("fallback")
-        );
-        assert!(matches!(
-            claim(&[(ENABLE, "true")], "___"),
-            Claim::Unusable(_)
-        ));
+        assert_eq!(claim(&[(ENABLE, "true")], "/My_App.1"), workspace("my-app-1"));
+        assert_eq!(claim(&[(ENABLE, "true"), (ID, "alice")], "/x"), workspace("alice"));
+        assert_eq!(claim(&[(ENABLE, "true"), (ID, "../x")], "/fallback"), workspace("fallback"));
+        assert!(matches!(claim(&[(ENABLE, "true")], "___"), Claim::Unusable(_)));
     }
 
     #[test]
@@ -285,10 +235,7 @@ mod tests {
         assert_eq!(reading.spec.port, Some(8080));
         assert_eq!(reading.spec.hosts, ["alice.example", "alice.test"]);
         assert_eq!(reading.spec.ready_path.as_deref(), Some("/healthz"));
-        assert_eq!(
-            reading.policy.inactivity_timeout,
-            Some(Duration::from_millis(1500))
-        );
+        assert_eq!(reading.policy.inactivity_timeout, Some(Duration::from_millis(1500)));
         assert_eq!(reading.policy.freeze_mode, Some(FreezeMode::Pause));
     }
 
@@ -330,9 +277,7 @@ mod tests {
             let reading = read(&labels(&[(label, "x")]));
             assert_eq!(
                 reading.warnings,
-                [format!(
-                    "label {label:?} is not known; did you mean {meant}?"
-                )]
+                [format!("label {label:?} is not known; did you mean {meant}?")]
             );
         }
         assert_eq!(read(&labels(&[("frostgate.", "")])).warnings.len(), 1);

@@ -30,11 +30,7 @@ impl ContainerRef {
 
     /// As people see it: the first twelve digits of an id, or the name.
     pub(super) fn short(&self) -> &str {
-        if self.0.len() == 64 {
-            &self.0[..12]
-        } else {
-            &self.0
-        }
+        if self.0.len() == 64 { &self.0[..12] } else { &self.0 }
     }
 }
 
@@ -76,9 +72,7 @@ impl ImageName {
 fn is_name(text: &str, others: &str) -> bool {
     (1..=255).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
         && !text.contains("..")
         && !text.contains("//")
         && !text.contains("/.")
@@ -91,11 +85,8 @@ mod tests {
     #[test]
     fn only_whole_ids_come_from_the_engine() {
         assert!(ContainerRef::from_engine(&"0a".repeat(32)).is_some());
-        let (upper, long, path) = (
-            "0A".repeat(32),
-            "a".repeat(65),
-            format!("{}/..", "a".repeat(61)),
-        );
+        let (upper, long, path) =
+            ("0A".repeat(32), "a".repeat(65), format!("{}/..", "a".repeat(61)));
         for bad in ["", "abc", &upper, &long, &path] {
             assert_eq!(ContainerRef::from_engine(bad), None, "{bad}");
         }
@@ -106,20 +97,9 @@ mod tests {
         for good in ["bridge", "my_app.default-1", "0"] {
             assert!(NetworkName::parse(good).is_some(), "{good}");
         }
-        for bad in [
-            "",
-            ".",
-            "..",
-            "a..b",
-            "a/b",
-            "a?b",
-            "a%2fb",
-            "-a",
-            "a b",
-            "ä",
-            "a#",
-            "container:x",
-        ] {
+        for bad in
+            ["", ".", "..", "a..b", "a/b", "a?b", "a%2fb", "-a", "a b", "ä", "a#", "container:x"]
+        {
             assert_eq!(NetworkName::parse(bad), None, "{bad}");
         }
     }
@@ -129,9 +109,7 @@ mod tests {
         for good in ["nginx", "localhost/a:b", "host:5000/a/b@sha256:00ff"] {
             assert!(ImageName::parse(good).is_some(), "{good}");
         }
-        for bad in [
-            "", "../x", "a/../b", "a/./b", "a//b", "a?b=c", "a#b", "a%2e", "a b", "/a",
-        ] {
+        for bad in ["", "../x", "a/../b", "a/./b", "a//b", "a?b=c", "a#b", "a%2e", "a b", "/a"] {
             assert_eq!(ImageName::parse(bad), None, "{bad}");
         }
     }

@@ -37,19 +37,11 @@ pub(super) fn body(recipe: &Recipe<'_>, surroundings: &Surroundings) -> Containe
     };
     let environment = environment(recipe.blueprint, surroundings.gateway);
     let command = (!recipe.command.is_empty()).then(|| recipe.command.to_vec());
-    let network = recipe
-        .network
-        .as_ref()
-        .map(|network| network.as_str().to_owned());
+    let network = recipe.network.as_ref().map(|network| network.as_str().to_owned());
     ContainerCreateBody {
         image: Some(recipe.image.as_str().to_owned()),
         cmd: command,
-        env: Some(
-            environment
-                .into_iter()
-                .map(|(name, value)| format!("{name}={value}"))
-                .collect(),
-        ),
+        env: Some(environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect()),
         labels: Some(labels(recipe, spec)),
         exposed_ports: published.clone().map(|port| vec![port]),
         host_config: Some(HostConfig {
@@ -95,10 +87,7 @@ fn environment(blueprint: &Blueprint, gateway: Option<IpAddr>) -> BTreeMap<Strin
         environment.insert("PORT".to_owned(), port.to_string());
     }
     if let Some(host) = gateway {
-        environment.insert(
-            "FROSTGATE_CHECK_IN_URL".to_owned(),
-            blueprint.check_in.url(host),
-        );
+        environment.insert("FROSTGATE_CHECK_IN_URL".to_owned(), blueprint.check_in.url(host));
     }
     environment.extend(blueprint.spec.environment.clone());
     environment
@@ -113,10 +102,7 @@ fn labels(recipe: &Recipe<'_>, spec: &Spec) -> labels::Labels {
     ]);
     let optional = [
         (labels::PORT, spec.port.map(|port| port.to_string())),
-        (
-            labels::HOST,
-            (!spec.hosts.is_empty()).then(|| spec.hosts.join(",")),
-        ),
+        (labels::HOST, (!spec.hosts.is_empty()).then(|| spec.hosts.join(","))),
         (labels::READY_PATH, spec.ready_path.clone()),
     ];
     for (label, value) in optional {
@@ -127,10 +113,7 @@ fn labels(recipe: &Recipe<'_>, spec: &Spec) -> labels::Labels {
 
 /// A free port of this machine, another one at every start, that other machines can't reach.
 fn loopback() -> PortBinding {
-    PortBinding {
-        host_ip: Some(Ipv4Addr::LOCALHOST.to_string()),
-        host_port: Some(String::new()),
-    }
+    PortBinding { host_ip: Some(Ipv4Addr::LOCALHOST.to_string()), host_port: Some(String::new()) }
 }
 
 #[cfg(test)]
@@ -150,10 +133,7 @@ mod tests {
                 hosts: vec!["a.example".to_owned(), "b.example".to_owned()],
                 ready_path: Some("/healthz".to_owned()),
             },
-            check_in: CheckInAccess {
-                port: 80,
-                token: "t".to_owned(),
-            },
+            check_in: CheckInAccess { port: 80, token: "t".to_owned() },
         }
     }
 
@@ -165,21 +145,13 @@ mod tests {
             command: &[],
             network: network.and_then(NetworkName::parse),
         };
-        let surroundings = Surroundings {
-            gateway,
-            address,
-            port: Some(8080),
-        };
+        let surroundings = Surroundings { gateway, address, port: Some(8080) };
         serde_json::to_value(body(&recipe, &surroundings)).unwrap()
     }
 
     #[test]
     fn the_workspaces_own_environment_wins() {
-        let body = written(
-            None,
-            Address::Container,
-            Some(IpAddr::from([172, 17, 0, 1])),
-        );
+        let body = written(None, Address::Container, Some(IpAddr::from([172, 17, 0, 1])));
         let environment = json!([
             "FROSTGATE_CHECK_IN_URL=http://172.17.0.1:80/v1/check-in?token=t",
             "FROSTGATE_WORKSPACE=alice",

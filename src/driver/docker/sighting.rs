@@ -27,18 +27,12 @@ pub(super) fn seen(
     preferred: Option<&NetworkName>,
 ) -> Seen {
     let Some(state) = &container.state else {
-        return Seen {
-            sighting: Sighting::down(Status::Missing, None),
-            warning: None,
-        };
+        return Seen { sighting: Sighting::down(Status::Missing, None), warning: None };
     };
     let status = status(state);
     if !matches!(status, Status::Running | Status::Paused) {
         let sighting = Sighting::down(status, exit(state));
-        return Seen {
-            sighting,
-            warning: None,
-        };
+        return Seen { sighting, warning: None };
     }
     let (endpoint, warning) = match endpoint(container, address, preferred) {
         Ok(endpoint) => (Some(endpoint), None),
@@ -49,9 +43,7 @@ pub(super) fn seen(
         status,
         run: Some(format!("{started_at}/{}", state.pid.unwrap_or_default())),
         endpoint,
-        addresses: networks(container)
-            .flat_map(|(_, network)| addresses(network))
-            .collect(),
+        addresses: networks(container).flat_map(|(_, network)| addresses(network)).collect(),
         health: health(state),
         exit: None,
     };
@@ -79,9 +71,7 @@ pub(super) fn port(container: &ContainerInspectResponse) -> Result<u16, String> 
     if let Some(port) = config.and_then(|config| labels::port(config.labels.as_ref()?)) {
         return Ok(port);
     }
-    let exposed = config
-        .and_then(|config| config.exposed_ports.as_deref())
-        .unwrap_or_default();
+    let exposed = config.and_then(|config| config.exposed_ports.as_deref()).unwrap_or_default();
     only_tcp_port(exposed)
         .map_err(|reason| format!("{reason}; say which one with the label {}", labels::PORT))
 }
@@ -107,10 +97,7 @@ pub(super) fn only_tcp_port(exposed: &[String]) -> Result<u16, String> {
 fn exit(state: &ContainerState) -> Option<String> {
     use ContainerStateStatusEnum as Engine;
     let error = state.error.as_deref().unwrap_or_default().trim();
-    let ended = matches!(
-        state.status,
-        Some(Engine::EXITED | Engine::DEAD | Engine::RESTARTING)
-    );
+    let ended = matches!(state.status, Some(Engine::EXITED | Engine::DEAD | Engine::RESTARTING));
     if !ended && error.is_empty() {
         return None;
     }
@@ -163,25 +150,15 @@ fn container_address(
     let own: Vec<(&str, IpAddr)> = networks(container)
         .filter_map(|(name, network)| Some((name, addresses(network).next()?)))
         .collect();
-    let within = |wanted: &str| {
-        own.iter()
-            .find(|(name, _)| *name == wanted)
-            .map(|(_, ip)| *ip)
-    };
-    let labels = container
-        .config
-        .as_ref()
-        .and_then(|config| config.labels.as_ref());
+    let within = |wanted: &str| own.iter().find(|(name, _)| *name == wanted).map(|(_, ip)| *ip);
+    let labels = container.config.as_ref().and_then(|config| config.labels.as_ref());
     if let Some(wanted) = labels.and_then(|labels| labels.get(labels::NETWORK)) {
         // Nobody labels a container with a network to have it dialled through another one.
         let names: Vec<&str> = own.iter().map(|(name, _)| *name).collect();
         let wanted = wanted.trim();
         return within(wanted).ok_or_else(|| {
             let wanted: String = wanted.chars().take(60).collect();
-            format!(
-                "it has no address in network {wanted:?}, only in: {}",
-                joined(&names)
-            )
+            format!("it has no address in network {wanted:?}, only in: {}", joined(&names))
         });
     }
     preferred
@@ -231,11 +208,7 @@ fn addresses(network: &EndpointSettings) -> impl Iterator<Item = IpAddr> {
 }
 
 fn joined<T: ToString>(items: &[T]) -> String {
-    items
-        .iter()
-        .map(T::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -118,7 +118,10 @@ fn a_request_wakes_it_and_idleness_freezes_it_on_the_deadline() {
     assert_eq!(bench.machine.freeze_at(bench.census), Some(idle_since + IDLE));
     bench.pass();
     assert_eq!(bench.now, idle_since + IDLE);
-    assert_eq!((bench.phase(), bench.job()), (Phase::Freezing, Some(Job::Freeze(FreezeMode::Stop))));
+    assert_eq!(
+        (bench.phase(), bench.job()),
+        (Phase::Freezing, Some(Job::Freeze(FreezeMode::Stop)))
+    );
     bench.finish(Outcome::Frozen(Tier::Stopped));
     assert_eq!((bench.phase(), bench.machine.tier()), (Phase::Frozen, Some(Tier::Stopped)));
     assert_eq!(bench.told.last().map(String::as_str), Some("idle for 1m"));

@@ -20,12 +20,7 @@ fn labelled(engine: Engine, id: &str, labels: &[&str]) -> Container {
 }
 
 async fn found(docker: &Docker, id: &WorkspaceId) -> Option<Found> {
-    docker
-        .list()
-        .await
-        .unwrap()
-        .into_iter()
-        .find(|found| found.id == *id)
+    docker.list().await.unwrap().into_iter().find(|found| found.id == *id)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,18 +48,10 @@ async fn labelled_containers_are_found_even_when_they_are_stopped() {
     assert_eq!(found.spec.port, Some(80));
     assert_eq!(found.spec.hosts, ["a.example", "b.example"]);
     assert_eq!(found.spec.ready_path.as_deref(), Some("/boot"));
-    assert_eq!(
-        found.policy.inactivity_timeout,
-        Some(Duration::from_secs(90))
-    );
+    assert_eq!(found.policy.inactivity_timeout, Some(Duration::from_secs(90)));
     assert_eq!(found.policy.freeze_mode, Some(FreezeMode::Pause));
     assert!(
-        docker
-            .list()
-            .await
-            .unwrap()
-            .iter()
-            .all(|found| !found.id.as_str().contains("-other-"))
+        docker.list().await.unwrap().iter().all(|found| !found.id.as_str().contains("-other-"))
     );
 }
 
@@ -74,23 +61,13 @@ async fn labels_that_can_not_be_used_are_warnings() {
     let docker = driver();
     // The id comes from the container's name where no label says another one.
     let name = unique("warned");
-    let labels = [
-        "frostgate.idle-timeout=5m",
-        "frostgate.freeze=melt",
-        "frostgate.port=80",
-    ];
+    let labels = ["frostgate.idle-timeout=5m", "frostgate.freeze=melt", "frostgate.port=80"];
     let container = labelled(engine, &name, &labels);
     let found = found(&docker, &id(&container.name)).await.unwrap();
     let warnings = found.warnings.join("\n");
     assert_eq!(found.warnings.len(), 2, "{warnings}");
-    assert!(
-        warnings.contains("frostgate.inactivity-timeout"),
-        "{warnings}"
-    );
-    assert!(
-        warnings.contains("\"melt\" is not stop or pause"),
-        "{warnings}"
-    );
+    assert!(warnings.contains("frostgate.inactivity-timeout"), "{warnings}");
+    assert!(warnings.contains("\"melt\" is not stop or pause"), "{warnings}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,25 +76,13 @@ async fn of_two_containers_with_one_id_the_older_keeps_it() {
     let docker = driver();
     let name = unique("twice");
     let label = format!("frostgate.id={name}");
-    let older = labelled(
-        engine,
-        &format!("{name}-older"),
-        &[&label, "frostgate.port=80"],
-    );
+    let older = labelled(engine, &format!("{name}-older"), &[&label, "frostgate.port=80"]);
     // The engine lists whole seconds.
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    let younger = labelled(
-        engine,
-        &format!("{name}-younger"),
-        &[&label, "frostgate.port=81"],
-    );
+    let younger = labelled(engine, &format!("{name}-younger"), &[&label, "frostgate.port=81"]);
     let claimed = found(&docker, &id(&name)).await.unwrap();
     assert_eq!(claimed.spec.port, Some(80));
-    assert!(
-        claimed.warnings[0].contains(&younger.name),
-        "{:?}",
-        claimed.warnings
-    );
+    assert!(claimed.warnings[0].contains(&younger.name), "{:?}", claimed.warnings);
     // Once the older is gone, the calls find the younger by themselves.
     drop(older);
     engine.docker(&["start", &younger.name]);
@@ -154,12 +119,7 @@ async fn an_address_that_changes_across_a_restart_is_seen() {
     let network = super::Network::new(engine);
     let name = unique("moves");
     let label = format!("frostgate.id={name}");
-    let arguments = [
-        "--network",
-        &network.name,
-        "--label",
-        "frostgate.enable=true",
-    ];
+    let arguments = ["--network", &network.name, "--label", "frostgate.enable=true"];
     let arguments = [&arguments[..], &["--label", &label]].concat();
     let mover = engine.container(&format!("frostgate-{name}"), &arguments);
     engine.docker(&["start", &mover.name]);
@@ -216,9 +176,7 @@ async fn what_happens_outside_arrives_as_events() {
     }
     drop(container);
     until("the removal is seen", async || {
-        let event = timeout(Duration::from_secs(5), events.recv())
-            .await
-            .ok()??;
+        let event = timeout(Duration::from_secs(5), events.recv()).await.ok()??;
         let missing = status(&docker, &id(&name)).await == Status::Missing;
         (event == expected && missing).then_some(())
     })
@@ -242,9 +200,7 @@ async fn a_network_that_is_joined_while_it_runs_is_seen() {
     let changed = DriverEvent::Changed(id(&name));
     let heard =
         async { while events.recv().await.unwrap() != changed || addresses().await.len() != 2 {} };
-    timeout(Duration::from_secs(10), heard)
-        .await
-        .expect("an event");
+    timeout(Duration::from_secs(10), heard).await.expect("an event");
     drop(container);
 }
 
@@ -253,11 +209,7 @@ async fn a_lost_engine_is_noticed_and_its_return_is_a_resync() {
     let Some(engine) = engine() else { return };
     let mut relay = Relay::new(&unique("relay"));
     let socket = Some(relay.path().to_str().unwrap().to_owned());
-    let docker = Docker::connect(Options {
-        socket,
-        ..Options::default()
-    })
-    .unwrap();
+    let docker = Docker::connect(Options { socket, ..Options::default() }).unwrap();
     let (sender, mut events) = mpsc::channel(64);
     docker.watch(sender).await.unwrap();
     assert_eq!(events.recv().await, Some(DriverEvent::Resync));
@@ -268,29 +220,17 @@ async fn a_lost_engine_is_noticed_and_its_return_is_a_resync() {
     while events.recv().await.unwrap() != changed {}
     relay.cut().await;
     let lost = docker.inspect(&id(&name)).await;
-    assert!(
-        matches!(lost, Err(DriverError::Unreachable { .. })),
-        "{lost:?}"
-    );
+    assert!(matches!(lost, Err(DriverError::Unreachable { .. })), "{lost:?}");
     let lost = docker.stop(&id(&name), GRACE).await;
-    assert!(
-        matches!(lost, Err(DriverError::Unreachable { .. })),
-        "{lost:?}"
-    );
+    assert!(matches!(lost, Err(DriverError::Unreachable { .. })), "{lost:?}");
     // What happens meanwhile is not heard, and seen after the return.
     engine.docker(&["start", &container.name]);
     tokio::time::sleep(Duration::from_millis(500)).await;
     relay.restore();
     let restored = Instant::now();
     let resynced = async { while events.recv().await.unwrap() != DriverEvent::Resync {} };
-    timeout(Duration::from_secs(10), resynced)
-        .await
-        .expect("a resync");
-    assert!(
-        restored.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        restored.elapsed()
-    );
+    timeout(Duration::from_secs(10), resynced).await.expect("a resync");
+    assert!(restored.elapsed() < Duration::from_secs(3), "{:?}", restored.elapsed());
     assert_eq!(status(&docker, &id(&name)).await, Status::Running);
     engine.docker(&["pause", &container.name]);
     let heard = async {
@@ -298,25 +238,16 @@ async fn a_lost_engine_is_noticed_and_its_return_is_a_resync() {
             || status(&docker, &id(&name)).await != Status::Paused
         {}
     };
-    timeout(Duration::from_secs(10), heard)
-        .await
-        .expect("events flow again");
+    timeout(Duration::from_secs(10), heard).await.expect("events flow again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watching_ends_when_nobody_listens() {
     let socket = Some("/nonexistent/frostgate-test.sock".to_owned());
-    let docker = Docker::connect(Options {
-        socket,
-        ..Options::default()
-    })
-    .unwrap();
+    let docker = Docker::connect(Options { socket, ..Options::default() }).unwrap();
     let (sender, events) = mpsc::channel(1);
     docker.watch(sender.clone()).await.unwrap();
     drop(events);
     // The task's own sender is gone as soon as it has ended.
-    until("the task ends", async || {
-        (sender.strong_count() == 1).then_some(())
-    })
-    .await;
+    until("the task ends", async || (sender.strong_count() == 1).then_some(())).await;
 }

@@ -15,11 +15,7 @@ fn running(config: Value, settings: Value) -> ContainerInspectResponse {
 }
 
 fn by_container(inspected: &ContainerInspectResponse, network: Option<&str>) -> Seen {
-    seen(
-        inspected,
-        Address::Container,
-        network.and_then(NetworkName::parse).as_ref(),
-    )
+    seen(inspected, Address::Container, network.and_then(NetworkName::parse).as_ref())
 }
 
 #[test]
@@ -34,14 +30,7 @@ fn every_state_of_the_engine_has_one_meaning() {
     for (state, status, exit) in rows {
         let inspected = container(json!({ "State": { "Status": state, "ExitCode": 7 } }));
         let sighting = Sighting::down(status, exit.map(str::to_owned));
-        assert_eq!(
-            by_container(&inspected, None),
-            Seen {
-                sighting,
-                warning: None
-            },
-            "{state}"
-        );
+        assert_eq!(by_container(&inspected, None), Seen { sighting, warning: None }, "{state}");
     }
     let up = |state| by_container(&container(json!({ "State": { "Status": state } })), None);
     assert_eq!(up("running").sighting.status, Status::Running);
@@ -54,10 +43,7 @@ fn an_exit_tells_of_memory_and_of_the_engines_words() {
         "Status": "exited", "ExitCode": 137, "OOMKilled": true, "Error": "boom"
     } }));
     let exit = by_container(&inspected, None).sighting.exit;
-    assert_eq!(
-        exit.as_deref(),
-        Some("exited with code 137 (out of memory): boom")
-    );
+    assert_eq!(exit.as_deref(), Some("exited with code 137 (out of memory): boom"));
 }
 
 #[test]
@@ -67,45 +53,24 @@ fn the_network_is_the_labelled_then_the_preferred_then_the_first_by_name() {
         "back": { "IPAddress": "10.0.2.2", "GlobalIPv6Address": "fd00::2" },
         "a-down": { "IPAddress": "" },
     } });
-    let plain = running(
-        json!({ "ExposedPorts": { "80/tcp": {}, "53/udp": {} } }),
-        networks.clone(),
-    );
+    let plain =
+        running(json!({ "ExposedPorts": { "80/tcp": {}, "53/udp": {} } }), networks.clone());
     let endpoint = |inspected, network| {
-        by_container(inspected, network)
-            .sighting
-            .endpoint
-            .map(|address| address.to_string())
+        by_container(inspected, network).sighting.endpoint.map(|address| address.to_string())
     };
     assert_eq!(endpoint(&plain, None).as_deref(), Some("10.0.2.2:80"));
-    assert_eq!(
-        endpoint(&plain, Some("zebra")).as_deref(),
-        Some("10.0.3.2:80")
-    );
-    assert_eq!(
-        endpoint(&plain, Some("elsewhere")).as_deref(),
-        Some("10.0.2.2:80")
-    );
+    assert_eq!(endpoint(&plain, Some("zebra")).as_deref(), Some("10.0.3.2:80"));
+    assert_eq!(endpoint(&plain, Some("elsewhere")).as_deref(), Some("10.0.2.2:80"));
     let config =
         |network| json!({ "Labels": { "frostgate.port": "81", "frostgate.network": network } });
     let labelled = running(config("back"), networks.clone());
-    assert_eq!(
-        endpoint(&labelled, Some("zebra")).as_deref(),
-        Some("10.0.2.2:81")
-    );
+    assert_eq!(endpoint(&labelled, Some("zebra")).as_deref(), Some("10.0.2.2:81"));
     let astray = by_container(&running(config("gone"), networks), Some("zebra"));
     assert_eq!(astray.sighting.endpoint, None);
     let warning = astray.warning.unwrap();
-    assert!(
-        warning.contains("\"gone\"") && warning.contains("back, zebra"),
-        "{warning}"
-    );
-    let addresses: Vec<String> = by_container(&plain, None)
-        .sighting
-        .addresses
-        .iter()
-        .map(IpAddr::to_string)
-        .collect();
+    assert!(warning.contains("\"gone\"") && warning.contains("back, zebra"), "{warning}");
+    let addresses: Vec<String> =
+        by_container(&plain, None).sighting.addresses.iter().map(IpAddr::to_string).collect();
     assert_eq!(addresses, ["10.0.2.2", "fd00::2", "10.0.3.2"]);
 }
 
@@ -117,17 +82,12 @@ fn a_port_that_can_not_be_known_is_a_warning() {
         (json!({ "53/udp": {} }), "no port"),
         (json!({ "80/tcp": {}, "81/tcp": {} }), "80, 81"),
     ] {
-        let seen = by_container(
-            &running(json!({ "ExposedPorts": exposed }), networks.clone()),
-            None,
-        );
+        let seen =
+            by_container(&running(json!({ "ExposedPorts": exposed }), networks.clone()), None);
         assert_eq!(seen.sighting.endpoint, None);
         assert_eq!(seen.sighting.status, Status::Running);
         let warning = seen.warning.unwrap();
-        assert!(
-            warning.contains(words) && warning.contains("frostgate.port"),
-            "{warning}"
-        );
+        assert!(warning.contains(words) && warning.contains("frostgate.port"), "{warning}");
     }
 }
 
@@ -140,16 +100,10 @@ fn a_published_port_is_dialled_on_this_machine() {
         seen.sighting.endpoint.map(|address| address.to_string())
     };
     let binding = |host: &str| json!({ "HostIp": host, "HostPort": "32768" });
-    assert_eq!(
-        published(json!([binding("127.0.0.1")])).as_deref(),
-        Some("127.0.0.1:32768")
-    );
+    assert_eq!(published(json!([binding("127.0.0.1")])).as_deref(), Some("127.0.0.1:32768"));
     let both = json!([binding("::"), binding("0.0.0.0")]);
     assert_eq!(published(both).as_deref(), Some("127.0.0.1:32768"));
-    assert_eq!(
-        published(json!([binding("::")])).as_deref(),
-        Some("[::1]:32768")
-    );
+    assert_eq!(published(json!([binding("::")])).as_deref(), Some("[::1]:32768"));
     assert_eq!(published(Value::Null), None);
 }
 
@@ -161,10 +115,7 @@ fn the_hosts_network_is_this_machine() {
     );
     inspected.host_config = serde_json::from_value(json!({ "NetworkMode": "host" })).unwrap();
     let seen = by_container(&inspected, None);
-    assert_eq!(
-        seen.sighting.endpoint,
-        Some("127.0.0.1:8080".parse().unwrap())
-    );
+    assert_eq!(seen.sighting.endpoint, Some("127.0.0.1:8080".parse().unwrap()));
     assert!(seen.sighting.addresses.is_empty());
 }
 
@@ -181,9 +132,7 @@ fn a_run_is_named_by_its_start_and_process() {
 fn health_none_is_no_health() {
     let health = |status: &str| {
         let state = json!({ "Status": "running", "Health": { "Status": status } });
-        by_container(&container(json!({ "State": state })), None)
-            .sighting
-            .health
+        by_container(&container(json!({ "State": state })), None).sighting.health
     };
     assert_eq!(health("none"), None);
     assert_eq!(health("starting"), Some(Health::Starting));
