@@ -117,7 +117,8 @@ pub struct Limits {
 pub struct Docker {
     /// Whether it is used.
     pub enable: DockerUse,
-    /// The engine's socket, a path or a `unix://` or `tcp://` address; `None`: `DOCKER_HOST`, else the usual path.
+    /// The engine's socket, a path or a `unix://` or `tcp://` address; `None`: `DOCKER_HOST`, else
+    /// the usual path.
     pub socket: Option<String>,
     /// Which of a container's addresses is dialled.
     pub address: DockerAddress,
@@ -233,11 +234,8 @@ impl Config {
         let environment: BTreeMap<String, String> = environment.collect();
         let mut config_tree = tree::Tree::default();
         if let Some(path) = Self::find(path, &environment) {
-            let text =
-                std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable {
-                    path: path.clone(),
-                    source,
-                })?;
+            let text = std::fs::read_to_string(&path)
+                .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
             config_tree.add_file(&path, &text)?;
         }
         config_tree.add_environment(&environment);
@@ -249,9 +247,7 @@ impl Config {
     /// `./frostgate.toml`, `$XDG_CONFIG_HOME/frostgate/frostgate.toml` (`~/.config` where it is
     /// unset) and `/etc/frostgate/frostgate.toml`.
     pub fn find(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Option<PathBuf> {
-        let named = environment
-            .get("FROSTGATE_CONFIG")
-            .filter(|path| !path.is_empty());
+        let named = environment.get("FROSTGATE_CONFIG").filter(|path| !path.is_empty());
         if let Some(path) = path.map(Path::to_owned).or(named.map(PathBuf::from)) {
             return Some(path);
         }
@@ -376,9 +372,7 @@ impl Default for Docker {
 
 impl Default for Process {
     fn default() -> Self {
-        Self {
-            freezer: Freezer::Auto,
-        }
+        Self { freezer: Freezer::Auto }
     }
 }
 

@@ -18,10 +18,7 @@ pub(super) fn whole(config: &Config, findings: &mut Findings) {
 fn addresses(config: &Config, findings: &mut Findings) {
     let (public, admin) = (&config.listen.public, config.listen.admin);
     for (index, address) in public.iter().enumerate() {
-        if public[..index]
-            .iter()
-            .any(|earlier| overlap(*earlier, *address))
-        {
+        if public[..index].iter().any(|earlier| overlap(*earlier, *address)) {
             let text = format!(
                 "\"public\" in [listen]: {address} is taken by another address of the list"
             );
@@ -32,10 +29,7 @@ fn addresses(config: &Config, findings: &mut Findings) {
                 "\"admin\" in [listen]: {admin} is taken by the public address {address}; \
                  the two need different ports"
             );
-            findings.add(
-                &first_written(findings, &["listen.admin", "listen.public"]),
-                text,
-            );
+            findings.add(&first_written(findings, &["listen.admin", "listen.public"]), text);
         }
     }
 }

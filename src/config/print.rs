@@ -19,24 +19,15 @@ pub(super) fn config(config: &Config) -> String {
     page.header("routing");
     page.line("domain", text(&config.routing.domain));
     page.line("paths", config.routing.paths);
-    page.line(
-        "admin_host",
-        text(config.routing.admin_host.as_deref().unwrap_or_default()),
-    );
+    page.line("admin_host", text(config.routing.admin_host.as_deref().unwrap_or_default()));
     page.line("trusted_proxies", texts(&config.routing.trusted_proxies));
     page.header("upstream");
     page.line("connect_timeout", span(config.upstream.connect_timeout));
     page.line("response_timeout", span(config.upstream.response_timeout));
-    page.line(
-        "idle_per_workspace_max",
-        count(config.upstream.idle_per_workspace_max),
-    );
+    page.line("idle_per_workspace_max", count(config.upstream.idle_per_workspace_max));
     page.header("limits");
     page.line("held_max", count(config.limits.held_max));
-    page.line(
-        "held_per_workspace_max",
-        count(config.limits.held_per_workspace_max),
-    );
+    page.line("held_per_workspace_max", count(config.limits.held_per_workspace_max));
     page.line("starts_max", count(config.limits.starts_max));
     page.header("policy");
     overrides(&everything(&config.policy), &mut page);
@@ -68,10 +59,7 @@ fn drivers(config: &Config, page: &mut Page) {
             DockerUse::Never => Value::Boolean(false),
         },
     );
-    page.line(
-        "socket",
-        text(config.docker.socket.as_deref().unwrap_or_default()),
-    );
+    page.line("socket", text(config.docker.socket.as_deref().unwrap_or_default()));
     page.line(
         "address",
         text(match config.docker.address {
@@ -79,10 +67,7 @@ fn drivers(config: &Config, page: &mut Page) {
             DockerAddress::Published => "published",
         }),
     );
-    page.line(
-        "network",
-        text(config.docker.network.as_deref().unwrap_or_default()),
-    );
+    page.line("network", text(config.docker.network.as_deref().unwrap_or_default()));
     page.header("process");
     page.line(
         "freezer",
@@ -100,10 +85,7 @@ fn workspace(id: &WorkspaceId, workspace: &Workspace, page: &mut Page) {
     match &spec.runs {
         Runs::Command { argv, directory } => {
             page.line("command", texts(argv));
-            page.line_if(
-                "directory",
-                directory.as_ref().map(|path| text(path.display())),
-            );
+            page.line_if("directory", directory.as_ref().map(|path| text(path.display())));
         }
         Runs::Image { image, network, .. } => {
             page.line("image", text(image));
@@ -114,10 +96,7 @@ fn workspace(id: &WorkspaceId, workspace: &Workspace, page: &mut Page) {
         Runs::Discovered { .. } => {}
     }
     page.line_if("port", spec.port.map(|port| Value::Integer(port.into())));
-    page.line_if(
-        "hosts",
-        (!spec.hosts.is_empty()).then(|| texts(&spec.hosts)),
-    );
+    page.line_if("hosts", (!spec.hosts.is_empty()).then(|| texts(&spec.hosts)));
     page.line_if("environment", environment(&spec.environment));
     page.line_if("ready_path", spec.ready_path.as_ref().map(text));
     overrides(&workspace.policy, page);
@@ -198,11 +177,7 @@ fn span(duration: Duration) -> Value {
     let seconds = duration.as_secs();
     let nanoseconds = duration.subsec_nanos();
     let mut written = String::new();
-    let whole = [
-        ("d", seconds / 86_400),
-        ("h", seconds / 3600 % 24),
-        ("m", seconds / 60 % 60),
-    ];
+    let whole = [("d", seconds / 86_400), ("h", seconds / 3600 % 24), ("m", seconds / 60 % 60)];
     for (unit, number) in whole {
         if number > 0 {
             written.push_str(&format!("{number}{unit}"));

@@ -32,30 +32,21 @@ pub(super) fn config(
         section.read("freezer", &mut config.process.freezer, values::freezer);
         section.finish();
     });
-    top.each("workspaces", |name, section| {
-        workspace(name, section, &mut config)
-    });
+    top.each("workspaces", |name, section| workspace(name, section, &mut config));
     top.finish();
     check::whole(&config, &mut findings);
     if findings.problems.is_empty() {
         return Ok(config);
     }
     // In the order of the file; what stands on one line stays in the order of discovery.
-    findings
-        .problems
-        .sort_by(|one, other| one.origin.cmp(&other.origin));
-    Err(ConfigError::Invalid {
-        problems: findings.problems,
-    })
+    findings.problems.sort_by(|one, other| one.origin.cmp(&other.origin));
+    Err(ConfigError::Invalid { problems: findings.problems })
 }
 
 fn state_dir(top: &mut Section<'_>, config: &mut Config, environment: &BTreeMap<String, String>) {
     let mut written = None;
     top.read("state_dir", &mut written, values::text_or_none);
-    match written
-        .map(PathBuf::from)
-        .or_else(|| usual_state_dir(environment))
-    {
+    match written.map(PathBuf::from).or_else(|| usual_state_dir(environment)) {
         Some(directory) => config.state_dir = directory,
         None => top.problem(
             "state_dir",
@@ -70,17 +61,9 @@ fn listen(mut section: Section<'_>, config: &mut Config) {
     section.read("admin", &mut listen.admin, values::address);
     section.read("workers", &mut listen.workers, values::threads);
     let timeout: Read<_> = values::positive_duration;
-    section.read(
-        "first_byte_timeout",
-        &mut listen.first_byte_timeout,
-        timeout,
-    );
+    section.read("first_byte_timeout", &mut listen.first_byte_timeout, timeout);
     section.read("header_timeout", &mut listen.header_timeout, timeout);
-    section.read(
-        "connections_max",
-        &mut listen.connections_max,
-        values::count_from_one,
-    );
+    section.read("connections_max", &mut listen.connections_max, values::count_from_one);
     section.read("drain_grace", &mut listen.drain_grace, values::any_duration);
     section.finish();
 }
@@ -90,11 +73,7 @@ fn routing(mut section: Section<'_>, config: &mut Config) {
     section.read("domain", &mut routing.domain, values::host);
     section.read("paths", &mut routing.paths, values::switch);
     section.read("admin_host", &mut routing.admin_host, values::host_or_none);
-    section.read(
-        "trusted_proxies",
-        &mut routing.trusted_proxies,
-        values::networks,
-    );
+    section.read("trusted_proxies", &mut routing.trusted_proxies, values::networks);
     section.finish();
 }
 
@@ -112,11 +91,7 @@ fn limits(mut section: Section<'_>, config: &mut Config) {
     let limits = &mut config.limits;
     let count: Read<_> = values::count_from_one;
     section.read("held_max", &mut limits.held_max, count);
-    section.read(
-        "held_per_workspace_max",
-        &mut limits.held_per_workspace_max,
-        count,
-    );
+    section.read("held_per_workspace_max", &mut limits.held_per_workspace_max, count);
     section.read("starts_max", &mut limits.starts_max, count);
     section.finish();
 }
@@ -162,21 +137,13 @@ fn workspace(name: &str, mut section: Section<'_>, config: &mut Config) {
         section.problem_here(invalid.to_string());
     }
     let present = |key: &&str| section.has(key);
-    let kinds: Vec<&str> = ["command", "image", "upstream"]
-        .into_iter()
-        .filter(present)
-        .collect();
-    let others: Vec<&str> = ["directory", "port", "network"]
-        .into_iter()
-        .filter(present)
-        .collect();
+    let kinds: Vec<&str> = ["command", "image", "upstream"].into_iter().filter(present).collect();
+    let others: Vec<&str> = ["directory", "port", "network"].into_iter().filter(present).collect();
     let parts = Parts {
         command: section.optional("command", values::command),
         image: section.optional("image", values::named),
         upstream: section.optional("upstream", values::host_and_port),
-        directory: section
-            .optional("directory", values::named)
-            .map(PathBuf::from),
+        directory: section.optional("directory", values::named).map(PathBuf::from),
         network: section.optional("network", values::text_or_none).flatten(),
     };
     let port = section.optional("port", values::port);
@@ -189,13 +156,7 @@ fn workspace(name: &str, mut section: Section<'_>, config: &mut Config) {
     check_kind(name, &kinds, &others, &mut section);
     section.finish();
     if let (Ok(id), Some(runs)) = (id, parts.runs()) {
-        let spec = Spec {
-            runs,
-            port,
-            environment,
-            hosts,
-            ready_path,
-        };
+        let spec = Spec { runs, port, environment, hosts, ready_path };
         config.workspaces.insert(id, Workspace { spec, policy });
     }
 }
@@ -205,11 +166,7 @@ impl Parts {
         let (directory, network) = (self.directory, self.network);
         match (self.command, self.image, self.upstream) {
             (Some(argv), None, None) => Some(Runs::Command { argv, directory }),
-            (None, Some(image), None) => Some(Runs::Image {
-                image,
-                command: vec![],
-                network,
-            }),
+            (None, Some(image), None) => Some(Runs::Image { image, command: vec![], network }),
             (None, None, Some(upstream)) => Some(Runs::Upstream(upstream)),
             _ => None,
         }

@@ -22,10 +22,7 @@ pub(super) struct Findings {
 impl Findings {
     /// Notes a problem.
     pub(super) fn add(&mut self, origin: &Origin, text: String) {
-        self.problems.push(Problem {
-            origin: origin.clone(),
-            text,
-        });
+        self.problems.push(Problem { origin: origin.clone(), text });
     }
 
     /// Where the value at `keys`, such as `listen.admin`, was written.
@@ -46,13 +43,7 @@ pub(super) struct Section<'a> {
 impl<'a> Section<'a> {
     /// The outermost table.
     pub(super) fn top(keys: Keys, findings: &'a mut Findings) -> Self {
-        Self {
-            path: vec![],
-            origin: Origin::Default,
-            keys,
-            known: vec![],
-            findings,
-        }
+        Self { path: vec![], origin: Origin::Default, keys, known: vec![], findings }
     }
 
     /// Reads `key` into `target`, or leaves the default there.
@@ -160,10 +151,7 @@ impl<'a> Section<'a> {
         }
         let header = self.full_key(key);
         let found = described(&node.value);
-        let text = format!(
-            "{}: expected a table [{header}], found {found}",
-            self.name_of(key)
-        );
+        let text = format!("{}: expected a table [{header}], found {found}", self.name_of(key));
         self.findings.add(&node.origin, text);
         None
     }
@@ -171,13 +159,7 @@ impl<'a> Section<'a> {
     fn below(&mut self, key: &str, origin: Origin, keys: Keys) -> Section<'_> {
         let mut path = self.path.clone();
         path.push(key.to_owned());
-        Section {
-            path,
-            origin,
-            keys,
-            known: vec![],
-            findings: self.findings,
-        }
+        Section { path, origin, keys, known: vec![], findings: self.findings }
     }
 
     fn full_key(&self, key: &str) -> String {

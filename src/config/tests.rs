@@ -8,10 +8,7 @@ struct File(PathBuf);
 
 impl File {
     fn new(text: &str) -> Self {
-        let name = format!(
-            "frostgate-config-{:016x}",
-            getrandom::u64().expect("randomness")
-        );
+        let name = format!("frostgate-config-{:016x}", getrandom::u64().expect("randomness"));
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir(&directory).expect("a directory");
         let path = directory.join("frostgate.toml");
@@ -60,10 +57,7 @@ fn problems(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
 #[test]
 fn an_empty_file_is_the_defaults() {
     let config = loaded("");
-    let usual = Config {
-        state_dir: config.state_dir.clone(),
-        ..Config::default()
-    };
+    let usual = Config { state_dir: config.state_dir.clone(), ..Config::default() };
     assert_eq!(config, usual);
 }
 
@@ -211,10 +205,7 @@ fn each_mistake_is_told_with_its_place_and_what_is_accepted() {
 fn what_is_not_toml_is_told_with_its_line() {
     let found = problems("[policy]\nhold_max = \n", &[]);
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(
-        found[0].starts_with("frostgate.toml:2: not valid TOML: "),
-        "{found:?}"
-    );
+    assert!(found[0].starts_with("frostgate.toml:2: not valid TOML: "), "{found:?}");
 }
 
 #[test]
@@ -229,10 +220,7 @@ holdmax = 1
 admin = \"127.0.0.1:8080\"
 workers = true";
     let found = problems(text, &[("FROSTGATE_LIMITS__HELD_MAX", "many")]);
-    let places: Vec<&str> = found
-        .iter()
-        .filter_map(|line| line.split(": ").next())
-        .collect();
+    let places: Vec<&str> = found.iter().filter_map(|line| line.split(": ").next()).collect();
     let expected = [
         "frostgate.toml:1",
         "frostgate.toml:4",
@@ -246,19 +234,10 @@ workers = true";
 
 #[test]
 fn a_list_of_many_lines_and_a_dotted_key_keep_their_lines() {
-    let found = problems(
-        "[listen]\npublic = [\n  \"0.0.0.0:80\",\n  \"nonsense\",\n]",
-        &[],
-    );
-    assert!(
-        found[0].starts_with("frostgate.toml:2: \"public\" in [listen]"),
-        "{found:?}"
-    );
+    let found = problems("[listen]\npublic = [\n  \"0.0.0.0:80\",\n  \"nonsense\",\n]", &[]);
+    assert!(found[0].starts_with("frostgate.toml:2: \"public\" in [listen]"), "{found:?}");
     let found = problems("\npolicy.hold_max = 0", &[]);
-    assert!(
-        found[0].starts_with("frostgate.toml:2: \"hold_max\" in [policy]"),
-        "{found:?}"
-    );
+    assert!(found[0].starts_with("frostgate.toml:2: \"hold_max\" in [policy]"), "{found:?}");
 }
 
 #[test]
@@ -285,25 +264,13 @@ fn variables_win_over_the_file_and_flags_over_both() {
     assert_eq!(config.policy.hold_max, Duration::from_millis(1500));
     assert_eq!(config.policy.stop_grace, Duration::from_secs(2));
     assert_eq!(config.listen.admin.to_string(), "[::1]:3");
-    let public: Vec<String> = config
-        .listen
-        .public
-        .iter()
-        .map(SocketAddr::to_string)
-        .collect();
+    let public: Vec<String> = config.listen.public.iter().map(SocketAddr::to_string).collect();
     assert_eq!(public, ["127.0.0.1:9", "[::1]:9"]);
     assert!(!config.routing.paths);
     assert_eq!(config.state_dir, PathBuf::from("/srv/frost"));
     let workspace = config.workspaces.values().next().expect("the workspace");
     assert_eq!(workspace.spec.port, Some(9000));
-    assert_eq!(
-        workspace
-            .spec
-            .environment
-            .get("My_NAME")
-            .map(String::as_str),
-        Some("x")
-    );
+    assert_eq!(workspace.spec.environment.get("My_NAME").map(String::as_str), Some("x"));
 }
 
 #[test]
@@ -332,17 +299,9 @@ fn a_misspelled_variable_or_a_wrong_flag_is_told_by_its_name() {
     for (variable, message) in rows {
         assert_eq!(problems("", &[(variable, "1s")]), [message]);
     }
-    let flags = Flags {
-        admin: Some("8081".to_owned()),
-        ..Flags::default()
-    };
+    let flags = Flags { admin: Some("8081".to_owned()), ..Flags::default() };
     let error = load("", &[], &flags).expect_err("a port is no address");
-    assert!(
-        error
-            .to_string()
-            .starts_with("--admin: \"admin\" in [listen]: "),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("--admin: \"admin\" in [listen]: "), "{error}");
 }
 
 #[test]
@@ -356,11 +315,8 @@ fn a_workspace_overrides_the_policy_that_the_file_sets() {
     assert_eq!(policy.inactivity_timeout, None);
     assert_eq!(policy.freeze_mode, FreezeMode::Pause);
     assert_eq!(policy.hold_max, Duration::from_secs(9));
-    let image = Runs::Image {
-        image: "img:1".to_owned(),
-        command: vec![],
-        network: Some("dev".to_owned()),
-    };
+    let image =
+        Runs::Image { image: "img:1".to_owned(), command: vec![], network: Some("dev".to_owned()) };
     assert_eq!(workspace.spec.runs, image);
 }
 
@@ -385,20 +341,11 @@ fn a_file_that_was_named_has_to_be_there() {
     let path = Path::new("/nonexistent/frostgate.toml");
     let error = Config::load(Some(path), std::iter::empty(), &Flags::default());
     let error = error.expect_err("there is no such file");
-    assert_eq!(
-        error.to_string(),
-        "could not read the configuration /nonexistent/frostgate.toml"
-    );
+    assert_eq!(error.to_string(), "could not read the configuration /nonexistent/frostgate.toml");
     let variable = ("FROSTGATE_CONFIG".to_owned(), "/nonexistent/f".to_owned());
     let environment = BTreeMap::from([variable]);
-    assert_eq!(
-        Config::find(None, &environment),
-        Some(PathBuf::from("/nonexistent/f"))
-    );
-    assert_eq!(
-        Config::find(Some(path), &environment),
-        Some(path.to_owned())
-    );
+    assert_eq!(Config::find(None, &environment), Some(PathBuf::from("/nonexistent/f")));
+    assert_eq!(Config::find(Some(path), &environment), Some(path.to_owned()));
 }
 
 #[test]
@@ -406,17 +353,9 @@ fn without_a_home_a_user_has_to_name_the_state_directory() {
     let file = File::new("");
     let result = Config::load(Some(&file.0), std::iter::empty(), &Flags::default());
     if rustix::process::geteuid().is_root() {
-        assert_eq!(
-            result.expect("root needs none").state_dir,
-            Path::new("/var/lib/frostgate")
-        );
+        assert_eq!(result.expect("root needs none").state_dir, Path::new("/var/lib/frostgate"));
         return;
     }
-    let error = result
-        .expect_err("there is no place for the state")
-        .to_string();
-    assert!(
-        error.contains("\"state_dir\" at the top level: must be set"),
-        "{error}"
-    );
+    let error = result.expect_err("there is no place for the state").to_string();
+    assert!(error.contains("\"state_dir\" at the top level: must be set"), "{error}");
 }

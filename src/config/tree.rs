@@ -85,14 +85,8 @@ pub(super) struct Tree {
 impl Tree {
     /// Adds the text of the file at `path`, or tells every place where it is not TOML.
     pub(super) fn add_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
-        let file = File {
-            name: path
-                .strip_prefix("./")
-                .unwrap_or(path)
-                .display()
-                .to_string(),
-            text,
-        };
+        let file =
+            File { name: path.strip_prefix("./").unwrap_or(path).display().to_string(), text };
         let (table, errors) = DeTable::parse_recoverable(text);
         if errors.is_empty() {
             self.keys = file.keys(table.get_ref());
@@ -102,9 +96,7 @@ impl Tree {
             origin: file.origin(error.span().map_or(0, |span| span.start)),
             text: format!("not valid TOML: {}", error.message().replace('\n', ", ")),
         };
-        Err(ConfigError::Invalid {
-            problems: errors.iter().map(problem).collect(),
-        })
+        Err(ConfigError::Invalid { problems: errors.iter().map(problem).collect() })
     }
 
     /// Adds every variable that is ours: `FROSTGATE_POLICY__HOLD_MAX` is `hold_max` in `[policy]`.
@@ -116,10 +108,8 @@ impl Tree {
             if OTHER_VARIABLES.contains(&name.as_str()) {
                 continue;
             }
-            let node = Node {
-                origin: Origin::Variable(name.clone()),
-                value: Value::Bare(value.clone()),
-            };
+            let node =
+                Node { origin: Origin::Variable(name.clone()), value: Value::Bare(value.clone()) };
             put(&mut self.keys, &keys_of_variable(rest), node);
         }
     }
@@ -137,11 +127,7 @@ impl Tree {
             }
         };
         let listen = flags.listen.join(",");
-        put_flag(
-            &["listen", "public"],
-            "--listen",
-            &(!listen.is_empty()).then_some(listen),
-        );
+        put_flag(&["listen", "public"], "--listen", &(!listen.is_empty()).then_some(listen));
         put_flag(&["listen", "admin"], "--admin", &flags.admin);
         put_flag(&["state_dir"], "--state-dir", &flags.state_dir);
         put_flag(&["routing", "domain"], "--domain", &flags.domain);
@@ -161,11 +147,7 @@ fn keys_of_variable(name: &str) -> Vec<String> {
     let parts: Vec<&str> = name.splitn(4, "__").collect();
     match parts[..] {
         ["WORKSPACES", id, key] => {
-            vec![
-                "workspaces".to_owned(),
-                lower(id).replace('_', "-"),
-                lower(key),
-            ]
+            vec!["workspaces".to_owned(), lower(id).replace('_', "-"), lower(key)]
         }
         ["WORKSPACES", id, "ENVIRONMENT", own] => vec![
             "workspaces".to_owned(),
@@ -188,10 +170,9 @@ fn put(keys: &mut Keys, path: &[String], node: Node) {
         return;
     }
     let origin = node.origin.clone();
-    let inner = keys.entry(key.clone()).or_insert_with(|| Node {
-        origin,
-        value: Value::Table(Keys::new()),
-    });
+    let inner = keys
+        .entry(key.clone())
+        .or_insert_with(|| Node { origin, value: Value::Table(Keys::new()) });
     if let Value::Table(inner) = &mut inner.value {
         put(inner, rest, node);
     }
@@ -215,10 +196,8 @@ impl File<'_> {
     fn keys(&self, table: &DeTable<'_>) -> Keys {
         let node = |(key, value): (&toml::Spanned<_>, &toml::Spanned<DeValue<'_>>)| {
             let key: &toml::Spanned<toml::de::DeString<'_>> = key;
-            let node = Node {
-                origin: self.origin(key.span().start),
-                value: self.value(value.get_ref()),
-            };
+            let node =
+                Node { origin: self.origin(key.span().start), value: self.value(value.get_ref()) };
             (key.get_ref().to_string(), node)
         };
         table.iter().map(node).collect()

@@ -120,16 +120,13 @@ pub(super) fn positive_duration(value: &Value) -> Result<Duration, String> {
 }
 
 fn read_duration(value: &Value) -> Option<Duration> {
-    match value {
-        Value::Text(text) => duration::parse(text).ok(),
-        Value::Integer(seconds) => duration::from_seconds(*seconds as f64),
-        Value::Float(seconds) => duration::from_seconds(*seconds),
-        Value::Bare(text) => match text.parse() {
-            Ok(seconds) => duration::from_seconds(seconds),
-            Err(_) => duration::parse(text).ok(),
-        },
-        _ => None,
-    }
+    let duration = match value {
+        Value::Text(text) | Value::Bare(text) => duration::parse(text).ok()?,
+        Value::Integer(seconds) => Duration::from_secs(u64::try_from(*seconds).ok()?),
+        Value::Float(seconds) => Duration::try_from_secs_f64(*seconds).ok()?,
+        _ => return None,
+    };
+    (duration <= duration::LONGEST).then_some(duration)
 }
 
 /// An address with a port.
@@ -141,21 +138,17 @@ pub(super) fn address(value: &Value) -> Result<SocketAddr, String> {
 
 /// At least one address.
 pub(super) fn addresses(value: &Value) -> Result<Vec<SocketAddr>, String> {
-    list(value, |item| address(item).ok())
-        .filter(|addresses| !addresses.is_empty())
-        .ok_or_else(|| {
-            "a list of addresses with ports such as [\"0.0.0.0:80\", \"[::]:80\"]".to_owned()
-        })
+    list(value, |item| address(item).ok()).filter(|addresses| !addresses.is_empty()).ok_or_else(
+        || "a list of addresses with ports such as [\"0.0.0.0:80\", \"[::]:80\"]".to_owned(),
+    )
 }
 
 /// Networks, or none.
 pub(super) fn networks(value: &Value) -> Result<Vec<IpNet>, String> {
-    // An address alone is a network of one.
-    let parse = |text: &str| {
-        let alone = || text.parse::<IpAddr>().map(IpNet::from);
-        text.parse::<IpNet>().map(|network| network.trunc()).or_else(|_| alone()).ok()
-    };
-    let network = |item: &Value| parsed(item, parse);
+    // An address alone is a network of one; bits beyond the prefix are cleared.
+    let one = |text: &str| text.parse::<IpAddr>().map(IpNet::from).ok();
+    let parse = |text: &str| text.parse::<IpNet>().ok().or_else(|| one(text));
+    let network = |item: &Value| parsed(item, |text| Some(parse(text)?.trunc()));
     list(value, network)
         .ok_or_else(|| "a list of networks such as [\"10.0.0.0/8\", \"fd00::/8\"]".to_owned())
 }
@@ -203,10 +196,7 @@ pub(super) fn environment(value: &Value) -> Result<BTreeMap<String, String>, Str
         let valid = !name.is_empty() && !name.contains(['=', '\0']) && !text.contains('\0');
         valid.then(|| (name.clone(), text))
     };
-    keys.iter()
-        .map(entry)
-        .collect::<Option<_>>()
-        .ok_or_else(expected)
+    keys.iter().map(entry).collect::<Option<_>>().ok_or_else(expected)
 }
 
 /// A path in a URL.
@@ -233,10 +223,7 @@ pub(super) fn host_and_port(value: &Value) -> Result<String, String> {
 
 /// `stop` or `pause`.
 pub(super) fn freeze_mode(value: &Value) -> Result<FreezeMode, String> {
-    choice(
-        value,
-        &[("stop", FreezeMode::Stop), ("pause", FreezeMode::Pause)],
-    )
+    choice(value, &[("stop", FreezeMode::Stop), ("pause", FreezeMode::Pause)])
 }
 
 /// `auto`, true or false.
@@ -258,19 +245,13 @@ pub(super) fn docker_address(value: &Value) -> Result<DockerAddress, String> {
 /// `auto`, `cgroup` or `signal`.
 pub(super) fn freezer(value: &Value) -> Result<Freezer, String> {
     use Freezer::{Auto, Cgroup, Signal};
-    choice(
-        value,
-        &[("auto", Auto), ("cgroup", Cgroup), ("signal", Signal)],
-    )
+    choice(value, &[("auto", Auto), ("cgroup", Cgroup), ("signal", Signal)])
 }
 
 fn choice<T: Copy>(value: &Value, choices: &[(&str, T)]) -> Result<T, String> {
     let named = |text: &str| Some(choices.iter().find(|(name, _)| *name == text)?.1);
     parsed(value, named).ok_or_else(|| {
-        let names: Vec<String> = choices
-            .iter()
-            .map(|(name, _)| format!("{name:?}"))
-            .collect();
+        let names: Vec<String> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
         match names.split_last() {
             Some((last, others)) => format!("{} or {last}", others.join(", ")),
             None => "nothing".to_owned(),
@@ -290,10 +271,9 @@ fn list<T>(value: &Value, item: impl Fn(&Value) -> Option<T>) -> Option<Vec<T>> 
     match value {
         Value::List(nodes) => nodes.iter().map(|node| item(&node.value)).collect(),
         Value::Bare(text) if text.trim().is_empty() => Some(vec![]),
-        Value::Bare(text) => text
-            .split(',')
-            .map(|part| item(&Value::Bare(part.trim().to_owned())))
-            .collect(),
+        Value::Bare(text) => {
+            text.split(',').map(|part| item(&Value::Bare(part.trim().to_owned()))).collect()
+        }
         _ => None,
     }
 }
