@@ -1,0 +1,3 @@
+//! One binary for all behaviours, a module for each.
+
+mod config_files;
