@@ -120,13 +120,16 @@ pub(super) fn positive_duration(value: &Value) -> Result<Duration, String> {
 }
 
 fn read_duration(value: &Value) -> Option<Duration> {
-    let duration = match value {
-        Value::Text(text) | Value::Bare(text) => duration::parse(text).ok()?,
-        Value::Integer(seconds) => Duration::from_secs(u64::try_from(*seconds).ok()?),
-        Value::Float(seconds) => Duration::try_from_secs_f64(*seconds).ok()?,
-        _ => return None,
-    };
-    (duration <= duration::LONGEST).then_some(duration)
+    match value {
+        Value::Text(text) => duration::parse(text).ok(),
+        Value::Integer(seconds) => duration::from_seconds(*seconds as f64),
+        Value::Float(seconds) => duration::from_seconds(*seconds),
+        Value::Bare(text) => match text.parse() {
+            Ok(seconds) => duration::from_seconds(seconds),
+            Err(_) => duration::parse(text).ok(),
+        },
+        _ => None,
+    }
 }
 
 /// An address with a port.
