@@ -23,7 +23,7 @@ use crate::lifecycle::Change;
 use crate::model::{FreezeMode, Phase, Policy, PolicyOverrides, Runs, Spec, Tier, WorkspaceId};
 
 use super::signals::Signals;
-use super::{Environment, control_plane, log};
+use super::{Environment, control_plane, log, sample};
 
 /// The sample workspaces, and how each is frozen.
 const WORKSPACES: [(&str, FreezeMode); 3] =
@@ -141,7 +141,8 @@ fn config(
             port: None,
             environment: BTreeMap::new(),
             hosts: vec![],
-            ready_path: None,
+            // A probe of the page would count as a visit.
+            ready_path: Some(sample::READY_PATH.to_owned()),
         };
         let policy =
             PolicyOverrides { freeze_mode: Some(freeze_mode), ..PolicyOverrides::default() };

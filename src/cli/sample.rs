@@ -40,6 +40,9 @@ use super::signals::Signals;
 
 const PAGE: &str = include_str!("sample.html");
 
+/// Answers without counting a visit.
+pub(super) const READY_PATH: &str = "/ready";
+
 /// Connections at a time; a sample needs a few.
 const CONNECTIONS_MAX: usize = 256;
 
@@ -171,6 +174,7 @@ fn answer(request: Request<Incoming>, workspace: &Workspace) -> Response<Full<By
         }
         "/" => reply(StatusCode::OK, "text/html; charset=utf-8", workspace.page()),
         "/clock" => open_clock(request),
+        READY_PATH => reply(StatusCode::OK, "text/plain", "ready"),
         _ => reply(StatusCode::NOT_FOUND, "text/plain", "There is only one page here."),
     }
 }
@@ -286,6 +290,7 @@ mod tests {
     #[tokio::test]
     async fn only_the_page_counts_visits() {
         let (address, file) = started().await;
+        assert!(get(address, READY_PATH).await.starts_with("HTTP/1.1 200 "));
         assert!(get(address, "/favicon.ico").await.starts_with("HTTP/1.1 404 "));
         assert!(get(address, "/clock").await.starts_with("HTTP/1.1 426 "));
         assert!(!file.exists());
