@@ -117,7 +117,8 @@ pub struct Limits {
 pub struct Docker {
     /// Whether it is used.
     pub enable: DockerUse,
-    /// The engine's socket, a path or a `unix://` or `tcp://` address; `None`: `DOCKER_HOST`, else the usual path.
+    /// The engine's socket, a path or a `unix://` or `tcp://` address; `None`: `DOCKER_HOST`, else
+    /// the usual path.
     pub socket: Option<String>,
     /// Which of a container's addresses is dialled.
     pub address: DockerAddress,

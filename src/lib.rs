@@ -1,6 +1,7 @@
 //! Frostgate: a reverse proxy that freezes idle workspaces and thaws them when somebody comes back.
 pub mod api;
 pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod driver;

@@ -102,7 +102,6 @@ fn body_fields(headers: &HeaderMap, body: &[u8]) -> Result<Vec<(String, String)>
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 mod tests {
     use super::*;
 

@@ -84,7 +84,6 @@ pub(super) fn as_key(secret: &str) -> anyhow::Result<[u8; 32]> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 mod tests {
     use super::*;
 

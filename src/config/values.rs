@@ -148,12 +148,10 @@ pub(super) fn addresses(value: &Value) -> Result<Vec<SocketAddr>, String> {
 
 /// Networks, or none.
 pub(super) fn networks(value: &Value) -> Result<Vec<IpNet>, String> {
-    // An address alone is a network of one.
-    let parse = |text: &str| {
-        let alone = || text.parse::<IpAddr>().map(IpNet::from);
-        text.parse::<IpNet>().map(|network| network.trunc()).or_else(|_| alone()).ok()
-    };
-    let network = |item: &Value| parsed(item, parse);
+    // An address alone is a network of one; bits beyond the prefix are cleared.
+    let one = |text: &str| text.parse::<IpAddr>().map(IpNet::from).ok();
+    let parse = |text: &str| text.parse::<IpNet>().ok().or_else(|| one(text));
+    let network = |item: &Value| parsed(item, |text| Some(parse(text)?.trunc()));
     list(value, network)
         .ok_or_else(|| "a list of networks such as [\"10.0.0.0/8\", \"fd00::/8\"]".to_owned())
 }

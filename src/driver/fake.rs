@@ -545,7 +545,6 @@ async fn forward(fake: Weak<Shared>, news: Arc<Notify>, events: mpsc::Sender<Dri
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 mod tests {
     use super::*;
     use crate::model::{CheckInAccess, Runs, Spec};

@@ -131,7 +131,6 @@ fn unsupported(id: &WorkspaceId, what: &'static str) -> DriverError {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 mod tests {
     use super::*;
     use crate::model::{CheckInAccess, Spec};

@@ -82,7 +82,6 @@ impl Deadlines {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 mod tests {
     use std::sync::Arc;
     use std::time::Duration;

@@ -748,5 +748,4 @@ fn backoff(failures: u32) -> Duration {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 mod tests;

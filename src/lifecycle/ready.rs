@@ -102,7 +102,6 @@ fn is_success(head: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 mod tests {
     use tokio::net::TcpListener;
 

@@ -102,7 +102,6 @@ impl AsyncWrite for Sniffed {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;

@@ -131,7 +131,7 @@ async fn send(
             Ok(exchange) => return Ok((exchange, lease)),
             Err(SendError::TimedOut) => return Err(Problem::Silent),
             Err(SendError::Unsent { request: unsent, reason }) => {
-                request = unsent;
+                request = *unsent;
                 reason
             }
             Err(SendError::Broken { reason }) => match spare.take() {

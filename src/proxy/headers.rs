@@ -145,7 +145,7 @@ pub(super) fn to_workspace(
     websocket: bool,
     via: &Via,
 ) {
-    let wants_trailers = headers.get_all(header::TE).iter().any(|te| names_trailers(te));
+    let wants_trailers = headers.get_all(header::TE).iter().any(names_trailers);
     remove_hop_by_hop(headers);
     headers.remove(header::TE);
     headers.remove(header::PROXY_AUTHORIZATION);
@@ -329,7 +329,6 @@ fn forwarded_entry(peer: IpAddr, host: Option<&HeaderValue>) -> Vec<u8> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 mod tests {
     use super::*;
 

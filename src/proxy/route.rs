@@ -148,7 +148,6 @@ pub(super) fn host_value<B>(request: &Request<B>) -> Option<HeaderValue> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 mod tests {
     use super::*;
 

@@ -86,7 +86,7 @@ pub(super) struct Exchange {
 /// Why a request got no answer.
 pub(super) enum SendError {
     /// Nothing of it was sent: it may be sent again, to wherever the workspace is then.
-    Unsent { request: Request<RequestBody>, reason: String },
+    Unsent { request: Box<Request<RequestBody>>, reason: String },
     /// The connection broke before an answer began.
     Broken { reason: String },
     /// No answer began in time.
@@ -126,7 +126,9 @@ impl Upstreams {
                 Some(sender) => (sender, true),
                 None => match Box::pin(self.connect(lease)).await {
                     Ok(sender) => (sender, false),
-                    Err(reason) => return Err(SendError::Unsent { request, reason }),
+                    Err(reason) => {
+                        return Err(SendError::Unsent { request: Box::new(request), reason });
+                    }
                 },
             };
             let answered =
@@ -139,7 +141,9 @@ impl Upstreams {
                     match error.take_message() {
                         // It was closed while it lay in the pool. There are others, or a new one.
                         Some(unsent) if pooled => request = unsent,
-                        Some(request) => return Err(SendError::Unsent { request, reason }),
+                        Some(unsent) => {
+                            return Err(SendError::Unsent { request: Box::new(unsent), reason });
+                        }
                         None => return Err(SendError::Broken { reason }),
                     }
                 }

@@ -401,7 +401,6 @@ fn has_ended(pidfd: &OwnedFd) -> bool {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 mod tests {
     use super::*;
 

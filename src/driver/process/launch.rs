@@ -138,7 +138,6 @@ fn open_log(path: &Path) -> io::Result<File> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 mod tests {
     use super::*;
 

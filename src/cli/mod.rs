@@ -1,0 +1,234 @@
+//! The command line: what each command is called, what it takes, and how it ends.
+//!
+//! Exit codes: 0, it did what was asked; 1, it failed while running; 2, the command line or the
+//! configuration is wrong, so that a service manager knows that trying again is no use.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Flags};
+
+mod demo;
+mod log;
+mod sample;
+mod serve;
+mod signals;
+
+/// A failure while running.
+const FAILED: u8 = 1;
+
+/// A wrong command line or configuration; clap ends with the same.
+const MISUSED: u8 = 2;
+
+/// Frostgate's command line.
+#[derive(Debug, Parser)]
+#[command(name = "frostgate", version, about, subcommand_required = true)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the configured workspaces, and the containers labelled for Frostgate
+    Serve(Overrides),
+    /// Say whether the configuration is right, or everything that is wrong with it
+    CheckConfig(CheckConfig),
+    /// Try it out: three sample workspaces that freeze when idle, on this machine alone
+    Demo(demo::Demo),
+    /// Be a sample workspace on $PORT
+    #[command(hide = true)]
+    Sample(sample::Sample),
+}
+
+/// What the command line may say about the configuration; it wins over file and environment.
+#[derive(Debug, Default, Args)]
+struct Overrides {
+    /// The configuration [default: the first of FROSTGATE_CONFIG, ./frostgate.toml,
+    /// ~/.config/frostgate/frostgate.toml and /etc/frostgate/frostgate.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where end users arrive, such as 0.0.0.0:80; may be given several times
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<String>,
+    /// Where the API is served, such as 127.0.0.1:8081
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+    /// Where tokens and records are kept
+    #[arg(long, value_name = "DIRECTORY")]
+    state_dir: Option<String>,
+    /// Workspaces are at {id}.DOMAIN
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct CheckConfig {
+    /// The configuration [default: as for serve]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print every option and its effective value as TOML
+    #[arg(long)]
+    print: bool,
+}
+
+/// The environment, as far as it is text; other variables can't be ours.
+type Environment = BTreeMap<String, String>;
+
+/// Runs the command that `arguments` name, and says how the process should end.
+pub fn run(
+    arguments: impl Iterator<Item = OsString>,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> ExitCode {
+    let command_line = match CommandLine::try_parse_from(arguments) {
+        Ok(command_line) => command_line,
+        Err(help_or_mistake) => {
+            // Nobody is left to tell if the terminal is gone.
+            let _ = help_or_mistake.print();
+            return ExitCode::from(u8::try_from(help_or_mistake.exit_code()).unwrap_or(MISUSED));
+        }
+    };
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    let environment: Environment = environment.filter_map(text).collect();
+    match command_line.run(&environment) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "frostgate: {}", told(&error));
+            ExitCode::from(if error.is::<ConfigError>() { MISUSED } else { FAILED })
+        }
+    }
+}
+
+impl CommandLine {
+    fn run(self, environment: &Environment) -> anyhow::Result<()> {
+        match self.command {
+            Command::Serve(overrides) => serve::run(overrides.load(environment)?, environment),
+            Command::CheckConfig(check) => check.run(environment),
+            Command::Demo(demo) => demo::run(&demo, environment),
+            Command::Sample(sample) => sample::run(&sample, environment),
+        }
+    }
+}
+
+impl Overrides {
+    fn load(self, environment: &Environment) -> Result<Config, ConfigError> {
+        let flags = Flags {
+            listen: self.listen,
+            admin: self.admin,
+            state_dir: self.state_dir,
+            domain: self.domain,
+        };
+        Config::load(self.config.as_deref(), environment.clone().into_iter(), &flags)
+    }
+}
+
+impl CheckConfig {
+    fn run(self, environment: &Environment) -> anyhow::Result<()> {
+        let file = Config::find(self.config.as_deref(), environment);
+        let overrides = Overrides { config: self.config, ..Overrides::default() };
+        let config = overrides.load(environment)?;
+        let mut out = std::io::stdout();
+        if self.print {
+            write!(out, "{}", config.to_toml())?;
+            return Ok(());
+        }
+        let subject = match file {
+            Some(path) => format!("{} is fine", path.display()),
+            None => "there is no configuration file, which is fine".to_owned(),
+        };
+        let workspaces = match config.workspaces.len() {
+            1 => "1 workspace".to_owned(),
+            number => format!("{number} workspaces"),
+        };
+        writeln!(out, "{subject}: {workspaces}")?;
+        Ok(())
+    }
+}
+
+/// An error in the words for a terminal: the chain on one line, a configuration's problems on a
+/// line each.
+fn told(error: &anyhow::Error) -> String {
+    match error.downcast_ref() {
+        Some(ConfigError::Invalid { problems }) => {
+            let lines: Vec<String> = problems.iter().map(|line| format!("\n  {line}")).collect();
+            format!("the configuration is wrong:{}", lines.concat())
+        }
+        Some(ConfigError::Unreadable { .. }) | None => format!("{error:#}"),
+    }
+}
+
+/// A runtime for the control plane. The data plane has threads of its own.
+fn control_plane() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("frostgate-control")
+        .enable_all()
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parsed(line: &str) -> Result<CommandLine, clap::Error> {
+        CommandLine::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn help_names_the_commands_of_users_and_hides_the_sample() {
+        let help = CommandLine::command().render_help().to_string();
+        for command in ["serve", "check-config", "demo"] {
+            assert!(help.contains(command), "{help}");
+        }
+        assert!(!help.contains("\n  sample"), "{help}");
+    }
+
+    #[test]
+    fn commands_take_what_the_help_says() {
+        for line in [
+            "frostgate serve --config f --listen a --listen b --admin c --state-dir d --domain e",
+            "frostgate check-config --config f --print",
+            "frostgate demo --port 9000 --idle 1.5s",
+            "frostgate sample --name hello",
+        ] {
+            assert!(parsed(line).is_ok(), "{line}");
+        }
+        for line in [
+            "frostgate",
+            "frostgate serv",
+            "frostgate demo --port 65535",
+            "frostgate demo --idle soon",
+            "frostgate demo --idle 0s",
+        ] {
+            let mistake = parsed(line).expect_err(line);
+            assert_eq!(mistake.exit_code(), i32::from(MISUSED), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_configuration_ends_with_two_and_a_line_for_each_problem() {
+        let flags =
+            Flags { admin: Some("x".to_owned()), domain: Some("-".to_owned()), ..Flags::default() };
+        let variable = ("FROSTGATE_CONFIG".to_owned(), "/dev/null".to_owned());
+        let home = ("HOME".to_owned(), "/home/frost".to_owned());
+        let error = Config::load(None, [variable, home].into_iter(), &flags);
+        let error = anyhow::Error::from(error.expect_err("two wrong flags"));
+        let words = told(&error);
+        assert!(words.starts_with("the configuration is wrong:\n  --admin: "), "{words}");
+        assert!(words.contains("\n  --domain: "), "{words}");
+    }
+}

@@ -1,0 +1,82 @@
+//! The example files are right, and `full.toml` is the whole truth.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use frostgate::config::{Config, ConfigError, Flags};
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
+fn load(path: &Path) -> Result<Config, ConfigError> {
+    let home = ("HOME".to_owned(), "/home/frost".to_owned());
+    Config::load(Some(path), [home].into_iter(), &Flags::default())
+}
+
+/// The keys of every table; those of the workspaces count as one table's.
+fn keys(text: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let table: toml::Table = text.parse().expect("TOML");
+    let mut sections: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, value) in table {
+        match value.as_table() {
+            Some(workspaces) if name == "workspaces" => {
+                let inner = workspaces.values().filter_map(|workspace| workspace.as_table());
+                let keys = inner.flat_map(|workspace| workspace.keys().cloned());
+                sections.insert(name, keys.collect());
+            }
+            Some(section) => {
+                sections.insert(name, section.keys().cloned().collect());
+            }
+            None => {
+                sections.entry(String::new()).or_default().insert(name);
+            }
+        }
+    }
+    sections
+}
+
+#[test]
+fn every_example_loads() {
+    let mut loaded = 0;
+    for entry in std::fs::read_dir(examples()).expect("the examples") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            if let Err(error) = load(&path) {
+                panic!("{}:\n{error}", path.display());
+            }
+            loaded += 1;
+        }
+    }
+    assert!(loaded >= 2, "only {loaded} examples were found");
+}
+
+#[test]
+fn the_full_example_sets_every_option_to_its_default() {
+    let full = load(&examples().join("full.toml")).expect("the full example");
+    let empty = load(Path::new("/dev/null")).expect("no options at all");
+    assert_eq!(full.workspaces.len(), 3, "one of each kind");
+    let without_workspaces = Config { workspaces: BTreeMap::new(), ..full };
+    assert_eq!(without_workspaces, empty);
+    let usual = Config { state_dir: empty.state_dir.clone(), ..Config::default() };
+    assert_eq!(without_workspaces, usual);
+}
+
+#[test]
+fn the_full_example_names_every_option() {
+    let text = std::fs::read_to_string(examples().join("full.toml")).expect("the full example");
+    let mut named = keys(&text);
+    let workspaces = named.remove("workspaces").expect("workspaces");
+    assert_eq!(named, keys(&Config::default().to_toml()));
+    assert_eq!(workspaces, workspace_keys());
+}
+
+/// What a workspace may set, as the list in the error for a key that resembles none.
+fn workspace_keys() -> BTreeSet<String> {
+    let file = std::env::temp_dir().join(format!("frostgate-keys-{}.toml", std::process::id()));
+    std::fs::write(&file, "[workspaces.a]\nimage = \"i\"\nzzzzzzzz = 1").expect("a file");
+    let error = load(&file).expect_err("an unknown key").to_string();
+    std::fs::remove_file(&file).expect("the file is there");
+    let (_, known) = error.split_once("known keys: ").expect("the known keys");
+    known.split(", ").map(str::to_owned).collect()
+}
