@@ -370,13 +370,18 @@ struct Admin {
 }
 
 impl Serve for Admin {
+    type Client = Ends;
     type Body = axum::body::Body;
+
+    fn meet(&self, ends: Ends) -> Ends {
+        ends
+    }
 
     async fn answer(
         self: Rc<Self>,
-        ends: Ends,
+        ends: Rc<Ends>,
         request: Request<Incoming>,
     ) -> Response<Self::Body> {
-        call(self.router.clone(), ends, request).await
+        call(self.router.clone(), *ends, request).await
     }
 }

@@ -61,14 +61,20 @@ pub struct Ends {
 
 /// What serves the requests of a connection.
 pub trait Serve: 'static {
+    /// What is remembered about a client for as long as its connection lasts.
+    type Client: 'static;
+
     /// What bodies of answers are.
     type Body: Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
         + 'static;
 
-    /// Answers one request.
+    /// Meets a client that has connected.
+    fn meet(&self, ends: Ends) -> Self::Client;
+
+    /// Answers one of its requests.
     fn answer(
         self: Rc<Self>,
-        ends: Ends,
+        client: Rc<Self::Client>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Self::Body>>;
 }
@@ -86,9 +92,10 @@ async fn connection<S: Serve>(
     let Ok(sniffed) = sniffed else { return Ok(()) };
     let (protocol, sniffed) = sniffed?;
     let io = TokioIo::new(sniffed);
+    let client = Rc::new(served.meet(ends));
     let service = service_fn(move |request| {
-        let served = served.clone();
-        async move { Ok::<_, Infallible>(served.answer(ends, request).await) }
+        let (served, client) = (served.clone(), client.clone());
+        async move { Ok::<_, Infallible>(served.answer(client, request).await) }
     });
     // How a connection ends is its client's affair: hyper's errors here are clients that left.
     match protocol {

@@ -11,12 +11,12 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::headers::{Client, Hop};
 use super::reply::{Body, Problem};
 use super::route::{self, Authority, Route};
 use super::upstream::{Exchange, RequestBody, ResponseBody, Run, SendError};
 use super::{Proxy, headers, tunnel};
 use crate::lifecycle::{Lease, Refusal, Workspace};
-use crate::listen::Ends;
 
 /// Waits between attempts to connect: from this, doubling, to `PAUSE_MAX`.
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
@@ -29,19 +29,19 @@ const SWITCH_MAX: Duration = Duration::from_secs(10);
 /// Answers a request: by its workspace, by whatever is elsewhere, or by saying why not.
 pub(super) async fn forward(
     proxy: &Rc<Proxy>,
-    ends: Ends,
+    client: &Client,
     request: Request<Incoming>,
 ) -> Response<Body> {
     match find(proxy, &request) {
-        Ok(Route::Host(workspace)) => to_workspace(proxy, ends, request, &workspace, None).await,
+        Ok(Route::Host(workspace)) => to_workspace(proxy, client, request, &workspace, None).await,
         Ok(Route::Path(workspace, prefix)) => {
-            to_workspace(proxy, ends, request, &workspace, Some(&prefix)).await
+            to_workspace(proxy, client, request, &workspace, Some(&prefix)).await
         }
         Ok(Route::AddSlash) => {
             let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
             Err(Problem::AddSlash(format!("{}/{query}", request.uri().path())))
         }
-        Ok(Route::Elsewhere) => Ok((proxy.elsewhere)(ends, request).await),
+        Ok(Route::Elsewhere) => Ok((proxy.elsewhere)(client.ends(), request).await),
         Err(problem) => Err(problem),
     }
     .unwrap_or_else(Problem::into_response)
@@ -59,7 +59,7 @@ fn find(proxy: &Proxy, request: &Request<Incoming>) -> Result<Route, Problem> {
 
 async fn to_workspace(
     proxy: &Rc<Proxy>,
-    ends: Ends,
+    client: &Client,
     mut request: Request<Incoming>,
     workspace: &Arc<Workspace>,
     prefix: Option<&str>,
@@ -71,7 +71,7 @@ async fn to_workspace(
     };
     let version = request.version();
     let switch = headers::wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
-    let outbound = prepare(proxy, ends, request, prefix, switch.is_some())?;
+    let outbound = prepare(proxy, client, request, prefix, switch.is_some())?;
     let (exchange, lease) = send(proxy, lease, outbound, switch.is_some()).await?;
     match (exchange.response.status(), switch) {
         (StatusCode::SWITCHING_PROTOCOLS, Some(switch)) => {
@@ -96,7 +96,7 @@ async fn enter(proxy: &Proxy, workspace: &Arc<Workspace>) -> Result<Lease, Probl
 /// The request as the workspace gets it.
 fn prepare(
     proxy: &Proxy,
-    ends: Ends,
+    client: &Client,
     request: Request<Incoming>,
     prefix: Option<&str>,
     websocket: bool,
@@ -105,10 +105,9 @@ fn prepare(
     let host = route::host_value(&request);
     let (mut parts, body) = request.into_parts();
     parts.uri = target.ok_or(Problem::NoClearHost)?;
-    let peer = ends.peer.ip();
-    let origin = headers::Origin { peer, trusted: proxy.trusts(peer), prefix };
     let version = std::mem::replace(&mut parts.version, Version::HTTP_11);
-    headers::to_workspace(&mut parts.headers, version, origin, host, websocket, &proxy.via);
+    let hop = Hop { client, version, host, prefix, websocket };
+    headers::to_workspace(&mut parts.headers, hop, &proxy.via);
     parts.extensions.clear();
     Ok(Request::from_parts(parts, RequestBody::from(body)))
 }

@@ -3,10 +3,13 @@
 //! Order matters: what the client's `Connection` names is removed first and what we add is added
 //! last, so that nothing that a client sends can remove or imitate a field of ours.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
+
+use crate::listen::Ends;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -125,49 +128,88 @@ pub(super) fn wants_websocket<B>(request: &Request<B>) -> bool {
         && connection_options(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 
-/// Where a request came from.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Origin<'a> {
-    /// The client's address, as the socket tells it.
-    pub(super) peer: IpAddr,
+/// A client, and what is said of it to workspaces.
+#[derive(Debug)]
+pub struct Client {
+    ends: Ends,
     /// Whether what it says of earlier hops is believed.
-    pub(super) trusted: bool,
-    /// What was taken off the path.
-    pub(super) prefix: Option<&'a str>,
+    trusted: bool,
+    /// Its address, as `X-Forwarded-For` has it.
+    address: HeaderValue,
+    /// The last `Forwarded` entry that was made for it, and the `Host` that is in it. Clients stay
+    /// with one host on a connection, so this is made once and not with every request.
+    entry: RefCell<Option<(HeaderValue, HeaderValue)>>,
 }
 
-/// Makes a client's head into the one that its workspace gets. `host` is set as `Host`.
-pub(super) fn to_workspace(
-    headers: &mut HeaderMap,
-    version: Version,
-    origin: Origin<'_>,
-    host: Option<HeaderValue>,
-    websocket: bool,
-    via: &Via,
-) {
-    let wants_trailers = headers.get_all(header::TE).iter().any(names_trailers);
+impl Client {
+    /// `trusted`: whether it is one of the trusted proxies.
+    pub(super) fn new(ends: Ends, trusted: bool) -> Self {
+        let address = ends.peer.ip().to_canonical().to_string();
+        let address = HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static("unknown"));
+        Self { ends, trusted, address, entry: RefCell::new(None) }
+    }
+
+    /// The ends of its connection.
+    pub(super) fn ends(&self) -> Ends {
+        self.ends
+    }
+
+    fn forwarded_entry(&self, host: Option<&HeaderValue>) -> Option<HeaderValue> {
+        let peer = self.ends.peer.ip().to_canonical();
+        let Some(host) = host else { return forwarded_entry(peer, None) };
+        let mut last = self.entry.borrow_mut();
+        if let Some((for_host, entry)) = &*last
+            && for_host == host
+        {
+            return Some(entry.clone());
+        }
+        let entry = forwarded_entry(peer, Some(host))?;
+        *last = Some((host.clone(), entry.clone()));
+        Some(entry)
+    }
+}
+
+/// What else decides the head that a workspace gets.
+#[derive(Debug)]
+pub(super) struct Hop<'a> {
+    /// Who sends it.
+    pub(super) client: &'a Client,
+    /// Over what it came.
+    pub(super) version: Version,
+    /// What is set as `Host`.
+    pub(super) host: Option<HeaderValue>,
+    /// What was taken off the path.
+    pub(super) prefix: Option<&'a str>,
+    /// Whether it asks for a WebSocket, and may.
+    pub(super) websocket: bool,
+}
+
+/// Makes a client's head into the one that its workspace gets.
+pub(super) fn to_workspace(headers: &mut HeaderMap, hop: Hop<'_>, via: &Via) {
+    let wants_trailers =
+        headers.contains_key(header::TE) && headers.get_all(header::TE).iter().any(names_trailers);
     remove_hop_by_hop(headers);
     headers.remove(header::TE);
     headers.remove(header::PROXY_AUTHORIZATION);
     // We do the waiting that it asks for ourselves: the body is read when the workspace reads it.
     headers.remove(header::EXPECT);
-    remove_imitations(headers, origin.trusted);
-    if version == Version::HTTP_2 {
+    remove_imitations(headers, hop.client.trusted);
+    if hop.version == Version::HTTP_2 {
         join_cookies(headers);
     }
     if wants_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
     }
-    if websocket {
+    if hop.websocket {
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    add_forwarded(headers, origin, host.as_ref());
-    if let Some(host) = host {
+    add_forwarded(headers, &hop);
+    if let Some(host) = hop.host {
         headers.insert(header::HOST, host);
     }
-    headers.append(header::VIA, via.entry(version));
+    headers.append(header::VIA, via.entry(hop.version));
 }
 
 /// Makes a workspace's head into the one that its client gets. A switch of protocols keeps the
@@ -280,52 +322,50 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn add_forwarded(headers: &mut HeaderMap, origin: Origin<'_>, host: Option<&HeaderValue>) {
-    let peer = origin.peer.to_canonical();
-    let address = peer.to_string();
-    let so_far = |headers: &HeaderMap, name: &HeaderName| {
-        let values: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
-        values.join(&b", "[..])
-    };
-    let mut append = |name: HeaderName, entry: &[u8]| {
-        let mut value = so_far(headers, &name);
-        if !value.is_empty() {
-            value.extend_from_slice(b", ");
-        }
-        value.extend_from_slice(entry);
-        // Made of field values and of our own ASCII.
-        if let Ok(value) = HeaderValue::from_bytes(&value) {
-            headers.insert(name, value);
-        }
-    };
-    append(X_FORWARDED_FOR, address.as_bytes());
-    append(FORWARDED, &forwarded_entry(peer, host));
-    if !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+fn add_forwarded(headers: &mut HeaderMap, hop: &Hop<'_>) {
+    let Hop { client, host, prefix, .. } = hop;
+    add_entry(headers, X_FORWARDED_FOR, client.address.clone());
+    if let Some(entry) = client.forwarded_entry(host.as_ref()) {
+        add_entry(headers, FORWARDED, entry);
     }
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
     if let Some(host) = host {
         headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
     }
-    if let Some(prefix) = origin.prefix.and_then(|prefix| HeaderValue::from_str(prefix).ok()) {
+    if let Some(prefix) = prefix.and_then(|prefix| HeaderValue::from_str(prefix).ok()) {
         headers.insert(X_FORWARDED_PREFIX, prefix);
     }
 }
 
+/// Adds an entry to a list that only a trusted proxy can have begun. All in one field: some servers
+/// read only the first.
+fn add_entry(headers: &mut HeaderMap, name: HeaderName, entry: HeaderValue) {
+    if !headers.contains_key(&name) {
+        headers.insert(name, entry);
+        return;
+    }
+    let mut entries: Vec<&[u8]> =
+        headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+    entries.push(entry.as_bytes());
+    if let Ok(list) = HeaderValue::from_bytes(&entries.join(&b", "[..])) {
+        headers.insert(name, list);
+    }
+}
+
 /// An entry of RFC 7239: `for=192.0.2.1;host="a.example:8080";proto=http`.
-fn forwarded_entry(peer: IpAddr, host: Option<&HeaderValue>) -> Vec<u8> {
+fn forwarded_entry(peer: IpAddr, host: Option<&HeaderValue>) -> Option<HeaderValue> {
     let mut entry = match peer {
         IpAddr::V4(address) => format!("for={address}"),
         IpAddr::V6(address) => format!("for=\"[{address}]\""),
-    }
-    .into_bytes();
-    if let Some(host) = host {
+    };
+    if let Some(host) = host.and_then(|host| host.to_str().ok()) {
         // A routed host has none of the characters that would need escaping inside quotes.
-        entry.extend_from_slice(b";host=\"");
-        entry.extend_from_slice(host.as_bytes());
-        entry.push(b'"');
+        entry.push_str(";host=\"");
+        entry.push_str(host);
+        entry.push('"');
     }
-    entry.extend_from_slice(b";proto=http");
-    entry
+    entry.push_str(";proto=http");
+    HeaderValue::try_from(entry).ok()
 }
 
 #[cfg(test)]
@@ -342,10 +382,12 @@ mod tests {
 
     fn passed_on(fields: &[(&str, &str)], trusted: bool) -> HeaderMap {
         let mut headers = std::mem::take(request(fields).headers_mut());
-        let origin = Origin { peer: IpAddr::from([192, 0, 2, 1]), trusted, prefix: None };
+        let ends = Ends { peer: ([192, 0, 2, 1], 4000).into(), local: ([192, 0, 2, 2], 80).into() };
+        let client = Client::new(ends, trusted);
         let host = headers.get("host").cloned();
-        let via = Via::new("fg-1");
-        to_workspace(&mut headers, Version::HTTP_11, origin, host, false, &via);
+        let version = Version::HTTP_11;
+        let hop = Hop { client: &client, version, host, prefix: None, websocket: false };
+        to_workspace(&mut headers, hop, &Via::new("fg-1"));
         headers
     }
 

@@ -93,10 +93,19 @@ pub fn is_for_host<B>(request: &Request<B>, host: &str) -> bool {
 }
 
 impl Serve for Proxy {
+    type Client = headers::Client;
     type Body = Body;
 
-    async fn answer(self: Rc<Self>, ends: Ends, request: Request<Incoming>) -> Response<Body> {
-        forward::forward(&self, ends, request).await
+    fn meet(&self, ends: Ends) -> headers::Client {
+        headers::Client::new(ends, self.trusts(ends.peer.ip()))
+    }
+
+    async fn answer(
+        self: Rc<Self>,
+        client: Rc<headers::Client>,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        forward::forward(&self, &client, request).await
     }
 }
 
