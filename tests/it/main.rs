@@ -9,4 +9,5 @@ mod freeze_and_wake;
 mod gate_model;
 mod gate_stress;
 mod process_driver;
+mod race_sweep;
 mod support;
