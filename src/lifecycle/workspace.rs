@@ -67,6 +67,8 @@ pub struct Workspace {
     /// Tells a wake under way that something may have changed.
     pub(super) nudge: Notify,
     tunnels: AtomicU32,
+    /// The last generation whose connections were closed by an admin's stop or a removal.
+    severed: AtomicU32,
     /// Where it may check in from.
     addresses: Mutex<Vec<IpAddr>>,
     pub(super) shared: Arc<Shared>,
@@ -149,6 +151,7 @@ impl Workspace {
             mailbox: Mailbox::default(),
             nudge: Notify::new(),
             tunnels: AtomicU32::new(0),
+            severed: AtomicU32::new(0),
             addresses: Mutex::default(),
             shared,
         }
@@ -215,6 +218,11 @@ impl Workspace {
     pub fn endpoint(&self, generation: u32) -> Option<SocketAddr> {
         let place = *self.place.lock().unwrap_or_else(PoisonError::into_inner);
         (place.generation == generation).then_some(place.endpoint).flatten()
+    }
+
+    /// From now on the connections of `generation` count as closed on purpose.
+    pub(super) fn sever(&self, generation: u32) {
+        self.severed.store(generation, Ordering::Release);
     }
 
     pub(super) fn current_endpoint(&self) -> Option<SocketAddr> {
@@ -351,6 +359,12 @@ impl Lease {
     /// Where that run listens. `None`: an admin's stop has ended it already.
     pub fn endpoint(&self) -> Option<SocketAddr> {
         self.workspace.endpoint(self.generation)
+    }
+
+    /// Whether its connections were closed on purpose, so that to try again would undo an admin's
+    /// stop.
+    pub fn is_severed(&self) -> bool {
+        self.generation <= self.workspace.severed.load(Ordering::Acquire)
     }
 
     /// The same lease, shown as a tunnel.

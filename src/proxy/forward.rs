@@ -144,6 +144,9 @@ async fn send(
                 }
             },
         };
+        if lease.is_severed() {
+            return Err(Problem::Stopped);
+        }
         let patience = patience.get_or_insert_with(|| Patience::new(&lease));
         lease = Box::pin(patience.come_back(proxy, lease, &reason)).await?;
     }

@@ -16,6 +16,9 @@ use super::headers::Unforwardable;
 use super::upstream::ResponseBody;
 use crate::lifecycle::Refusal;
 
+/// When to come back, where nothing better is known.
+const RETRY_SECONDS: u64 = 5;
+
 /// What bodies can fail with; the listener cuts the answer short then, visibly.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -75,6 +78,8 @@ pub(super) enum Problem {
     AddSlash(String),
     /// The gate did not let it in. With the time until a new try makes sense, where that is known.
     NotLetIn(Refusal, Option<Duration>),
+    /// An admin's stop ended it.
+    Stopped,
     /// The workspace is up, but could not be connected to, or broke off before it answered.
     Broken,
     /// It did not begin to answer in time.
@@ -112,6 +117,10 @@ impl Problem {
                 response
             }
             Self::NotLetIn(refusal, retry) => not_let_in(&refusal, retry),
+            Self::Stopped => {
+                let words = "The workspace was stopped before it answered.";
+                retry_after(text(StatusCode::SERVICE_UNAVAILABLE, words), RETRY_SECONDS)
+            }
             Self::Broken => {
                 text(StatusCode::BAD_GATEWAY, "The workspace did not answer this request.")
             }
@@ -123,20 +132,22 @@ impl Problem {
 }
 
 fn not_let_in(refusal: &Refusal, retry: Option<Duration>) -> Response<Body> {
-    let (status, words, default_retry) = match refusal {
+    let (status, words) = match refusal {
         Refusal::Failed { .. } => {
-            (StatusCode::SERVICE_UNAVAILABLE, "The workspace could not be started.", 5)
+            (StatusCode::SERVICE_UNAVAILABLE, "The workspace could not be started.")
         }
         Refusal::Full => {
-            (StatusCode::SERVICE_UNAVAILABLE, "Too many requests wait for workspaces.", 5)
+            (StatusCode::SERVICE_UNAVAILABLE, "Too many requests wait for workspaces.")
         }
         Refusal::TimedOut => {
-            (StatusCode::GATEWAY_TIMEOUT, "The workspace did not become ready in time.", 5)
+            (StatusCode::GATEWAY_TIMEOUT, "The workspace did not become ready in time.")
         }
         Refusal::Removed => return text(StatusCode::NOT_FOUND, "This workspace is gone."),
     };
-    let mut response = text(status, words);
-    let seconds = retry.map_or(default_retry, |wait| wait.as_secs() + 1);
+    retry_after(text(status, words), retry.map_or(RETRY_SECONDS, |wait| wait.as_secs() + 1))
+}
+
+fn retry_after(mut response: Response<Body>, seconds: u64) -> Response<Body> {
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     response
 }

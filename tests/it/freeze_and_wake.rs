@@ -6,7 +6,7 @@ use frostgate::model::{FreezeMode, Phase, Tier};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::{Client, Gateway, PATIENCE, process, until};
+use crate::support::{Client, Gateway, PATIENCE, get, process, until};
 
 const MODES: [FreezeMode; 2] = [FreezeMode::Stop, FreezeMode::Pause];
 const IDLE: Duration = Duration::from_millis(300);
@@ -40,7 +40,7 @@ async fn a_hundred_requests_to_a_frozen_workspace_cause_one_start() {
     let address = gateway.public();
     let mut requests = JoinSet::new();
     for _ in 0..100 {
-        requests.spawn(crate::support::get(address, "alice.localhost", "/boot"));
+        requests.spawn(get(address, "alice.localhost", "/boot"));
     }
     let mut runs = std::collections::HashSet::new();
     while let Some(reply) = requests.join_next().await {
@@ -194,6 +194,48 @@ async fn running_workspaces_are_adopted_after_a_crash_of_the_gateway() {
         gateway.until("alice", Phase::Running).await;
         let second = gateway.get("alice", "/boot").await;
         assert_eq!(first.body, second.body, "it was started anew");
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_admins_stop_drains_then_closes_what_is_left_and_is_not_undone_by_it() {
+    for mode in MODES {
+        let gateway = Gateway::start(|config| {
+            process(config, "alice", mode, PATIENCE, &[]);
+            config.policy.drain_grace = Duration::from_millis(300);
+        })
+        .await;
+        let first = gateway.get("alice", "/boot").await;
+        let address = gateway.public();
+        let quick = tokio::spawn(get(address, "alice.localhost", "/wait?ms=150"));
+        let endless = tokio::spawn(get(address, "alice.localhost", "/wait?ms=60000"));
+        let mut tunnel = Client::connect(address).await;
+        tunnel
+            .send(
+                "GET /ws HTTP/1.1\r\nHost: alice.localhost\r\nConnection: Upgrade\r\n\
+                 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            )
+            .await;
+        assert!(tunnel.head().await.starts_with("HTTP/1.1 101"));
+        until("three are inside", || gateway.workspace("alice").view().inside == 3).await;
+        let stopped = gateway.call("PUT", "/workspaces/alice/stop").await;
+        assert_eq!(stopped.status, 200, "{stopped:?}");
+        assert_eq!(stopped.json()["phase"], "frozen");
+        let quick = quick.await.unwrap();
+        assert!(quick.status == 200 && quick.complete, "{quick:?}");
+        let endless = endless.await.unwrap();
+        assert_eq!(endless.status, 503, "{endless:?}");
+        assert!(tunnel.is_hung_up_on(PATIENCE).await);
+        assert_eq!(gateway.workspace("alice").view().inside, 0);
+        assert_eq!(gateway.phase("alice"), Phase::Frozen, "the stop was undone");
+        let again = gateway.call("PUT", "/api/v1/workspaces/alice/stop").await;
+        assert_eq!(again.status, 200, "{again:?}");
+        let resumed = gateway.call("PUT", "/api/v1/workspaces/alice/resume").await;
+        assert_eq!((resumed.status, resumed.json()["phase"].as_str()), (200, Some("running")));
+        let second = gateway.get("alice", "/boot").await;
+        assert_eq!(first.body == second.body, mode == FreezeMode::Pause);
         gateway.stop().await;
     }
 }
