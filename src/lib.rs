@@ -1,12 +1,108 @@
 //! Frostgate: a reverse proxy that freezes idle workspaces and thaws them when somebody comes back.
-pub mod api;
+//!
+//! It sits in front of workspaces (containers, or local processes), counts who is inside, takes
+//! check-ins from the workspaces themselves, freezes the idle ones, and on the next request starts
+//! the workspace while it holds that request. This page is the map; each module's first lines say
+//! what it is for and why it is so.
+//!
+//! # Map
+//!
+//! ```text
+//!  clients ──▶ listen ──▶ proxy ──────────────────────────────▶ workspaces
+//!              accept     route, gate, headers, upstream          ▲
+//!              h1 / h2          │ lease                           │ start, stop, pause, probe
+//!                               ▼                                 │
+//!  admins ───▶ api ──────▶ lifecycle ──────────────────────────▶ driver
+//!  check-ins               gate · machine · actor · deadlines     docker, process, upstream
+//! ```
+//!
+//! Two planes. The **data plane** is one thread per core ([`app`]): each has a runtime of one
+//! thread, listeners of its own on the shared ports (`SO_REUSEPORT`) and connections of its own to
+//! workspaces. The **control plane** is one runtime on which every workspace has a task, and on
+//! which the drivers work. They meet in [`lifecycle::Workspace`]: in its gate, which is one atomic
+//! word on the warm path, and in its mailbox. A warm request crosses no thread, takes no contended
+//! lock, and asks neither the engine nor a disk.
+//!
+//! # The life of a request
+//!
+//! [`listen::serve`] accepts a connection and tells its protocol → `proxy::forward` refuses what
+//! is ambiguous → `route::find` finds the workspace → [`lifecycle::Workspace::try_enter`] gives a
+//! [`lifecycle::Lease`], or [`lifecycle::Workspace::enter`] waits for one, with the body unread →
+//! `headers::to_workspace` edits the head → `Upstreams::send` takes a connection of the lease's
+//! generation or makes one → the answer's body carries the lease → the last byte is sent, or the
+//! client is gone: the body is dropped, the lease with it, and the gate knows. After a 101 the
+//! tunnel's task has the lease.
+//!
+//! # The life of a freeze
+//!
+//! A lease that ends leaves the time behind, nothing else. The workspace's one deadline in
+//! [`lifecycle::deadlines`] passes → its task asks the rules,
+//! [`lifecycle::machine::Machine::handle`] → if the time of the last release is long enough ago:
+//! [`lifecycle::gate::Gate::shut_if_idle`], which looks and shuts in one step; if not, the deadline
+//! moves to the earliest moment at which it could be → shut: idle upstream connections of that
+//! generation are dropped on every thread, the driver freezes → frozen; or waking at once, if
+//! somebody has come to the gate meanwhile.
+//!
+//! # The life of a wake
+//!
+//! Whoever finds the gate shut takes a seat and rings for the task → `jobs`: the driver inspects,
+//! starts (in turn, when many start) or unpauses, inspects afresh → `ready` asks the workspace
+//! itself until it answers; a paused one's first byte proves the thaw before the engine's call
+//! returns → [`lifecycle::gate::Gate::open`] admits everybody who waits in the step that opens.
+//! The wake belongs to the task: clients may leave.
+//!
+//! # Invariants
+//!
+//! 1. A lease means that the workspace is up and its endpoint is the current generation's.
+//! 2. No request is dispatched between the shut of the gate and the next ready.
+//! 3. One driver call per workspace at a time; every driver call may be repeated.
+//! 4. The phase changes only through `Machine`, which has no clock and does no I/O.
+//! 5. The census is zero exactly when no task moves bytes for that workspace.
+//! 6. A held request ends by ready, failed, removed, time-out or its client's leaving.
+//! 7. Every queue, map, wait and body has a limit with a name. Nothing polls; the wait for
+//!    readiness, which nobody else can tell, asks again within 25 ms.
+//! 8. Nothing that a workspace or an end user sends can reach another workspace, the admin API or
+//!    the engine's socket: ids are DNS labels by type, and the engine's names are types too.
+//!
+//! The gate's part of these is model-checked (`tests/it/gate_model.rs`), the rules' part is
+//! asserted after every event, and the whole is swept with requests at every offset around the
+//! freeze (`tests/it/race_sweep.rs`, `tests/docker`).
+//!
+//! # Layering
+//!
+//! A module uses what stands beside it here, and nothing else of ours. `tests/it/layering.rs`
+//! reads this table.
+//!
+//! | module | may use |
+//! |---|---|
+//! | clock | |
+//! | duration | |
+//! | model | |
+//! | driver | model, clock, duration |
+//! | lifecycle | model, clock, driver |
+//! | listen | |
+//! | proxy | model, lifecycle, listen |
+//! | api | model, clock, lifecycle |
+//! | config | model, duration |
+//! | app | model, clock, config, driver, lifecycle, listen, proxy, api |
+//! | cli | model, clock, duration, config, lifecycle, app |
+//!
+//! bollard stays in `driver/docker`, and hyper in `listen`, `proxy`, `app` and the sample workspace
+//! of `cli`; the API is axum's.
+
 pub mod app;
 pub mod cli;
-pub mod clock;
 pub mod config;
-pub mod driver;
-pub mod duration;
-pub mod lifecycle;
+
 pub mod listen;
-pub mod model;
 pub mod proxy;
+
+pub mod api;
+
+pub mod lifecycle;
+
+pub mod driver;
+
+pub mod clock;
+pub mod duration;
+pub mod model;
