@@ -185,6 +185,12 @@ pub struct Policy {
     pub drain_grace: Duration,
     /// `false`: only explicit calls freeze it.
     pub monitoring: bool,
+    /// A paused workspace is stopped after this long; `None`: it stays paused.
+    pub stop_after: Option<Duration>,
+    /// How long it is kept while frozen.
+    pub storage: FrozenStorage,
+    /// Age at which it is removed, in any phase, even in use; `None`: never.
+    pub max_storage_time: Option<Duration>,
 }
 
 impl Default for Policy {
@@ -199,6 +205,9 @@ impl Default for Policy {
             stop_grace: Duration::from_secs(10),
             drain_grace: Duration::from_secs(10),
             monitoring: true,
+            stop_after: None,
+            storage: FrozenStorage::Unlimited,
+            max_storage_time: None,
         }
     }
 }
@@ -224,6 +233,12 @@ pub struct PolicyOverrides {
     pub drain_grace: Option<Duration>,
     /// See [`Policy::monitoring`].
     pub monitoring: Option<bool>,
+    /// See [`Policy::stop_after`]; zero means never.
+    pub stop_after: Option<Duration>,
+    /// See [`Policy::storage`].
+    pub storage: Option<FrozenStorage>,
+    /// See [`Policy::max_storage_time`]; zero means never.
+    pub max_storage_time: Option<Duration>,
 }
 
 impl PolicyOverrides {
@@ -242,8 +257,22 @@ impl PolicyOverrides {
             stop_grace: self.stop_grace.unwrap_or(base.stop_grace),
             drain_grace: self.drain_grace.unwrap_or(base.drain_grace),
             monitoring: self.monitoring.unwrap_or(base.monitoring),
+            stop_after: self.stop_after.map_or(base.stop_after, unless_zero),
+            storage: self.storage.unwrap_or(base.storage),
+            max_storage_time: self.max_storage_time.map_or(base.max_storage_time, unless_zero),
         }
     }
+}
+
+/// How long a workspace is kept while it is frozen: the API's `max_inactive_storage_time`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrozenStorage {
+    /// It can't be frozen. Idle means removed, and it can't be stopped by an admin.
+    None,
+    /// It is removed when it has been frozen for this long.
+    Limited(Duration),
+    /// It is kept.
+    Unlimited,
 }
 
 /// How a workspace is frozen.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use toml::Value;
 
-use crate::model::{FreezeMode, Policy, PolicyOverrides, Runs, WorkspaceId};
+use crate::model::{FreezeMode, FrozenStorage, Policy, PolicyOverrides, Runs, WorkspaceId};
 
-use super::{Config, DockerAddress, DockerUse, Freezer, Workspace};
+use super::{Config, DockerAddress, DockerUse, Freezer, Workspace, values};
 
 /// Every option and its value.
 pub(super) fn config(config: &Config) -> String {
@@ -107,6 +107,11 @@ fn overrides(policy: &PolicyOverrides, page: &mut Page) {
         FreezeMode::Stop => text("stop"),
         FreezeMode::Pause => text("pause"),
     };
+    let storage = |storage| match storage {
+        FrozenStorage::None => span(Duration::ZERO),
+        FrozenStorage::Limited(limit) => span(limit),
+        FrozenStorage::Unlimited => text(values::UNLIMITED),
+    };
     page.line_if("inactivity_timeout", policy.inactivity_timeout.map(span));
     page.line_if("initial_timeout", policy.initial_timeout.map(span));
     page.line_if("freeze_mode", policy.freeze_mode.map(mode));
@@ -116,6 +121,9 @@ fn overrides(policy: &PolicyOverrides, page: &mut Page) {
     page.line_if("stop_grace", policy.stop_grace.map(span));
     page.line_if("drain_grace", policy.drain_grace.map(span));
     page.line_if("monitoring", policy.monitoring.map(Value::Boolean));
+    page.line_if("stop_after", policy.stop_after.map(span));
+    page.line_if("max_inactive_storage_time", policy.storage.map(storage));
+    page.line_if("max_storage_time", policy.max_storage_time.map(span));
 }
 
 /// The overrides that make exactly this policy of any other.
@@ -130,6 +138,9 @@ fn everything(policy: &Policy) -> PolicyOverrides {
         stop_grace: Some(policy.stop_grace),
         drain_grace: Some(policy.drain_grace),
         monitoring: Some(policy.monitoring),
+        stop_after: Some(policy.stop_after.unwrap_or_default()),
+        storage: Some(policy.storage),
+        max_storage_time: Some(policy.max_storage_time.unwrap_or_default()),
     }
 }
 

@@ -118,6 +118,9 @@ fn overrides(section: &mut Section<'_>) -> PolicyOverrides {
         stop_grace: section.optional("stop_grace", values::any_duration),
         drain_grace: section.optional("drain_grace", values::any_duration),
         monitoring: section.optional("monitoring", values::switch),
+        stop_after: section.optional("stop_after", values::any_duration),
+        storage: section.optional("max_inactive_storage_time", values::frozen_storage),
+        max_storage_time: section.optional("max_storage_time", values::any_duration),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::duration;
-use crate::model::FreezeMode;
+use crate::model::{FreezeMode, FrozenStorage};
 
 use super::tree::{Node, Value};
 use super::{DockerAddress, DockerUse, Freezer};
@@ -117,6 +117,25 @@ pub(super) fn positive_duration(value: &Value) -> Result<Duration, String> {
     read_duration(value)
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| "a duration above zero such as \"1.5s\" or \"15m\"".to_owned())
+}
+
+/// The word for a frozen workspace that is kept for ever.
+pub(super) const UNLIMITED: &str = "unlimited";
+
+/// How long a frozen workspace is kept; zero: it can't be frozen.
+pub(super) fn frozen_storage(value: &Value) -> Result<FrozenStorage, String> {
+    if let Value::Text(text) | Value::Bare(text) = value
+        && text == UNLIMITED
+    {
+        return Ok(FrozenStorage::Unlimited);
+    }
+    let storage = read_duration(value).map(|duration| match duration {
+        Duration::ZERO => FrozenStorage::None,
+        limit => FrozenStorage::Limited(limit),
+    });
+    storage.ok_or_else(|| {
+        "\"unlimited\", 0 for one that can't be frozen, or a duration such as \"7d\"".to_owned()
+    })
 }
 
 fn read_duration(value: &Value) -> Option<Duration> {

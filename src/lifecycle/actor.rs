@@ -127,6 +127,11 @@ impl Actor {
                 // Whoever hung up no longer wants to know.
                 drop(answer.send(if taken { Ok(()) } else { Err(refusal()) }));
             }
+            Command::Policy { policy, answer } => {
+                self.workspace.replace_policy((*policy).clone());
+                self.handle(Event::Policy(policy));
+                drop(answer.send(Ok(())));
+            }
             Command::Suspect(answer) => {
                 self.suspects.push(answer);
                 self.handle(Event::Changed);
@@ -193,7 +198,8 @@ impl Actor {
                 });
             }
             Effect::Tell { reason, took } => self.tell(reason, took, now),
-            Effect::StopFailed { reason } => self.fail_stops(&reason),
+            Effect::StopFailed { reason } => self.fail_stops(&CommandError::Failed(reason)),
+            Effect::StopRefused { reason } => self.fail_stops(&CommandError::Impossible(reason)),
         }
         None
     }
@@ -250,12 +256,12 @@ impl Actor {
         }
     }
 
-    fn fail_stops(&mut self, reason: &str) {
+    fn fail_stops(&mut self, error: &CommandError) {
         let waiting = std::mem::take(&mut self.waiting);
         for (wish, answer) in waiting {
             match wish {
                 Wish::Frozen | Wish::Removed => {
-                    drop(answer.send(Err(CommandError::Failed(reason.to_owned()))));
+                    drop(answer.send(Err(error.clone())));
                 }
                 Wish::Running => self.waiting.push((wish, answer)),
             }

@@ -85,7 +85,7 @@ impl From<Sighting> for Up {
 }
 
 async fn wake(workspace: &Arc<Workspace>, announce: &Announce) -> Done {
-    let limit = workspace.policy.start_timeout;
+    let limit = workspace.policy().start_timeout;
     let mut seen_run = None;
     let brought_up = bring_up(workspace, announce, &mut seen_run);
     match timeout_at(Instant::now() + limit, brought_up).await {
@@ -222,7 +222,7 @@ fn probe(workspace: &Workspace, endpoint: SocketAddr) -> Probe<'_> {
 
 async fn freeze(workspace: &Workspace, mode: FreezeMode) -> Outcome {
     let driver = &workspace.driver;
-    let grace = workspace.policy.stop_grace;
+    let grace = workspace.policy().stop_grace;
     let (limit, call, tier) = match mode {
         FreezeMode::Stop => (CALL_MAX + grace, driver.stop(workspace.id(), grace), Tier::Stopped),
         FreezeMode::Pause => (CALL_MAX, driver.pause(workspace.id()), Tier::Paused),
@@ -234,7 +234,7 @@ async fn freeze(workspace: &Workspace, mode: FreezeMode) -> Outcome {
 }
 
 async fn remove(workspace: &Workspace) -> Outcome {
-    let limit = CALL_MAX + workspace.policy.stop_grace;
+    let limit = CALL_MAX + workspace.policy().stop_grace;
     match within(limit, "remove", workspace, workspace.driver.remove(workspace.id())).await {
         Ok(()) => Outcome::Removed,
         Err(error) => Outcome::RemoveFailed { reason: error.to_string() },

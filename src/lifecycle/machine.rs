@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clock::spoken;
-use crate::model::{FreezeMode, Phase, Policy, Tier};
+use crate::model::{FreezeMode, FrozenStorage, Phase, Policy, Tier};
 
 /// First wait after a failed start; it doubles with every failure after that.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -43,6 +43,8 @@ pub enum Event {
     Changed,
     /// Another of the same id has taken its place outside.
     Replaced,
+    /// Its policy is another from now on.
+    Policy(Box<Policy>),
     /// A job is done.
     Finished(Outcome),
 }
@@ -139,6 +141,11 @@ pub enum Effect {
         /// For admins.
         reason: String,
     },
+    /// An admin wants it frozen, which it can't be.
+    StopRefused {
+        /// For admins.
+        reason: String,
+    },
 }
 
 /// Something for the driver to do; one at a time.
@@ -182,6 +189,7 @@ pub struct Machine {
     nature: Nature,
     state: State,
     since: Instant,
+    created: Instant,
     job: Option<Job>,
     check_in: Option<CheckIn>,
     /// When the report that counted last stopped counting.
@@ -189,7 +197,10 @@ pub struct Machine {
     look_wanted: bool,
     resume_wanted: bool,
     stop_wanted: bool,
-    remove_wanted: bool,
+    /// Why it is to be removed, if it is.
+    remove_wanted: Option<String>,
+    /// It has been paused for long enough.
+    demote_wanted: bool,
     replaced: bool,
     /// Starts that failed in a row.
     failures: u32,
@@ -220,7 +231,7 @@ enum State {
         retry_at: Instant,
         run: Option<String>,
     },
-    Removing,
+    Removing { why: String },
     Removed,
 }
 
@@ -231,8 +242,9 @@ struct CheckIn {
 
 impl Machine {
     /// A workspace of which nothing is known yet: it counts as stopped until the first look.
-    pub fn new(policy: Policy, nature: Nature, now: Instant) -> Self {
+    pub fn new(policy: Policy, nature: Nature, created: Instant, now: Instant) -> Self {
         Self {
+            created,
             policy,
             nature,
             state: State::Frozen { tier: Tier::Stopped },
@@ -243,7 +255,8 @@ impl Machine {
             look_wanted: false,
             resume_wanted: false,
             stop_wanted: false,
-            remove_wanted: false,
+            remove_wanted: None,
+            demote_wanted: false,
             replaced: false,
             failures: 0,
             freeze_failures: 0,
@@ -258,13 +271,14 @@ impl Machine {
             Event::Held => self.on_held(&mut effects, now),
             Event::Resume => self.on_resume(&mut effects, now),
             Event::Stop => self.on_stop(&mut effects, census, now),
-            Event::Remove => self.remove_wanted = true,
+            Event::Remove => self.remove_wanted = Some("removed by an admin".to_owned()),
             Event::Deadline => self.on_deadline(&mut effects, census, now),
             Event::Shut(shut) => self.on_shut(&mut effects, shut, census, now),
             Event::Emptied => self.drained(),
             Event::CheckIn(active) => self.on_check_in(active, now),
             Event::Changed => self.look_wanted = true,
             Event::Replaced => self.replaced = true,
+            Event::Policy(policy) => self.policy = *policy,
             Event::Finished(outcome) => self.on_finished(&mut effects, outcome, census, now),
         }
         self.take_up_wishes(&mut effects, census, now);
@@ -276,10 +290,12 @@ impl Machine {
     /// which the workspace could be idle for long enough: there it looks again. So a request costs
     /// no timer, and the freeze is on time all the same.
     pub fn deadline(&self, census: Census, now: Instant) -> Option<Instant> {
+        // When the job is done there is a new deadline; a look takes milliseconds.
+        if self.job.is_some() {
+            return None;
+        }
         let not_too_soon = |at: Instant| self.freeze_not_before.map_or(at, |limit| at.max(limit));
-        match &self.state {
-            // When the job is done there is a new deadline; a look takes milliseconds.
-            _ if self.job.is_some() => None,
+        let of_phase = match &self.state {
             State::Running { .. } => {
                 let earliest = || Some(now + self.inactivity_timeout()?);
                 self.freeze_at(census).or_else(earliest).map(not_too_soon)
@@ -290,12 +306,35 @@ impl Machine {
             State::Failed { run: Some(_), .. } => {
                 self.inactivity_timeout().map(|timeout| not_too_soon(self.since + timeout))
             }
+            State::Frozen { tier: Tier::Paused } => self.demote_at().map(not_too_soon),
             State::Starting { .. }
-            | State::Frozen { .. }
+            | State::Frozen { tier: Tier::Stopped }
             | State::Failed { .. }
-            | State::Removing
+            | State::Removing { .. }
             | State::Removed => None,
+        };
+        of_phase.into_iter().chain(self.remove_at()).min()
+    }
+
+    /// When it will be removed, whatever happens; `None`: never, as things are.
+    pub fn remove_at(&self) -> Option<Instant> {
+        if matches!(self.state, State::Removing { .. } | State::Removed) || !self.nature.can_freeze {
+            return None;
         }
+        let too_old = self.policy.max_storage_time.map(|limit| self.created + limit);
+        let frozen_too_long = match (&self.state, self.policy.storage) {
+            (State::Frozen { .. }, FrozenStorage::Limited(limit)) => Some(self.since + limit),
+            // It ended without being frozen; from then on it is idle.
+            (State::Frozen { .. }, FrozenStorage::None) => {
+                self.inactivity_timeout().map(|timeout| self.since + timeout)
+            }
+            _ => None,
+        };
+        too_old.into_iter().chain(frozen_too_long).min()
+    }
+
+    fn demote_at(&self) -> Option<Instant> {
+        Some(self.since + self.policy.stop_after?)
     }
 
     /// When it will be frozen if nothing happens; `None`: it is in use, or is never frozen, or
@@ -323,7 +362,7 @@ impl Machine {
             State::Freezing { .. } => Phase::Freezing,
             State::Frozen { .. } => Phase::Frozen,
             State::Failed { .. } => Phase::Failed,
-            State::Removing => Phase::Removing,
+            State::Removing { .. } => Phase::Removing,
             State::Removed => Phase::Removed,
         }
     }
@@ -375,7 +414,7 @@ impl Machine {
             State::Frozen { .. } | State::Failed { .. } => self.wake(effects, "a request", now),
             // It is on its way, or the freeze has to end first; `take_up_wishes` comes back to it.
             State::Starting { .. } | State::Freezing { .. } => {}
-            State::Running { .. } | State::Removing | State::Removed => {}
+            State::Running { .. } | State::Removing { .. } | State::Removed => {}
         }
     }
 
@@ -385,14 +424,14 @@ impl Machine {
             State::Frozen { .. } | State::Failed { .. } => self.wake(effects, "an admin", now),
             State::Freezing { .. } => self.resume_wanted = true,
             State::Starting { .. } | State::Running { .. } => {}
-            State::Removing | State::Removed => {}
+            State::Removing { .. } | State::Removed => {}
         }
     }
 
     fn on_stop(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
-        if !self.nature.can_freeze {
-            let reason = "it can't be frozen".to_owned();
-            return effects.push(Effect::StopFailed { reason });
+        if !self.nature.can_freeze || self.policy.storage == FrozenStorage::None {
+            let reason = "it can't be frozen: its max_inactive_storage_time is 0".to_owned();
+            return effects.push(Effect::StopRefused { reason });
         }
         self.resume_wanted = false;
         match &self.state {
@@ -408,7 +447,7 @@ impl Machine {
                 self.tell(effects, "stopped by an admin", None);
             }
             State::Freezing { .. } | State::Frozen { .. } => {}
-            State::Removing | State::Removed => {
+            State::Removing { .. } | State::Removed => {
                 let reason = "it is being removed".to_owned();
                 effects.push(Effect::StopFailed { reason });
             }
@@ -416,11 +455,19 @@ impl Machine {
     }
 
     fn on_deadline(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
+        if self.remove_at().is_some_and(|at| at <= now) {
+            let too_old = self.policy.max_storage_time.is_some_and(|limit| {
+                self.created + limit <= now
+            });
+            let (of, since) = if too_old { ("old", self.created) } else { ("frozen", self.since) };
+            self.remove_wanted = Some(format!("{of} for {}", spoken(now - since)));
+            return;
+        }
         match &self.state {
             State::Running { .. } => {
                 let due = self.freeze_at(census).is_some_and(|at| at <= now);
                 let allowed = self.freeze_not_before.is_none_or(|at| at <= now);
-                if due && allowed {
+                if due && allowed && self.job.is_none() {
                     let timeout = self.inactivity_timeout().unwrap_or_default();
                     let idle_before = now.checked_sub(timeout).unwrap_or(now);
                     effects.push(Effect::ShutIfIdle { idle_before });
@@ -436,8 +483,11 @@ impl Machine {
             State::Failed { run: Some(_), .. } if self.deadline(census, now) <= Some(now) => {
                 self.freeze_now(effects, "it never became ready", now);
             }
+            State::Frozen { tier: Tier::Paused } => {
+                self.demote_wanted = self.deadline(census, now) <= Some(now);
+            }
             State::Freezing { .. } | State::Failed { .. } | State::Starting { .. } => {}
-            State::Frozen { .. } | State::Removing | State::Removed => {}
+            State::Frozen { tier: Tier::Stopped } | State::Removing { .. } | State::Removed => {}
         }
     }
 
@@ -448,6 +498,10 @@ impl Machine {
         }
         let idle_since = census.last_left.unwrap_or(*ready_at).max(*ready_at);
         let why = format!("idle for {}", spoken(now - idle_since));
+        if self.policy.storage == FrozenStorage::None {
+            self.remove_wanted = Some(why);
+            return;
+        }
         self.freeze_now(effects, &why, now);
     }
 
@@ -476,8 +530,12 @@ impl Machine {
             Outcome::Frozen(tier) => self.on_frozen(effects, tier, now),
             Outcome::FreezeFailed { reason } => self.on_freeze_failed(effects, reason, now),
             Outcome::Removed => {
+                let why = match &self.state {
+                    State::Removing { why } => why.clone(),
+                    _ => "removed".to_owned(),
+                };
                 self.go(State::Removed, now);
-                self.tell(effects, "removed", None);
+                self.tell(effects, &why, None);
             }
             Outcome::RemoveFailed { reason } => {
                 effects.push(Effect::StopFailed { reason: reason.clone() });
@@ -515,21 +573,37 @@ impl Machine {
     }
 
     fn on_frozen(&mut self, effects: &mut Vec<Effect>, tier: Tier, now: Instant) {
-        let State::Freezing { why, .. } = &self.state else { return };
-        let why = why.clone();
-        let took = now - self.since;
         self.freeze_failures = 0;
         self.freeze_not_before = None;
-        self.go(State::Frozen { tier }, now);
-        self.tell(effects, &why, Some(took));
+        match &mut self.state {
+            State::Freezing { why, .. } => {
+                let why = std::mem::take(why);
+                let took = now - self.since;
+                self.go(State::Frozen { tier }, now);
+                self.tell(effects, &why, Some(took));
+            }
+            // A step down. It has been frozen since it was first.
+            State::Frozen { tier: before } => {
+                *before = tier;
+                let why = format!("paused for {}", spoken(now - self.since));
+                self.tell(effects, &why, None);
+            }
+            // Somebody came while it was stepping down; the wake is next.
+            State::Starting { .. } => {}
+            _ => {}
+        }
     }
 
     fn on_freeze_failed(&mut self, effects: &mut Vec<Effect>, reason: String, now: Instant) {
         self.freeze_not_before = Some(now + backoff(self.freeze_failures));
         self.freeze_failures = self.freeze_failures.saturating_add(1);
         effects.push(Effect::StopFailed { reason: reason.clone() });
-        // It may run, or not, or be half stopped. A wake finds out and serves those who wait.
-        self.wake(effects, &format!("the freeze failed: {reason}"), now);
+        if matches!(self.state, State::Freezing { .. }) {
+            // It may run, or not, or be half stopped. A wake finds out and serves those who wait.
+            self.wake(effects, &format!("the freeze failed: {reason}"), now);
+        } else {
+            self.look_wanted = true;
+        }
     }
 
     fn on_looked(&mut self, effects: &mut Vec<Effect>, seen: Seen, census: Census, now: Instant) {
@@ -582,7 +656,7 @@ impl Machine {
             }
             // A job that decides about the phase is under way, or it is over.
             (State::Starting { .. } | State::Freezing { .. }, _) => {}
-            (State::Removing | State::Removed, _) => {}
+            (State::Removing { .. } | State::Removed, _) => {}
         }
     }
 
@@ -625,10 +699,12 @@ impl Machine {
         if self.job.is_some() {
             return;
         }
-        if self.remove_wanted && !matches!(self.state, State::Removing | State::Removed) {
+        if !matches!(self.state, State::Removing { .. } | State::Removed)
+            && let Some(why) = self.remove_wanted.take()
+        {
             effects.extend([Effect::Shut, Effect::Sever, Effect::Refuse { retry_at: None }]);
-            self.go(State::Removing, now);
-            self.tell(effects, "being removed", None);
+            self.go(State::Removing { why: why.clone() }, now);
+            self.tell(effects, &why, None);
         }
         if self.replaced && !matches!(self.state, State::Removed) {
             return self.gone(effects, census, "replaced outside", now);
@@ -644,10 +720,12 @@ impl Machine {
                 self.wake(effects, "a request", now);
             }
         }
+        let demote = std::mem::take(&mut self.demote_wanted);
         let job = match &self.state {
             State::Starting { .. } => Some(Job::Wake),
+            State::Frozen { tier: Tier::Paused } if demote => Some(Job::Freeze(FreezeMode::Stop)),
             State::Freezing { drain_until: None, .. } => Some(Job::Freeze(self.policy.freeze_mode)),
-            State::Removing => Some(Job::Remove),
+            State::Removing { .. } => Some(Job::Remove),
             State::Removed => None,
             State::Running { .. }
             | State::Freezing { .. }
@@ -713,14 +791,15 @@ impl Machine {
 
     fn assert_invariants(&self) {
         match (&self.state, self.job) {
-            (State::Starting { .. }, Some(Job::Wake | Job::Look)) => {}
+            (State::Starting { .. }, Some(Job::Wake | Job::Look | Job::Freeze(_))) => {}
+            (State::Frozen { .. }, Some(Job::Freeze(FreezeMode::Stop))) => {}
             (State::Starting { .. }, job) => panic!("starting without a wake: {job:?}"),
             (State::Freezing { drain_until: None, .. }, Some(Job::Freeze(_) | Job::Look)) => {}
             (State::Freezing { drain_until: None, .. }, job) => {
                 panic!("freezing without a freeze: {job:?}")
             }
-            (State::Removing, Some(Job::Remove)) => {}
-            (State::Removing, job) => panic!("removing without a removal: {job:?}"),
+            (State::Removing { .. }, Some(Job::Remove)) => {}
+            (State::Removing { .. }, job) => panic!("removing without a removal: {job:?}"),
             (_, None | Some(Job::Look)) => {}
             (_, Some(job)) => panic!("{job:?} under way while {}", self.phase()),
         }

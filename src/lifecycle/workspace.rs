@@ -7,7 +7,7 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub struct Workspace {
     /// Tells it from every other workspace that this process has known, also one of the same id.
     serial: u64,
     pub(super) blueprint: Blueprint,
-    pub(super) policy: Policy,
+    policy: RwLock<Arc<Policy>>,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) discovered: bool,
     pub(super) gate: Gate,
@@ -102,6 +102,8 @@ pub struct View {
     pub reports_activity: bool,
     /// When it will be frozen if nothing happens.
     pub freeze_at: Option<Instant>,
+    /// When it will be removed as things are.
+    pub remove_at: Option<Instant>,
 }
 
 /// Why a command was not carried out.
@@ -126,6 +128,7 @@ pub(super) enum Command {
     Resume(oneshot::Sender<Answer>),
     Remove(oneshot::Sender<Answer>),
     CheckIn { active: bool, answer: oneshot::Sender<Answer> },
+    Policy { policy: Box<Policy>, answer: oneshot::Sender<Answer> },
     Suspect(oneshot::Sender<Answer>),
 }
 
@@ -139,11 +142,12 @@ impl Workspace {
         shared: Arc<Shared>,
     ) -> Self {
         let nature = machine::Nature { can_freeze: driver.can_freeze(), discovered };
+        let now = Instant::now();
         Self {
             serial,
             blueprint,
-            machine: Mutex::new(Machine::new(policy.clone(), nature, Instant::now())),
-            policy,
+            machine: Mutex::new(Machine::new(policy.clone(), nature, now, now)),
+            policy: RwLock::new(Arc::new(policy)),
             driver,
             discovered,
             gate: Gate::new(),
@@ -173,8 +177,17 @@ impl Workspace {
     }
 
     /// Its policy.
-    pub fn policy(&self) -> &Policy {
-        &self.policy
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives it another policy, which counts from now on. Returns when deadlines follow it.
+    pub async fn set_policy(&self, policy: Policy) -> Answer {
+        self.ask(|answer| Command::Policy { policy: Box::new(policy), answer }).await
+    }
+
+    pub(super) fn replace_policy(&self, policy: Policy) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
     }
 
     /// Its driver's name.
@@ -206,7 +219,7 @@ impl Workspace {
             Entry::Seat(seat) => {
                 let held = Held { workspace: self, seat: Some(seat) };
                 self.mailbox.ring();
-                match tokio::time::timeout(self.policy.hold_max, held).await {
+                match tokio::time::timeout(self.policy().hold_max, held).await {
                     Ok(entered) => entered,
                     Err(_) => Err(Refusal::TimedOut),
                 }
@@ -313,6 +326,7 @@ impl Workspace {
             held: census.held,
             reports_activity: machine.reports_activity(now),
             freeze_at: machine.freeze_at(census),
+            remove_at: machine.remove_at(),
         }
     }
 

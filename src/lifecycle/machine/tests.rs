@@ -17,6 +17,7 @@ struct Bench {
     jobs: Vec<Job>,
     told: Vec<String>,
     refused: u32,
+    refused_stops: u32,
 }
 
 impl Bench {
@@ -24,9 +25,9 @@ impl Bench {
         let now = Instant::now();
         let nature = Nature { can_freeze: true, discovered };
         let census = Census { inside: 0, held: 0, last_left: None };
-        let machine = Machine::new(policy, nature, now);
+        let machine = Machine::new(policy, nature, now, now);
         let (jobs, told) = (Vec::new(), Vec::new());
-        Self { machine, now, census, open: false, jobs, told, refused: 0 }
+        Self { machine, now, census, open: false, jobs, told, refused: 0, refused_stops: 0 }
     }
 
     /// One that has been woken by a request that has left.
@@ -64,6 +65,7 @@ impl Bench {
                     }
                     Effect::Run(job) => self.jobs.push(job),
                     Effect::Tell { reason, .. } => self.told.push(reason),
+                    Effect::StopRefused { .. } => self.refused_stops += 1,
                     Effect::Hold | Effect::StopFailed { .. } => {}
                 }
             }
@@ -347,6 +349,84 @@ fn monitoring_off_or_no_timeout_means_never_by_itself() {
     }
 }
 
+#[test]
+fn a_paused_one_is_stopped_and_then_removed() {
+    let policy = Policy {
+        freeze_mode: FreezeMode::Pause,
+        stop_after: Some(IDLE * 2),
+        storage: FrozenStorage::Limited(IDLE * 5),
+        ..policy()
+    };
+    let mut bench = Bench::new(policy, false);
+    bench.handle(Event::Resume);
+    bench.finish(woken("run-1"));
+    bench.pass();
+    bench.finish(Outcome::Frozen(Tier::Paused));
+    let frozen = bench.now;
+    assert_eq!(bench.machine.remove_at(), Some(frozen + IDLE * 5));
+    bench.pass();
+    assert_eq!((bench.now, bench.job()), (frozen + IDLE * 2, Some(Job::Freeze(FreezeMode::Stop))));
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!((bench.phase(), bench.machine.tier()), (Phase::Frozen, Some(Tier::Stopped)));
+    bench.pass();
+    assert_eq!((bench.now, bench.phase()), (frozen + IDLE * 5, Phase::Removing));
+    bench.finish(Outcome::Removed);
+    assert_eq!(bench.told.last().map(String::as_str), Some("frozen for 5m"));
+}
+
+#[test]
+fn a_request_during_the_step_down_waits_for_it_and_wakes_it() {
+    let policy =
+        Policy { freeze_mode: FreezeMode::Pause, stop_after: Some(IDLE), ..policy() };
+    let mut bench = Bench::new(policy, false);
+    bench.handle(Event::Resume);
+    bench.finish(woken("run-1"));
+    bench.pass();
+    bench.finish(Outcome::Frozen(Tier::Paused));
+    bench.pass();
+    bench.census.held = 1;
+    bench.handle(Event::Held);
+    assert_eq!(bench.job(), Some(Job::Freeze(FreezeMode::Stop)));
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!((bench.phase(), bench.job()), (Phase::Starting, Some(Job::Wake)));
+    bench.finish(woken("run-2"));
+    assert_eq!((bench.phase(), bench.census.inside), (Phase::Running, 1));
+}
+
+#[test]
+fn one_that_cannot_be_frozen_is_removed_when_idle_and_keeps_running_at_a_stop() {
+    let mut bench = Bench::new(Policy { storage: FrozenStorage::None, ..policy() }, false);
+    bench.handle(Event::Resume);
+    bench.finish(woken("run-1"));
+    bench.handle(Event::Stop);
+    assert_eq!((bench.phase(), bench.refused_stops), (Phase::Running, 1));
+    bench.pass();
+    assert_eq!((bench.phase(), bench.job()), (Phase::Removing, Some(Job::Remove)));
+}
+
+#[test]
+fn it_is_removed_at_its_age_even_in_use() {
+    let mut bench = Bench::new(Policy { max_storage_time: Some(IDLE), ..policy() }, false);
+    let created = bench.now;
+    bench.handle(Event::Resume);
+    bench.finish(woken("run-1"));
+    bench.census.inside = 1;
+    bench.pass();
+    assert_eq!((bench.now, bench.phase()), (created + IDLE, Phase::Removing));
+    assert_eq!(bench.census.inside, 0);
+}
+
+#[test]
+fn another_policy_counts_from_now_on() {
+    let mut bench = Bench::running();
+    let idle_since = bench.now;
+    let changed = Policy { inactivity_timeout: Some(IDLE * 3), ..policy() };
+    bench.handle(Event::Policy(Box::new(changed)));
+    assert_eq!(bench.machine.deadline(bench.census, bench.now), Some(idle_since + IDLE * 3));
+    bench.handle(Event::Policy(Box::new(Policy { monitoring: false, ..policy() })));
+    assert_eq!(bench.machine.deadline(bench.census, bench.now), None);
+}
+
 /// A generator of numbers that is the same everywhere (SplitMix64).
 struct Dice(u64);
 
@@ -364,8 +444,17 @@ impl Dice {
 /// itself. In the end, when all goes well again, everybody who waits is served.
 fn random_life(seed: u64) {
     let mut dice = Dice(seed);
-    let mut bench = Bench::new(policy(), false);
+    let storage = match dice.roll(3) {
+        0 => FrozenStorage::Limited(IDLE * 20),
+        _ => FrozenStorage::Unlimited,
+    };
+    let freeze_mode = if dice.roll(2) == 0 { FreezeMode::Stop } else { FreezeMode::Pause };
+    let stop_after = Some(IDLE * 2);
+    let mut bench = Bench::new(Policy { storage, freeze_mode, stop_after, ..policy() }, false);
     for step in 0..200 {
+        if bench.phase() == Phase::Removed {
+            return;
+        }
         bench.now += Duration::from_millis(dice.roll(30_000));
         match dice.roll(12) {
             0 => bench.handle(Event::Resume),
