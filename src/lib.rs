@@ -82,7 +82,7 @@
 //! | lifecycle | model, clock, driver |
 //! | listen | |
 //! | proxy | model, lifecycle, listen |
-//! | api | model, clock, lifecycle |
+//! | api | model, clock, duration, lifecycle |
 //! | config | model, duration |
 //! | app | model, clock, config, driver, lifecycle, listen, proxy, api |
 //! | cli | model, clock, duration, config, lifecycle, app |

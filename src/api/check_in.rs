@@ -8,11 +8,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::body::Bytes;
 use axum::extract::{Query, State};
-use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 
+use super::fields::Fields;
 use super::reply::Problem;
 use super::{Context, Peer};
 use crate::lifecycle::Workspace;
@@ -25,11 +24,10 @@ pub(super) async fn check_in(
     Extension(Peer(peer)): Extension<Peer>,
     Query(query): Query<Vec<(String, String)>>,
     headers: HeaderMap,
-    body: Bytes,
+    Fields(mut fields): Fields,
 ) -> Result<StatusCode, Problem> {
     let token = query.iter().find(|(name, _)| name == "token").map(|(_, token)| token.as_str());
     let workspace = sender(&context, token, peer.ip(), &headers)?;
-    let mut fields = body_fields(&headers, &body)?;
     fields.extend(query);
     let reported = FIELD_NAMES
         .iter()
@@ -41,7 +39,7 @@ pub(super) async fn check_in(
             return Err(Problem::Invalid(missing.to_owned()));
         }
         // Zero in any notation is idle, anything else is not.
-        Some(value) => value.parse::<f64>() != Ok(0.0),
+        Some(value) => value != "false" && value.parse::<f64>() != Ok(0.0),
     };
     workspace.check_in(active).await?;
     Ok(StatusCode::OK)
@@ -79,44 +77,4 @@ fn client_address(context: &Context, peer: IpAddr, headers: &HeaderMap) -> IpAdd
         address = earlier.to_canonical();
     }
     address
-}
-
-fn body_fields(headers: &HeaderMap, body: &[u8]) -> Result<Vec<(String, String)>, Problem> {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let is_json = kind.trim_start().to_ascii_lowercase().starts_with("application/json");
-    if body.is_empty() {
-        return Ok(Vec::new());
-    }
-    if is_json {
-        let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body)
-            .map_err(|error| Problem::Invalid(format!("the body is not a JSON object: {error}")))?;
-        let text = |value: serde_json::Value| match value {
-            serde_json::Value::String(text) => text,
-            serde_json::Value::Bool(false) => "0".to_owned(),
-            other => other.to_string(),
-        };
-        return Ok(fields.into_iter().map(|(name, value)| (name, text(value))).collect());
-    }
-    serde_urlencoded::from_bytes(body)
-        .map_err(|error| Problem::Invalid(format!("the body is not a form: {error}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fields(kind: &str, body: &str) -> Result<Vec<(String, String)>, Problem> {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, kind.parse().unwrap());
-        body_fields(&headers, body.as_bytes())
-    }
-
-    #[test]
-    fn a_report_may_be_a_form_or_json() {
-        let expected = vec![("active".to_owned(), "1".to_owned())];
-        assert_eq!(fields("application/x-www-form-urlencoded", "active=1").unwrap(), expected);
-        assert_eq!(fields("application/json; charset=utf-8", "{\"active\":1}").unwrap(), expected);
-        assert_eq!(fields("application/json", "{\"active\":\"1\"}").unwrap(), expected);
-        assert!(fields("application/json", "[1]").is_err());
-    }
 }

@@ -2,6 +2,8 @@
 
 mod auth;
 mod check_in;
+mod fields;
+mod policy;
 mod reply;
 mod routes;
 mod workspaces;

@@ -17,7 +17,11 @@ pub fn admin(context: Context) -> Router {
     // `/workspaces…` and `/api/v1/workspaces…` are the same.
     let workspaces = Router::new()
         .route("/workspaces", get(workspaces::list))
-        .route("/workspaces/{id}", get(workspaces::read))
+        .route(
+            "/workspaces/{id}",
+            get(workspaces::read).patch(workspaces::change).delete(workspaces::delete),
+        )
+        .route("/workspaces/{id}/remove", put(workspaces::remove))
         .route("/workspaces/{id}/stop", put(workspaces::stop))
         .route("/workspaces/{id}/resume", put(workspaces::resume));
     let guarded = Router::new()

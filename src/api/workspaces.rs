@@ -8,8 +8,9 @@ use axum::extract::{Path, Query, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::Context;
+use super::fields::Fields;
 use super::reply::Problem;
+use super::{Context, policy};
 use crate::clock::Clock;
 use crate::lifecycle::{View, Workspace};
 use crate::model::{Phase, Tier};
@@ -33,6 +34,9 @@ pub(super) struct Representation {
     /// When it will be frozen if nothing happens; RFC 3339. `null` while it is in use, doesn't run,
     /// or is never frozen by itself.
     freeze_at: Option<String>,
+    /// When it will be removed as things are; RFC 3339. `null`: never.
+    remove_at: Option<String>,
+    policy: policy::Representation,
     /// Why it failed.
     last_error: Option<String>,
 }
@@ -67,6 +71,8 @@ impl Representation {
             held,
             reports_activity: view.reports_activity,
             freeze_at: view.freeze_at.map(|at| Clock.rfc3339(at)),
+            remove_at: view.remove_at.map(|at| Clock.rfc3339(at)),
+            policy: (&*workspace.policy()).into(),
             last_error: failure,
         }
     }
@@ -86,6 +92,38 @@ pub(super) async fn read(
 ) -> Result<Json<Representation>, Problem> {
     let workspace = find(&context, &id)?;
     Ok(Json(Representation::of(&workspace, &context)))
+}
+
+/// `PATCH /api/v1/workspaces/{id}`: changes the fields of its policy that are named, at once.
+pub(super) async fn change(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+    fields: Fields,
+) -> Result<Json<Representation>, Problem> {
+    let workspace = find(&context, &id)?;
+    policy::only(&fields)?;
+    let changed = policy::overrides(&fields)?.over(&workspace.policy());
+    policy::check(&changed)?;
+    workspace.set_policy(changed).await?;
+    Ok(Json(Representation::of(&workspace, &context)))
+}
+
+/// `DELETE /api/v1/workspaces/{id}`: 204 once it is gone, with all that it had.
+pub(super) async fn delete(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    find(&context, &id)?.remove().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `PUT /api/v1/workspaces/{id}/remove`: the same, with a message.
+pub(super) async fn remove(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+) -> Result<Json<serde_json::Value>, Problem> {
+    find(&context, &id)?.remove().await?;
+    Ok(Json(serde_json::json!({ "message": "Workspace has been removed" })))
 }
 
 /// Whether to wait until it has come about.

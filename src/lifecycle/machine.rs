@@ -231,7 +231,9 @@ enum State {
         retry_at: Instant,
         run: Option<String>,
     },
-    Removing { why: String },
+    Removing {
+        why: String,
+    },
     Removed,
 }
 
@@ -318,7 +320,8 @@ impl Machine {
 
     /// When it will be removed, whatever happens; `None`: never, as things are.
     pub fn remove_at(&self) -> Option<Instant> {
-        if matches!(self.state, State::Removing { .. } | State::Removed) || !self.nature.can_freeze {
+        if matches!(self.state, State::Removing { .. } | State::Removed) || !self.nature.can_freeze
+        {
             return None;
         }
         let too_old = self.policy.max_storage_time.map(|limit| self.created + limit);
@@ -456,9 +459,8 @@ impl Machine {
 
     fn on_deadline(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
         if self.remove_at().is_some_and(|at| at <= now) {
-            let too_old = self.policy.max_storage_time.is_some_and(|limit| {
-                self.created + limit <= now
-            });
+            let too_old =
+                self.policy.max_storage_time.is_some_and(|limit| self.created + limit <= now);
             let (of, since) = if too_old { ("old", self.created) } else { ("frozen", self.since) };
             self.remove_wanted = Some(format!("{of} for {}", spoken(now - since)));
             return;

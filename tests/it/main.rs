@@ -8,6 +8,7 @@ mod fixture;
 mod freeze_and_wake;
 mod gate_model;
 mod gate_stress;
+mod policies;
 mod process_driver;
 mod race_sweep;
 mod support;

@@ -376,8 +376,7 @@ fn a_paused_one_is_stopped_and_then_removed() {
 
 #[test]
 fn a_request_during_the_step_down_waits_for_it_and_wakes_it() {
-    let policy =
-        Policy { freeze_mode: FreezeMode::Pause, stop_after: Some(IDLE), ..policy() };
+    let policy = Policy { freeze_mode: FreezeMode::Pause, stop_after: Some(IDLE), ..policy() };
     let mut bench = Bench::new(policy, false);
     bench.handle(Event::Resume);
     bench.finish(woken("run-1"));
