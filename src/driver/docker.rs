@@ -249,6 +249,10 @@ impl Driver for Docker {
         "docker"
     }
 
+    fn accepts_early(&self) -> bool {
+        self.address == Address::Published
+    }
+
     fn create<'a>(&'a self, blueprint: &'a Blueprint) -> Call<'a, ()> {
         Box::pin(async move {
             let made = self.make(blueprint).await;

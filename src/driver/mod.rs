@@ -32,6 +32,12 @@ pub trait Driver: Send + Sync + 'static {
         true
     }
 
+    /// Whether its endpoints may accept connections before the workspace listens, because a
+    /// forwarder stands in between.
+    fn accepts_early(&self) -> bool {
+        false
+    }
+
     /// Makes what `start` needs: a container, a directory. Does nothing where it is there already.
     fn create<'a>(&'a self, blueprint: &'a Blueprint) -> Call<'a, ()>;
 

@@ -20,6 +20,8 @@ use crate::model::{FreezeMode, Tier};
 /// How long the driver may take to freeze or remove, beyond the workspace's own grace, and to look.
 /// A healthy engine answers in milliseconds.
 const CALL_MAX: Duration = Duration::from_secs(30);
+/// How long a workspace whose engine is away may take to show that it runs.
+const STILL_THERE_MAX: Duration = Duration::from_secs(1);
 /// A health check or an address that is waited for is asked for again this often, should an event
 /// have been lost. Events are what usually ends the wait.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -203,7 +205,7 @@ async fn thaw(workspace: &Arc<Workspace>, sighting: Sighting) -> Result<Up, Wake
 /// goes on being served.
 async fn still_there(workspace: &Workspace, error: DriverError) -> Result<Sighting, WakeError> {
     let Some(endpoint) = workspace.current_endpoint() else { return Err(error.into()) };
-    let quick = tokio::time::timeout(ready::QUICK, ready::answered(probe(workspace, endpoint)));
+    let quick = tokio::time::timeout(STILL_THERE_MAX, ready::answered(probe(workspace, endpoint)));
     match quick.await {
         Ok(()) => {
             Ok(Sighting { endpoint: Some(endpoint), ..Sighting::down(Status::Running, None) })
@@ -217,6 +219,7 @@ fn probe(workspace: &Workspace, endpoint: SocketAddr) -> Probe<'_> {
         endpoint,
         ready_path: workspace.blueprint.spec.ready_path.as_deref(),
         host: workspace.id().as_str(),
+        accepts_early: workspace.driver.accepts_early(),
     }
 }
 

@@ -18,9 +18,10 @@ const PAUSE_MAX: Duration = Duration::from_millis(25);
 /// How long one attempt may take to connect. On one machine, or to the next, a handshake that takes
 /// longer has lost a packet, and a new one is faster than the resend after a second.
 const CONNECT_MAX: Duration = Duration::from_millis(100);
-/// An application that accepted and says nothing for this long is slow to answer, not absent:
-/// a forwarder in front of an absent one would have closed the connection.
-pub(super) const QUICK: Duration = Duration::from_millis(200);
+/// An application that accepted and says nothing for this long is slow to answer, not absent.
+const QUICK: Duration = Duration::from_millis(25);
+/// The same where a forwarder accepts in its stead: time for that to find nobody and hang up.
+const QUICK_BEHIND_FORWARDER: Duration = Duration::from_millis(200);
 /// How long one answer may take when only an answer will do.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
@@ -32,6 +33,8 @@ pub(super) struct Probe<'a> {
     pub(super) ready_path: Option<&'a str>,
     /// For the `Host` field.
     pub(super) host: &'a str,
+    /// See [`crate::driver::Driver::accepts_early`].
+    pub(super) accepts_early: bool,
 }
 
 /// What an attempt came to.
@@ -45,7 +48,11 @@ enum Attempt {
 pub(super) async fn until(probe: Probe<'_>) {
     let silence_is_fine = probe.ready_path.is_none();
     repeat(|| async move {
-        let patience = if silence_is_fine { QUICK } else { ANSWER_MAX };
+        let patience = match (silence_is_fine, probe.accepts_early) {
+            (false, _) => ANSWER_MAX,
+            (true, false) => QUICK,
+            (true, true) => QUICK_BEHIND_FORWARDER,
+        };
         match attempt(probe, patience).await {
             Attempt::Answered => true,
             Attempt::Silent => silence_is_fine,
@@ -72,10 +79,11 @@ async fn attempt(probe: Probe<'_>, patience: Duration) -> Attempt {
     let Ok(Ok(mut stream)) = timeout(CONNECT_MAX, TcpStream::connect(probe.endpoint)).await else {
         return Attempt::No;
     };
-    // HEAD costs the application least; a path that was named for the purpose is meant to be got.
+    // A path that was named for the purpose is meant to be got. Otherwise `OPTIONS *`, HTTP's own
+    // ping (RFC 9110 §9.3.7): it has the application render nothing, and any answer will do.
     let (method, path) = match probe.ready_path {
         Some(path) => ("GET", path),
-        None => ("HEAD", "/"),
+        None => ("OPTIONS", "*"),
     };
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: frostgate-probe\r\nAccept: */*\r\n\
@@ -128,7 +136,7 @@ mod tests {
             stream.write_all(b"HTTP/1.1 404 Not Found\r\n\r\n").await.unwrap();
             3
         });
-        let probe = Probe { endpoint, ready_path: None, host: "a" };
+        let probe = Probe { endpoint, ready_path: None, host: "a", accepts_early: false };
         timeout(Duration::from_secs(5), until(probe)).await.unwrap();
         assert_eq!(server.await.unwrap(), 3);
     }
