@@ -308,6 +308,7 @@ fn lifecycle_options(config: &Config, public_port: u16) -> anyhow::Result<lifecy
         domain: config.routing.domain.clone(),
         held_max: config.limits.held_max,
         held_per_workspace_max: config.limits.held_per_workspace_max,
+        slots: Some(config.limits.slots).filter(|slots| *slots > 0),
         starts_max: config.limits.starts_max,
         check_in_key: CheckInKey::new(&secrets::as_key(&key)?),
         public_port,

@@ -108,6 +108,8 @@ pub struct Limits {
     pub held_max: usize,
     /// Requests that wait at the gate of one.
     pub held_per_workspace_max: usize,
+    /// Workspaces that may run at a time; 0: any number.
+    pub slots: usize,
     /// Workspaces that are started at the same time; the others queue.
     pub starts_max: usize,
 }
@@ -355,6 +357,7 @@ impl Default for Limits {
             held_per_workspace_max: 1_000,
             // A herd of containers that start at once is slower than the same herd in fours.
             starts_max: 4,
+            slots: 0,
         }
     }
 }

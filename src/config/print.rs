@@ -28,6 +28,7 @@ pub(super) fn config(config: &Config) -> String {
     page.header("limits");
     page.line("held_max", count(config.limits.held_max));
     page.line("held_per_workspace_max", count(config.limits.held_per_workspace_max));
+    page.line("slots", count(config.limits.slots));
     page.line("starts_max", count(config.limits.starts_max));
     page.header("policy");
     overrides(&everything(&config.policy), &mut page);

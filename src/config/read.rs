@@ -92,6 +92,7 @@ fn limits(mut section: Section<'_>, config: &mut Config) {
     let count: Read<_> = values::count_from_one;
     section.read("held_max", &mut limits.held_max, count);
     section.read("held_per_workspace_max", &mut limits.held_per_workspace_max, count);
+    section.read("slots", &mut limits.slots, values::count);
     section.read("starts_max", &mut limits.starts_max, count);
     section.finish();
 }

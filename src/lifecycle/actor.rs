@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::jobs::{self, Announce, Rest, Running};
-use super::machine::{Effect, Event};
+use super::machine::{Effect, Event, Job, Outcome};
+use super::slots::Slot;
 use super::workspace::{Answer, Command, CommandError, Inbox, Workspace};
 use super::{Change, Ending, Refusal};
 use crate::model::Phase;
@@ -22,6 +23,7 @@ pub(super) async fn live(workspace: Arc<Workspace>, announce: Announce) {
         job: None,
         rest: None,
         endpoint: None,
+        slot: None,
         waiting: Vec::new(),
         suspects: Vec::new(),
     };
@@ -41,6 +43,8 @@ struct Actor {
     rest: Option<Rest>,
     /// Where the job that has just ended found it listening.
     endpoint: Option<std::net::SocketAddr>,
+    /// Room to run in.
+    slot: Option<Slot>,
     /// Admins' calls to be answered when what they want has come about.
     waiting: Vec<(Wish, oneshot::Sender<Answer>)>,
     /// Requests that could not reach it and wait for a look.
@@ -52,6 +56,8 @@ enum Wish {
     Frozen,
     Running,
     Removed,
+    /// Frozen to make room, or found in use.
+    Evicted,
 }
 
 /// What ended the wait.
@@ -73,6 +79,7 @@ impl Actor {
                 self.job = None;
                 self.rest = done.rest;
                 self.endpoint = done.endpoint;
+                self.slot = done.slot.or(self.slot.take());
                 self.handle(Event::Finished(done.outcome));
             }
             Woken::Rest => self.rest = None,
@@ -86,6 +93,7 @@ impl Actor {
         let Inbox { commands, changed, deadline, emptied, replaced, .. } = inbox;
         if emptied && self.workspace.gate.census().inside == 0 {
             self.handle(Event::Emptied);
+            self.workspace.shared.slots.look_again();
         }
         for command in commands {
             self.obey(command);
@@ -99,9 +107,10 @@ impl Actor {
         if deadline {
             self.handle(Event::Deadline);
         }
-        if self.workspace.gate.held() > 0 {
-            self.handle(Event::Held);
-        }
+        self.handle(match self.workspace.gate.held() {
+            0 => Event::Deserted,
+            _ => Event::Held,
+        });
     }
 
     fn obey(&mut self, command: Command) {
@@ -122,10 +131,15 @@ impl Actor {
                 let taken = self.workspace.lock_machine().takes_check_ins();
                 if taken {
                     self.handle(Event::CheckIn(active));
+                    self.workspace.shared.slots.look_again();
                 }
                 let refusal = || CommandError::Impossible("it is being frozen".to_owned());
                 // Whoever hung up no longer wants to know.
                 drop(answer.send(if taken { Ok(()) } else { Err(refusal()) }));
+            }
+            Command::Evict(answer) => {
+                self.waiting.push((Wish::Evicted, answer));
+                self.handle(Event::Evict);
             }
             Command::Policy { policy, answer } => {
                 self.workspace.replace_policy((*policy).clone());
@@ -150,6 +164,9 @@ impl Actor {
                 if let Some(answer) = self.carry_out(effect, now) {
                     next = Some(answer);
                 }
+            }
+            if self.slot.is_some() && self.workspace.lock_machine().needs_no_slot() {
+                self.slot = None;
             }
             self.settle();
         }
@@ -186,7 +203,21 @@ impl Actor {
                 workspace.gate.refuse(refusal);
             }
             Effect::Hold => workspace.gate.hold(),
+            Effect::LeaveQueue => self.job = None,
+            Effect::Run(Job::Queue) => {
+                if self.slot.is_none() {
+                    self.slot = workspace.shared.slots.try_take();
+                }
+                if self.slot.is_some() {
+                    return Some(Event::Finished(Outcome::Admitted));
+                }
+                let queued = jobs::begin(Job::Queue, workspace.clone(), self.announce.clone());
+                self.job = Some(queued);
+            }
             Effect::Run(job) => {
+                if job == Job::Wake && self.slot.is_none() {
+                    self.slot = Some(workspace.shared.slots.take_by_force());
+                }
                 let (workspace, announce) = (workspace.clone(), self.announce.clone());
                 let before = self.rest.take();
                 self.job = Some(match before {
@@ -199,6 +230,7 @@ impl Actor {
             }
             Effect::Tell { reason, took } => self.tell(reason, took, now),
             Effect::StopFailed { reason } => self.fail_stops(&CommandError::Failed(reason)),
+            Effect::ResumeFailed { reason } => self.fail_resumes(&CommandError::Failed(reason)),
             Effect::StopRefused { reason } => self.fail_stops(&CommandError::Impossible(reason)),
         }
         None
@@ -246,6 +278,8 @@ impl Actor {
                     Some(Err(CommandError::Failed(failure.clone().unwrap_or_default())))
                 }
                 (Wish::Running, Phase::Removed) => Some(Err(CommandError::Unavailable)),
+                (Wish::Evicted, Phase::Freezing) => None,
+                (Wish::Evicted, _) => Some(Ok(())),
                 (Wish::Frozen | Wish::Running | Wish::Removed, _) => None,
             };
             match verdict {
@@ -257,13 +291,19 @@ impl Actor {
     }
 
     fn fail_stops(&mut self, error: &CommandError) {
-        let waiting = std::mem::take(&mut self.waiting);
-        for (wish, answer) in waiting {
-            match wish {
-                Wish::Frozen | Wish::Removed => {
-                    drop(answer.send(Err(error.clone())));
-                }
-                Wish::Running => self.waiting.push((wish, answer)),
+        self.fail(error, |wish| matches!(wish, Wish::Frozen | Wish::Removed | Wish::Evicted));
+    }
+
+    fn fail_resumes(&mut self, error: &CommandError) {
+        self.fail(error, |wish| matches!(wish, Wish::Running));
+    }
+
+    fn fail(&mut self, error: &CommandError, is_concerned: impl Fn(Wish) -> bool) {
+        for (wish, answer) in std::mem::take(&mut self.waiting) {
+            if is_concerned(wish) {
+                drop(answer.send(Err(error.clone())));
+            } else {
+                self.waiting.push((wish, answer));
             }
         }
     }

@@ -24,12 +24,14 @@ const OPEN: u64 = 1 << 63;
 /// The generation stands in 31 bits above the count.
 const GENERATION_SHIFT: u32 = 32;
 const GENERATION_MAX: u32 = (1 << 31) - 1;
-/// How many are inside: the lower 32 bits. No machine has memory for so many requests.
-const COUNT: u64 = u32::MAX as u64;
+/// Set while somebody wants to know when the last one leaves, though the gate is open.
+const WATCHED: u64 = 1 << 31;
+/// How many are inside: the lower 31 bits. No machine has memory for so many requests.
+const COUNT: u64 = WATCHED - 1;
 
 /// See the module's head.
 pub struct Gate {
-    /// `OPEN | generation << 32 | count`.
+    /// `OPEN | generation << 32 | WATCHED | count`.
     word: AtomicU64,
     /// The tick at which somebody left last. Written before the count goes down, so that whoever
     /// sees nobody inside sees when the last one left, too.
@@ -175,13 +177,13 @@ impl Gate {
         }
     }
 
-    /// Leaves. `true`: that was the last one, and the gate is shut: somebody may be waiting for
-    /// just that.
+    /// Leaves. `true`: that was the last one, and the gate is shut or watched: somebody may be
+    /// waiting for just that.
     pub fn release(&self, now: u64) -> bool {
         self.last_release.fetch_max(now, Ordering::Relaxed);
         let before = self.word.fetch_sub(1, Ordering::AcqRel);
         debug_assert!(before & COUNT != 0, "a lease was released twice");
-        before & COUNT == 1 && before & OPEN == 0
+        before & COUNT == 1 && (before & OPEN == 0 || before & WATCHED != 0)
     }
 
     /// Opens for `generation` and lets everybody in who waits, all in one step, so that the gate
@@ -234,6 +236,15 @@ impl Gate {
             return false;
         }
         true
+    }
+
+    /// Whether to be told when the last one leaves while it is open. An opening ends the watch.
+    pub fn watch(&self, watched: bool) {
+        if watched {
+            self.word.fetch_or(WATCHED, Ordering::AcqRel);
+        } else {
+            self.word.fetch_and(!WATCHED, Ordering::AcqRel);
+        }
     }
 
     /// Shuts, whoever is inside.

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::machine::{Job, Outcome, Seen};
 use super::ready::{self, Probe};
+use super::slots::Slot;
 use super::workspace::Workspace;
 use crate::driver::{DriverError, Health, Sighting, Status};
 use crate::model::{FreezeMode, Tier};
@@ -36,6 +37,8 @@ pub(super) struct Done {
     pub(super) endpoint: Option<SocketAddr>,
     /// A driver call whose effect was seen before it returned. It must end before the next begins.
     pub(super) rest: Option<Rest>,
+    /// What the wait for a slot has brought.
+    pub(super) slot: Option<Slot>,
 }
 
 /// See [`Done::rest`].
@@ -43,7 +46,7 @@ pub(super) type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl From<Outcome> for Done {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, endpoint: None, rest: None }
+        Self { outcome, endpoint: None, rest: None, slot: None }
     }
 }
 
@@ -54,12 +57,27 @@ pub(super) type Announce = Arc<dyn Fn(&Workspace, &[IpAddr]) + Send + Sync>;
 pub(super) fn begin(job: Job, workspace: Arc<Workspace>, announce: Announce) -> Running {
     Box::pin(async move {
         match job {
+            Job::Queue => queue(&workspace).await,
             Job::Wake => wake(&workspace, &announce).await,
             Job::Freeze(mode) => freeze(&workspace, mode).await.into(),
             Job::Remove => remove(&workspace).await.into(),
             Job::Look => look(&workspace).await.into(),
         }
     })
+}
+
+/// Waits for a slot, as long as a request may wait: whoever wants it to run waits no longer.
+async fn queue(workspace: &Workspace) -> Done {
+    let limit = workspace.policy().hold_max;
+    let slots = &workspace.shared.slots;
+    match tokio::time::timeout(limit, slots.take(workspace.serial())).await {
+        Ok(slot) => Done { slot: Some(slot), ..Outcome::Admitted.into() },
+        Err(_) => {
+            let limit = crate::clock::spoken(limit);
+            let reason = format!("no slot was free within {limit}: all are in use");
+            Outcome::NoSlot { reason }.into()
+        }
+    }
 }
 
 /// Why a wake failed, and what is up nevertheless.
@@ -95,6 +113,7 @@ async fn wake(workspace: &Arc<Workspace>, announce: &Announce) -> Done {
             outcome: Outcome::Woken { run: sighting.run },
             endpoint: sighting.endpoint,
             rest,
+            slot: None,
         },
         Ok(Err(WakeError { reason, run })) => Outcome::WakeFailed { reason, run }.into(),
         Err(_) => {

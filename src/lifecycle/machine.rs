@@ -33,6 +33,10 @@ pub enum Event {
     Remove,
     /// The deadline that [`Machine::deadline`] named has passed.
     Deadline,
+    /// Its slot is wanted by others.
+    Evict,
+    /// Nobody waits at the gate any more.
+    Deserted,
     /// The answer to [`Effect::ShutIfIdle`].
     Shut(bool),
     /// The last one left a shut gate.
@@ -52,6 +56,13 @@ pub enum Event {
 /// What came of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
+    /// It has a slot.
+    Admitted,
+    /// No slot was free in time.
+    NoSlot {
+        /// For admins.
+        reason: String,
+    },
     /// It is ready, as this run of it, at an endpoint that the task keeps.
     Woken {
         /// See [`crate::driver::Sighting::run`].
@@ -129,6 +140,13 @@ pub enum Effect {
     Hold,
     /// Have the driver do something.
     Run(Job),
+    /// Give up the job under way: the wait for a slot.
+    LeaveQueue,
+    /// A wake that an admin may be waiting for has failed.
+    ResumeFailed {
+        /// For admins.
+        reason: String,
+    },
     /// Tell the world about the phase that was just entered.
     Tell {
         /// Reads alone: `idle for 15m`.
@@ -151,6 +169,8 @@ pub enum Effect {
 /// Something for the driver to do; one at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Job {
+    /// Wait for a slot.
+    Queue,
     /// Make it run and wait until it is ready, from whatever state it is in.
     Wake,
     /// Freeze it.
@@ -201,6 +221,8 @@ pub struct Machine {
     remove_wanted: Option<String>,
     /// It has been paused for long enough.
     demote_wanted: bool,
+    /// The answer to come is to an eviction.
+    evicted: bool,
     replaced: bool,
     /// Starts that failed in a row.
     failures: u32,
@@ -211,8 +233,12 @@ pub struct Machine {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
+    /// `from`: where it falls back to if it leaves the queue for a slot.
     Starting {
         why: String,
+        admitted: bool,
+        from: Tier,
+        by_admin: bool,
     },
     Running {
         run: Option<String>,
@@ -259,6 +285,7 @@ impl Machine {
             stop_wanted: false,
             remove_wanted: None,
             demote_wanted: false,
+            evicted: false,
             replaced: false,
             failures: 0,
             freeze_failures: 0,
@@ -274,6 +301,8 @@ impl Machine {
             Event::Resume => self.on_resume(&mut effects, now),
             Event::Stop => self.on_stop(&mut effects, census, now),
             Event::Remove => self.remove_wanted = Some("removed by an admin".to_owned()),
+            Event::Evict => self.on_evict(&mut effects, census, now),
+            Event::Deserted => self.on_deserted(&mut effects, now),
             Event::Deadline => self.on_deadline(&mut effects, census, now),
             Event::Shut(shut) => self.on_shut(&mut effects, shut, census, now),
             Event::Emptied => self.drained(),
@@ -391,6 +420,17 @@ impl Machine {
         }
     }
 
+    /// Whether nothing of it runs, as far as is known, so that it needs no slot.
+    pub fn needs_no_slot(&self) -> bool {
+        let down = match &self.state {
+            State::Frozen { .. } | State::Removed => true,
+            State::Failed { run, .. } => run.is_none(),
+            State::Starting { admitted, .. } => !admitted,
+            State::Running { .. } | State::Freezing { .. } | State::Removing { .. } => false,
+        };
+        down && self.job != Some(Job::Queue)
+    }
+
     /// Whether the workspace itself says that it is active.
     pub fn reports_activity(&self, now: Instant) -> bool {
         self.live_check_in(now).is_some()
@@ -414,7 +454,9 @@ impl Machine {
     fn on_held(&mut self, effects: &mut Vec<Effect>, now: Instant) {
         match &self.state {
             State::Failed { retry_at, .. } if now < *retry_at => {}
-            State::Frozen { .. } | State::Failed { .. } => self.wake(effects, "a request", now),
+            State::Frozen { .. } | State::Failed { .. } => {
+                self.wake(effects, "a request", false, now)
+            }
             // It is on its way, or the freeze has to end first; `take_up_wishes` comes back to it.
             State::Starting { .. } | State::Freezing { .. } => {}
             State::Running { .. } | State::Removing { .. } | State::Removed => {}
@@ -424,7 +466,9 @@ impl Machine {
     fn on_resume(&mut self, effects: &mut Vec<Effect>, now: Instant) {
         self.stop_wanted = false;
         match &self.state {
-            State::Frozen { .. } | State::Failed { .. } => self.wake(effects, "an admin", now),
+            State::Frozen { .. } | State::Failed { .. } => {
+                self.wake(effects, "an admin", true, now)
+            }
             State::Freezing { .. } => self.resume_wanted = true,
             State::Starting { .. } | State::Running { .. } => {}
             State::Removing { .. } | State::Removed => {}
@@ -480,7 +524,7 @@ impl Machine {
                 self.drained();
             }
             State::Failed { retry_at, .. } if census.held > 0 && *retry_at <= now => {
-                self.wake(effects, "a request", now);
+                self.wake(effects, "a request", false, now);
             }
             State::Failed { run: Some(_), .. } if self.deadline(census, now) <= Some(now) => {
                 self.freeze_now(effects, "it never became ready", now);
@@ -495,11 +539,16 @@ impl Machine {
 
     fn on_shut(&mut self, effects: &mut Vec<Effect>, shut: bool, census: Census, now: Instant) {
         let State::Running { ready_at, .. } = &self.state else { return };
+        let evicted = std::mem::take(&mut self.evicted);
         if !shut {
             return;
         }
         let idle_since = census.last_left.unwrap_or(*ready_at).max(*ready_at);
-        let why = format!("idle for {}", spoken(now - idle_since));
+        let idle = spoken(now - idle_since);
+        let why = match evicted {
+            false => format!("idle for {idle}"),
+            true => format!("idle for {idle}, and its slot was wanted"),
+        };
         if self.policy.storage == FrozenStorage::None {
             self.remove_wanted = Some(why);
             return;
@@ -527,6 +576,11 @@ impl Machine {
     ) {
         self.job = None;
         match outcome {
+            Outcome::Admitted => self.on_admitted(),
+            Outcome::NoSlot { reason } => {
+                self.fall_back(effects, &reason, now);
+                effects.push(Effect::ResumeFailed { reason });
+            }
             Outcome::Woken { run } => self.on_woken(effects, run, now),
             Outcome::WakeFailed { reason, run } => self.on_wake_failed(effects, reason, run, now),
             Outcome::Frozen(tier) => self.on_frozen(effects, tier, now),
@@ -550,8 +604,53 @@ impl Machine {
         }
     }
 
+    fn on_admitted(&mut self) {
+        if let State::Starting { admitted, .. } = &mut self.state {
+            *admitted = true;
+        }
+    }
+
+    /// It goes without a slot, back to where it was.
+    fn fall_back(&mut self, effects: &mut Vec<Effect>, why: &str, now: Instant) {
+        if let State::Starting { from, .. } = self.state {
+            self.go(State::Frozen { tier: from }, now);
+            self.tell(effects, why, None);
+        }
+    }
+
+    fn on_deserted(&mut self, effects: &mut Vec<Effect>, now: Instant) {
+        let deserted = matches!(self.state, State::Starting { by_admin: false, .. });
+        if deserted && self.job == Some(Job::Queue) {
+            self.job = None;
+            effects.push(Effect::LeaveQueue);
+            self.fall_back(effects, "everybody who waited for a slot has left", now);
+        }
+    }
+
+    /// Frozen to make room, if nobody is inside and it may be frozen for idleness at all.
+    fn on_evict(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
+        if self.evictable_since(census, now).is_some() && self.job.is_none() {
+            self.evicted = true;
+            effects.push(Effect::ShutIfIdle { idle_before: now });
+        }
+    }
+
+    /// Since when it has been idle, if its slot may be taken from it.
+    pub fn evictable_since(&self, census: Census, now: Instant) -> Option<Instant> {
+        let State::Running { ready_at, .. } = &self.state else { return None };
+        let in_use = census.inside > 0 || self.live_check_in(now).is_some();
+        if in_use || self.inactivity_timeout().is_none() {
+            return None;
+        }
+        if self.policy.storage == FrozenStorage::None {
+            return None;
+        }
+        let ends = [census.last_left, self.check_in_ended];
+        Some(ends.into_iter().flatten().fold(*ready_at, Instant::max))
+    }
+
     fn on_woken(&mut self, effects: &mut Vec<Effect>, run: Option<String>, now: Instant) {
-        let State::Starting { why } = &self.state else { return };
+        let State::Starting { why, .. } = &self.state else { return };
         let why = why.clone();
         let took = now - self.since;
         self.failures = 0;
@@ -602,7 +701,7 @@ impl Machine {
         effects.push(Effect::StopFailed { reason: reason.clone() });
         if matches!(self.state, State::Freezing { .. }) {
             // It may run, or not, or be half stopped. A wake finds out and serves those who wait.
-            self.wake(effects, &format!("the freeze failed: {reason}"), now);
+            self.adopt(effects, &format!("the freeze failed: {reason}"), now);
         } else {
             self.look_wanted = true;
         }
@@ -614,7 +713,7 @@ impl Machine {
                 // A run that was found while the engine was away has no name.
                 if (run.is_some() && *run != seen) || !same_endpoint {
                     effects.push(Effect::Shut);
-                    self.wake(effects, "it was restarted outside", now);
+                    self.adopt(effects, "it was restarted outside", now);
                 }
             }
             (State::Running { .. }, Seen::Paused) => {
@@ -625,11 +724,11 @@ impl Machine {
                 self.fell(effects, Tier::Stopped, &why, now);
             }
             (State::Frozen { .. }, Seen::Running { .. }) => {
-                self.wake(effects, "it was found running", now);
+                self.adopt(effects, "it was found running", now);
             }
             (State::Failed { run, .. }, Seen::Running { run: seen, .. }) => {
                 if *run != seen {
-                    self.wake(effects, "it was found running", now);
+                    self.adopt(effects, "it was found running", now);
                 }
             }
             (State::Frozen { tier }, Seen::Paused) => {
@@ -717,14 +816,15 @@ impl Machine {
         }
         if matches!(self.state, State::Frozen { .. }) {
             if std::mem::take(&mut self.resume_wanted) {
-                self.wake(effects, "an admin", now);
+                self.wake(effects, "an admin", true, now);
             } else if census.held > 0 {
-                self.wake(effects, "a request", now);
+                self.wake(effects, "a request", false, now);
             }
         }
         let demote = std::mem::take(&mut self.demote_wanted);
         let job = match &self.state {
-            State::Starting { .. } => Some(Job::Wake),
+            State::Starting { admitted: false, .. } => Some(Job::Queue),
+            State::Starting { admitted: true, .. } => Some(Job::Wake),
             State::Frozen { tier: Tier::Paused } if demote => Some(Job::Freeze(FreezeMode::Stop)),
             State::Freezing { drain_until: None, .. } => Some(Job::Freeze(self.policy.freeze_mode)),
             State::Removing { .. } => Some(Job::Remove),
@@ -738,14 +838,33 @@ impl Machine {
         effects.extend(job.map(Effect::Run));
     }
 
-    fn wake(&mut self, effects: &mut Vec<Effect>, why: &str, now: Instant) {
+    /// From frozen or failed to running, by way of the queue for slots.
+    fn wake(&mut self, effects: &mut Vec<Effect>, why: &str, by_admin: bool, now: Instant) {
+        let from = self.tier().unwrap_or(Tier::Stopped);
+        self.set_out(
+            effects,
+            State::Starting { why: why.to_owned(), admitted: false, from, by_admin },
+            now,
+        );
+    }
+
+    /// It runs, or may: it is found out how, and it keeps its slot or takes one by force.
+    fn adopt(&mut self, effects: &mut Vec<Effect>, why: &str, now: Instant) {
+        let why = why.to_owned();
+        let adopted = State::Starting { why, admitted: true, from: Tier::Stopped, by_admin: true };
+        self.set_out(effects, adopted, now);
+    }
+
+    fn set_out(&mut self, effects: &mut Vec<Effect>, starting: State, now: Instant) {
+        let State::Starting { why, .. } = &starting else { return };
+        let why = why.clone();
         self.resume_wanted = false;
         // A start clears what was reported before it (DESIGN §2).
         self.check_in = None;
         self.check_in_ended = None;
-        self.go(State::Starting { why: why.to_owned() }, now);
+        self.go(starting, now);
         effects.push(Effect::Hold);
-        self.tell(effects, why, None);
+        self.tell(effects, &why, None);
     }
 
     /// An admin's stop: nobody comes in any more; those inside get `drain_grace`.
@@ -793,7 +912,8 @@ impl Machine {
 
     fn assert_invariants(&self) {
         match (&self.state, self.job) {
-            (State::Starting { .. }, Some(Job::Wake | Job::Look | Job::Freeze(_))) => {}
+            (State::Starting { .. }, Some(Job::Queue | Job::Wake | Job::Look | Job::Freeze(_))) => {
+            }
             (State::Frozen { .. }, Some(Job::Freeze(FreezeMode::Stop))) => {}
             (State::Starting { .. }, job) => panic!("starting without a wake: {job:?}"),
             (State::Freezing { drain_until: None, .. }, Some(Job::Freeze(_) | Job::Look)) => {}
@@ -812,7 +932,8 @@ impl Machine {
 fn is_legal(from: Phase, to: Phase) -> bool {
     use Phase::{Failed, Freezing, Frozen, Removed, Removing, Running, Starting};
     match from {
-        Starting => matches!(to, Running | Failed | Removing | Removed),
+        // Frozen: it has left the queue for a slot.
+        Starting => matches!(to, Running | Failed | Frozen | Removing | Removed),
         // Starting: restarted outside. Frozen: died or stopped outside. Removed: gone outside.
         Running => matches!(to, Freezing | Frozen | Starting | Removing | Removed),
         // Starting: the freeze failed.

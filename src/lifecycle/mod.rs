@@ -13,6 +13,7 @@ pub mod machine;
 mod ready;
 pub mod reconcile;
 pub mod registry;
+mod slots;
 mod sync;
 mod workspace;
 

@@ -19,6 +19,7 @@ use super::actor;
 use super::check_in::{CheckInKey, canonical};
 use super::deadlines::Deadlines;
 use super::jobs::Announce;
+use super::slots::{self, Slots};
 use super::workspace::{Shared, Workspace};
 use super::{Change, Ending};
 use crate::driver::Driver;
@@ -38,6 +39,8 @@ pub struct Options {
     pub held_max: usize,
     /// Most requests that may be held at one gate.
     pub held_per_workspace_max: usize,
+    /// Most workspaces that may run at a time; `None`: any number.
+    pub slots: Option<usize>,
     /// Most starts that may be under way at once.
     pub starts_max: usize,
     /// Makes the tokens that workspaces check in with.
@@ -86,6 +89,7 @@ impl Registry {
             epoch: Instant::now(),
             deadlines: Deadlines::default(),
             starts: Arc::new(Semaphore::new(options.starts_max)),
+            slots: Slots::new(options.slots),
             held: AtomicUsize::new(0),
             held_max: options.held_max,
             held_per_workspace_max: options.held_per_workspace_max,
@@ -109,7 +113,13 @@ impl Registry {
         registry.spawn(async move {
             shared.deadlines.run(|serial| tell_deadline(&watched, serial)).await;
         });
+        registry.spawn(slots::evict(registry.shared.slots.clone(), Arc::downgrade(&registry)));
         registry
+    }
+
+    /// How many slots there are and how many are free; `None`: there is no limit.
+    pub fn slots(&self) -> Option<(usize, usize)> {
+        self.shared.slots.count()
     }
 
     /// Registers a workspace and begins its life. It counts as stopped until its first look, which

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::deadlines::Deadlines;
 use super::gate::{Entry, Gate, Refusal};
 use super::machine::{self, Machine};
+use super::slots::Slots;
 use super::{Change, Ending};
 use crate::driver::Driver;
 use crate::model::{Blueprint, Phase, Policy, Tier, WorkspaceId};
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     pub(super) deadlines: Deadlines,
     /// One permit for each start that may be under way.
     pub(super) starts: Arc<Semaphore>,
+    pub(super) slots: Arc<Slots>,
     /// Requests held at all gates.
     pub(super) held: AtomicUsize,
     pub(super) held_max: usize,
@@ -98,6 +100,8 @@ pub struct View {
     pub tunnels: u32,
     /// Requests that wait at the gate.
     pub held: usize,
+    /// How many workspaces wait for a slot before it; `None`: it doesn't wait for one.
+    pub queue_position: Option<usize>,
     /// Whether it reports activity itself.
     pub reports_activity: bool,
     /// When it will be frozen if nothing happens.
@@ -130,6 +134,7 @@ pub(super) enum Command {
     CheckIn { active: bool, answer: oneshot::Sender<Answer> },
     Policy { policy: Box<Policy>, answer: oneshot::Sender<Answer> },
     Suspect(oneshot::Sender<Answer>),
+    Evict(oneshot::Sender<Answer>),
 }
 
 impl Workspace {
@@ -284,6 +289,17 @@ impl Workspace {
         self.ask(Command::Suspect).await
     }
 
+    /// Freezes it if nobody is inside, because others want its slot. Returns when that is decided.
+    pub(super) async fn evict(&self) -> Answer {
+        self.ask(Command::Evict).await
+    }
+
+    /// Since when it has been idle, if its slot may be taken from it.
+    pub(super) fn evictable_since(&self) -> Option<Instant> {
+        let census = self.census();
+        self.lock_machine().evictable_since(census, Instant::now())
+    }
+
     /// The driver says that something may have changed.
     pub fn changed(&self) {
         self.nudge.notify_one();
@@ -324,6 +340,7 @@ impl Workspace {
             inside: census.inside,
             tunnels: self.tunnels.load(Ordering::Relaxed),
             held: census.held,
+            queue_position: self.shared.slots.position(self.serial),
             reports_activity: machine.reports_activity(now),
             freeze_at: machine.freeze_at(census),
             remove_at: machine.remove_at(),
@@ -432,6 +449,9 @@ impl Drop for Held<'_> {
         let now = self.workspace.shared.tick(Instant::now());
         if self.workspace.gate.leave_seat(seat, now) {
             self.workspace.mailbox.flag(|inbox| inbox.emptied = true);
+        } else {
+            // If it was the last one, the workspace needs no slot any more.
+            self.workspace.mailbox.ring();
         }
     }
 }

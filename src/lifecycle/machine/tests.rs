@@ -18,6 +18,7 @@ struct Bench {
     told: Vec<String>,
     refused: u32,
     refused_stops: u32,
+    slot_is_free: bool,
 }
 
 impl Bench {
@@ -27,7 +28,17 @@ impl Bench {
         let census = Census { inside: 0, held: 0, last_left: None };
         let machine = Machine::new(policy, nature, now, now);
         let (jobs, told) = (Vec::new(), Vec::new());
-        Self { machine, now, census, open: false, jobs, told, refused: 0, refused_stops: 0 }
+        Self {
+            machine,
+            now,
+            census,
+            open: false,
+            jobs,
+            told,
+            refused: 0,
+            refused_stops: 0,
+            slot_is_free: true,
+        }
     }
 
     /// One that has been woken by a request that has left.
@@ -63,7 +74,11 @@ impl Bench {
                         self.refused += self.census.held as u32;
                         self.census.held = 0;
                     }
+                    Effect::Run(Job::Queue) if self.slot_is_free => {
+                        next = Some(Event::Finished(Outcome::Admitted));
+                    }
                     Effect::Run(job) => self.jobs.push(job),
+                    Effect::LeaveQueue | Effect::ResumeFailed { .. } => {}
                     Effect::Tell { reason, .. } => self.told.push(reason),
                     Effect::StopRefused { .. } => self.refused_stops += 1,
                     Effect::Hold | Effect::StopFailed { .. } => {}
@@ -416,6 +431,42 @@ fn it_is_removed_at_its_age_even_in_use() {
 }
 
 #[test]
+fn a_wake_waits_for_a_slot_and_gives_up_when_everybody_has_left() {
+    let mut bench = Bench::new(policy(), false);
+    bench.slot_is_free = false;
+    bench.census.held = 1;
+    bench.handle(Event::Held);
+    assert_eq!((bench.phase(), bench.job()), (Phase::Starting, Some(Job::Queue)));
+    bench.census.held = 0;
+    bench.handle(Event::Deserted);
+    assert_eq!((bench.phase(), bench.job()), (Phase::Frozen, None));
+    assert!(bench.machine.needs_no_slot());
+    bench.census.held = 1;
+    bench.handle(Event::Held);
+    bench.finish(Outcome::Admitted);
+    assert_eq!(bench.job(), Some(Job::Wake));
+    assert!(!bench.machine.needs_no_slot());
+}
+
+#[test]
+fn only_an_idle_one_is_evicted() {
+    let mut bench = Bench::running();
+    bench.census.inside = 1;
+    bench.handle(Event::Evict);
+    assert_eq!(bench.phase(), Phase::Running);
+    bench.leave();
+    bench.handle(Event::CheckIn(true));
+    bench.handle(Event::Evict);
+    assert_eq!(bench.phase(), Phase::Running);
+    bench.handle(Event::CheckIn(false));
+    bench.now += IDLE / 2;
+    bench.handle(Event::Evict);
+    assert_eq!(bench.phase(), Phase::Freezing);
+    let told = bench.told.last().map(String::as_str);
+    assert_eq!(told, Some("idle for 30 s, and its slot was wanted"));
+}
+
+#[test]
 fn another_policy_counts_from_now_on() {
     let mut bench = Bench::running();
     let idle_since = bench.now;
@@ -455,7 +506,13 @@ fn random_life(seed: u64) {
             return;
         }
         bench.now += Duration::from_millis(dice.roll(30_000));
-        match dice.roll(12) {
+        bench.slot_is_free = dice.roll(3) > 0;
+        match dice.roll(14) {
+            12 => bench.handle(Event::Evict),
+            13 => {
+                bench.census.held = 0;
+                bench.handle(Event::Deserted);
+            }
             0 => bench.handle(Event::Resume),
             1 => bench.handle(Event::Stop),
             2 => bench.handle(Event::Changed),
@@ -478,6 +535,7 @@ fn random_life(seed: u64) {
                     }
                     (Some(Job::Freeze(_)), _) => Outcome::Frozen(Tier::Stopped),
                     (Some(Job::Remove), _) => Outcome::Removed,
+                    (Some(Job::Queue), _) => Outcome::Admitted,
                     (Some(Job::Look), 0) => Outcome::LookFailed,
                     (Some(Job::Look), 1) => Outcome::Looked(Seen::Paused),
                     (Some(Job::Look), 2) => Outcome::Looked(Seen::Stopped { exit: None }),
@@ -494,6 +552,7 @@ fn random_life(seed: u64) {
             None if bench.census.held == 0 => break,
             None if bench.machine.deadline(bench.census, bench.now).is_some() => bench.pass(),
             None => bench.handle(Event::Held),
+            Some(Job::Queue) => bench.finish(Outcome::Admitted),
             Some(Job::Wake) => bench.finish(woken("the last run")),
             Some(Job::Freeze(_)) => bench.finish(Outcome::Frozen(Tier::Stopped)),
             Some(Job::Remove) => bench.finish(Outcome::Removed),
