@@ -169,8 +169,8 @@ impl Fake {
         queue.push_back(failure);
     }
 
-    /// Where the workspace listens whenever it runs; `None`: it has no address. Without a word it is
-    /// `127.0.0.1:9`, where nobody answers.
+    /// Where the workspace listens whenever it runs; `None`: it has no address. Unless told
+    /// otherwise it is `127.0.0.1:9`, where nobody answers.
     pub fn set_endpoint(&self, id: &WorkspaceId, endpoint: Option<SocketAddr>) {
         self.workspace(id, |workspace| workspace.endpoint = endpoint);
     }

@@ -186,7 +186,8 @@ impl Driver for Process {
             let action = "pause";
             let (_turn, run) = self.supervisor.turn_of_running(action, id).await?;
             match run.motion() {
-                Motion::Paused if run.record.cgroup.is_none() => {} // its other threads may still run
+                // SIGSTOP from outside may have hit the leader alone.
+                Motion::Paused if run.record.cgroup.is_none() => {}
                 Motion::Paused => return Ok(()),
                 Motion::Running => {}
                 Motion::Dead => return Err(refused(action, id, "it does not run")),

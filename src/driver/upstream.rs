@@ -43,7 +43,8 @@ impl Upstream {
             status: Status::Running,
             run: Some("fixed".to_owned()),
             endpoint: Some(endpoint),
-            addresses: Vec::new(), // others may live at its address: only the token tells them apart
+            // Others may live at its address: only the token tells them apart.
+            addresses: Vec::new(),
             health: None,
             exit: None,
         })

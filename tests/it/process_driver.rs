@@ -138,11 +138,12 @@ impl Drop for Place {
             let _ = fs::write(path.join("freezer.state"), "THAWED");
             let _ = fs::write(path.join("cgroup.freeze"), "0");
         }
-        let begun = Instant::now();
-        while !self.living().is_empty() && begun.elapsed() < PATIENCE {
+        // Several looks: in the middle of an exec a process has no environment to be known by.
+        for _ in 0..5 {
             for pid in self.living().into_iter().filter_map(Pid::from_raw) {
                 let _ = rustix::process::kill_process(pid, Signal::KILL);
             }
+            std::thread::sleep(Duration::from_millis(2));
         }
         if let Some(path) = cgroup {
             let _ = fs::remove_dir(&path);

@@ -1,9 +1,9 @@
 //! The processes of one run: who belongs to it, and signals that hit them and nobody else.
 //!
 //! With a cgroup, whoever is in it belongs to the run. Without, it is whoever is in the leader's
-//! process group, or carries the run's token in its environment: the second finds daemons that went
-//! to a session of their own. Signals go through pidfds that were checked against the start time, so
-//! a recycled pid is never hit; whole groups are signalled only while the group's number is
+//! process group, or carries the run's token in its environment: the second finds daemons that
+//! went to a session of their own. Signals go through pidfds that were checked against the start
+//! time, so a recycled pid is never hit; whole groups are signalled only while the group's number is
 //! certain to be ours.
 
 use std::collections::HashSet;

@@ -44,7 +44,8 @@ pub(super) struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    /// Spawns it as the leader of a process group of its own. An error is in words for the operator.
+    /// Spawns it as the leader of a process group of its own. An error is in words for the
+    /// operator.
     pub(super) fn spawn(&self) -> Result<Child, String> {
         let (name, arguments) = self.argv.split_first().ok_or("its command is empty")?;
         if !self.directory.is_dir() {

@@ -120,7 +120,8 @@ impl Supervisor {
             status,
             run: Some(format!("{}:{start_time}", pid.as_raw_pid())),
             endpoint: Some(SocketAddr::new(self.options.address, run.port.number())),
-            addresses: Vec::new(), // they share ours with each other: only the token tells them apart
+            // All share this machine's: only the token tells them apart.
+            addresses: Vec::new(),
             health: None,
             exit: None,
         }
