@@ -21,6 +21,7 @@ mod workspace;
 mod launch;
 mod port;
 mod record;
+mod spawn_lock;
 
 mod freezer;
 mod group;

@@ -316,7 +316,13 @@ impl Run {
     /// Everybody alive who belongs to the run.
     fn members(&self) -> Vec<Identity> {
         let mut pids = match &self.record.cgroup {
-            Some(cgroup) => cgroup.pids(),
+            Some(cgroup) if self.group.is_some() => cgroup.pids(),
+            // Of an orphan it isn't known whether it has joined its cgroup yet.
+            Some(cgroup) => {
+                let mut pids = self.members_by_group_and_token();
+                pids.extend(cgroup.pids());
+                pids
+            }
             None => self.members_by_group_and_token(),
         };
         if let Some(leader) = &self.leader

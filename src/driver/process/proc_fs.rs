@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-/// Between two programs, in the middle of `execve`, a process has an empty environment; a daemon
-/// would be missed that is just being born. A millisecond later it has one, unless it has none.
-const EXEC_TRIES_MAX: u32 = 5;
+/// In the middle of `execve`, between two programs, a process has no environment yet; a daemon would
+/// be missed that is just being born. It is looked at again every millisecond, this often.
+const EXEC_TRIES_MAX: u32 = 100;
 
 /// Among the flags in field 9: a thread of the kernel's, which never has an environment.
 const KERNEL_THREAD: u32 = 0x0020_0000;
@@ -26,6 +26,8 @@ pub(super) struct Stat {
     pub(super) group: i32,
     /// Whether it belongs to the kernel (field 9).
     pub(super) is_kernel: bool,
+    /// Whether its environment has no place in memory yet (field 51 is zero).
+    is_in_exec: bool,
     /// Ticks from boot to its start (field 22).
     pub(super) start_time: u64,
 }
@@ -57,7 +59,8 @@ fn parse_stat(line: &[u8]) -> Option<Stat> {
     let group = fields.nth(1)?.parse().ok()?; // field 5
     let flags: u32 = fields.nth(3)?.parse().ok()?; // field 9
     let start_time = fields.nth(12)?.parse().ok()?; // field 22
-    Some(Stat { state, group, is_kernel: flags & KERNEL_THREAD != 0, start_time })
+    let is_in_exec = fields.nth(28) == Some("0"); // field 51
+    Some(Stat { state, group, is_kernel: flags & KERNEL_THREAD != 0, is_in_exec, start_time })
 }
 
 /// Whether no thread of the process can run: every one is stopped or dead. The state of a process
@@ -81,13 +84,23 @@ pub(super) fn every_pid() -> impl Iterator<Item = Pid> {
 }
 
 /// Whether the process was started with the variable `assignment`, e.g. `NAME=value`. Processes of
-/// other users say no: their environment can't be read. May block for [`EXEC_TRIES_MAX`] ms.
+/// other users say no: their environment can't be read. Blocks while the process is in `execve`,
+/// up to [`EXEC_TRIES_MAX`] ms.
 pub(super) fn has_variable(pid: Pid, assignment: &str) -> bool {
+    let mut seen_without = false;
     for _ in 0..EXEC_TRIES_MAX {
         match environment(pid) {
             None => return false,
-            Some(block) if block.is_empty() => std::thread::sleep(Duration::from_millis(1)),
-            Some(block) => return holds(&block, assignment),
+            Some(block) if !block.is_empty() => return holds(&block, assignment),
+            Some(_) => {}
+        }
+        match stat(pid) {
+            Some(stat) if stat.is_in_exec && !stat.is_dead() => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            // It has none, or came to it between our two questions: then the next look tells.
+            Some(_) if !seen_without => seen_without = true,
+            Some(_) | None => return false,
         }
     }
     false
@@ -130,7 +143,7 @@ mod tests {
     fn this_process_is_alive_and_keeps_its_start_time() {
         let me = rustix::process::getpid();
         let (first, second) = (stat(me).unwrap(), stat(me).unwrap());
-        assert!(!first.is_dead());
+        assert!(!first.is_dead() && !first.is_in_exec);
         assert_eq!(first.start_time, second.start_time);
         assert!(every_pid().any(|pid| pid == me));
     }

@@ -22,6 +22,7 @@ use super::group::{Identity, Leader, Motion, Run};
 use super::launch::{self, Launch};
 use super::port::{PortLease, Ports};
 use super::record::{self, Record, Stage, TOKEN_VARIABLE};
+use super::spawn_lock::{SpawnLock, every_child_is_born};
 use super::workspace::{Workspace, make_private_directory};
 use super::{NOT_A_COMMAND, Options, failed, refused};
 use crate::driver::{DriverError, DriverEvent, Sighting, Status};
@@ -179,7 +180,10 @@ impl Supervisor {
         record
             .write(&place.directory)
             .map_err(|error| format!("its record in {:?}: {error}", place.directory))?;
-        match spawn(place, plan, &mut record) {
+        let spawned = SpawnLock::take(&place.directory)
+            .map_err(|error| format!("its lock in {:?}: {error}", place.directory))
+            .and_then(|_held| spawn(place, plan, &mut record));
+        match spawned {
             Ok(leader) => {
                 tracing::debug!(workspace = %plan.id, port = record.port, "spawned a workspace");
                 self.take_charge(
@@ -385,6 +389,9 @@ impl Supervisor {
 
     /// Kills what is left of a run, and notes how it ended. May be given up on and done again.
     async fn finish(&self, workspace: &Workspace, run: &Arc<Run>) -> io::Result<()> {
+        if run.record.stage == Stage::Intended {
+            every_child_is_born(&workspace.directory).await?;
+        }
         if !run.kill(Instant::now() + KILL_LIMIT).await? {
             return Err(io::ErrorKind::TimedOut.into());
         }
