@@ -39,7 +39,6 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use self::freezer::{FREEZE_LIMIT, Hierarchy};
-use self::group::Motion;
 use self::supervisor::Supervisor;
 use self::workspace::make_private_directory;
 use super::{Call, Driver, DriverError, DriverEvent, Found, Sighting};
@@ -186,13 +185,7 @@ impl Driver for Process {
         Box::pin(async move {
             let action = "pause";
             let (_turn, run) = self.supervisor.turn_of_running(action, id).await?;
-            match run.motion() {
-                // SIGSTOP from outside may have hit the leader alone.
-                Motion::Paused if run.record.cgroup.is_none() => {}
-                Motion::Paused => return Ok(()),
-                Motion::Running => {}
-                Motion::Dead => return Err(refused(action, id, "it does not run")),
-            }
+            // Even if it seems to be paused: an earlier call may have been given up on half-way.
             let outcome = run.pause().await;
             outcome.map_err(|error| failed(action, id, FREEZE_LIMIT, error))
         })
@@ -202,14 +195,8 @@ impl Driver for Process {
         Box::pin(async move {
             let action = "unpause";
             let (_turn, run) = self.supervisor.turn_of_running(action, id).await?;
-            match run.motion() {
-                Motion::Running => Ok(()),
-                Motion::Paused => {
-                    let outcome = run.unpause().await;
-                    outcome.map_err(|error| failed(action, id, FREEZE_LIMIT, error))
-                }
-                Motion::Dead => Err(refused(action, id, "it does not run")),
-            }
+            let outcome = run.unpause().await;
+            outcome.map_err(|error| failed(action, id, FREEZE_LIMIT, error))
         })
     }
 

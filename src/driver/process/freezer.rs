@@ -195,6 +195,16 @@ impl Cgroup {
         }
     }
 
+    /// Whether everybody inside is frozen, or about to be: a freeze goes on even if whoever asked
+    /// for it has died.
+    pub(super) fn is_meant_to_freeze(&self) -> io::Result<bool> {
+        let file = match self.version {
+            Version::V1 => "freezer.self_freezing",
+            Version::V2 => "cgroup.freeze",
+        };
+        Ok(fs::read_to_string(self.path.join(file))?.trim() == "1")
+    }
+
     /// Kills everybody at once where the kernel can do that (version 2, Linux 5.14); whoever calls
     /// kills one by one as well.
     pub(super) fn kill(&self) {
@@ -299,11 +309,11 @@ mod tests {
             assert!(!cgroup.is_frozen().unwrap());
             cgroup.freeze().await.unwrap();
             cgroup.freeze().await.unwrap();
-            assert!(cgroup.is_frozen().unwrap());
+            assert!(cgroup.is_frozen().unwrap() && cgroup.is_meant_to_freeze().unwrap());
             assert_eq!(cgroup.pids(), [Pid::from_child(&child)]);
             cgroup.thaw().unwrap();
             cgroup.thaw().unwrap();
-            assert!(!cgroup.is_frozen().unwrap());
+            assert!(!cgroup.is_meant_to_freeze().unwrap());
             child.kill().unwrap();
             child.wait().unwrap();
             assert_eq!(cgroup.pids(), []);

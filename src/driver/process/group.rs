@@ -149,7 +149,7 @@ impl Run {
         let Some(stat) = stat.filter(|stat| !stat.is_dead()) else {
             return Motion::Dead;
         };
-        let frozen = |cgroup: &Cgroup| cgroup.is_frozen().unwrap_or(false);
+        let frozen = |cgroup: &Cgroup| cgroup.is_meant_to_freeze().unwrap_or(false);
         if stat.is_stopped() || self.record.cgroup.as_ref().is_some_and(frozen) {
             Motion::Paused
         } else {
@@ -183,7 +183,20 @@ impl Run {
             }
         }
         let run = Arc::clone(self);
-        off_the_runtime(move || continue_stopped(&run.members())).await?
+        off_the_runtime(move || match run.record.cgroup {
+            Some(_) => continue_stopped(&run.members()),
+            // To everybody, because it also takes back a SIGSTOP that has not arrived yet.
+            None => run.send(Signal::CONT, &mut HashSet::new()).map(drop),
+        })
+        .await?
+    }
+
+    /// Takes back a pause by signals that its caller did not live to see through. The cgroup
+    /// freezer needs no such thing: it remembers what it was asked.
+    pub(super) fn undo_half_a_pause(&self) {
+        if self.record.cgroup.is_none() && self.motion() == Motion::Running {
+            self.signal_group(Signal::CONT);
+        }
     }
 
     /// A freeze right after the spawn could come before the leader has joined the cgroup.

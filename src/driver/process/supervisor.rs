@@ -324,16 +324,10 @@ impl Supervisor {
             // Whoever carries the token, or is in the cgroup or the group, is killed.
             None => tracing::info!(workspace = %workspace.id, "clearing up after a lost workspace"),
         }
-        self.take_charge(
-            workspace,
-            Run {
-                leader,
-                group,
-                port: self.ports.lease(record.port),
-                record,
-                watcher: OnceLock::new(),
-            },
-        );
+        let port = self.ports.lease(record.port);
+        let run = Run { leader, group, port, record, watcher: OnceLock::new() };
+        run.undo_half_a_pause();
+        self.take_charge(workspace, run);
         Ok(())
     }
 
