@@ -265,6 +265,7 @@ fn connect_docker(config: &Config) -> anyhow::Result<Arc<dyn Driver>> {
             DockerAddress::Published => docker::Address::Published,
         },
         network: config.docker.network.clone(),
+        scope: config.docker.scope.clone(),
     })?;
     Ok(Arc::new(docker))
 }
