@@ -232,6 +232,11 @@ impl Workspace {
         self.gate.open(generation)
     }
 
+    /// Nothing of it listens any more. The generation stays, for the next one must be another.
+    pub(super) fn vacate(&self) {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).endpoint = None;
+    }
+
     /// Freezes it for an admin: lets those inside finish for `drain_grace`, then closes what is
     /// left. Returns when it is frozen, at once if it is.
     pub async fn stop(&self) -> Answer {
@@ -348,7 +353,7 @@ impl Lease {
         self.generation
     }
 
-    /// Where that run listens. `None`: an admin's stop has ended it already.
+    /// Where that run listens. `None`: it was frozen under those inside.
     pub fn endpoint(&self) -> Option<SocketAddr> {
         self.workspace.endpoint(self.generation)
     }
