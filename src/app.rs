@@ -27,7 +27,8 @@ use crate::driver::docker::{self, Docker};
 use crate::driver::process::{self, Process};
 use crate::driver::upstream::Upstream;
 use crate::lifecycle::check_in::CheckInKey;
-use crate::lifecycle::{self, Change, Registry, reconcile};
+use crate::lifecycle::reconcile::Reconciler;
+use crate::lifecycle::{self, Change, Registry};
 use crate::listen::{self, Ends, Serve};
 use crate::model::Runs;
 use crate::proxy::{self, Body, Elsewhere, Proxy};
@@ -72,7 +73,9 @@ impl App {
         drivers.add_configured(&config, &registry)?;
         let mut followers = JoinSet::new();
         for driver in drivers.all() {
-            followers.spawn(reconcile::follow(registry.clone(), driver, config.policy.clone()));
+            let mut reconciler = Reconciler::new(registry.clone(), driver, config.policy.clone());
+            reconciler.take_stock().await;
+            followers.spawn(reconciler.follow());
         }
 
         let context = api::Context {
@@ -265,6 +268,7 @@ fn connect_docker(config: &Config) -> anyhow::Result<Arc<dyn Driver>> {
             DockerAddress::Published => docker::Address::Published,
         },
         network: config.docker.network.clone(),
+        scope: config.docker.scope.clone(),
     })?;
     Ok(Arc::new(docker))
 }

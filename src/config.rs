@@ -126,6 +126,8 @@ pub struct Docker {
     pub address: DockerAddress,
     /// The network whose address is dialled; `None`: the only one, or the driver's choice.
     pub network: Option<String>,
+    /// Containers of this scope are taken, by their label; empty: those without that label.
+    pub scope: String,
 }
 
 /// Whether the Docker driver is used.
@@ -369,6 +371,7 @@ impl Default for Docker {
             socket: None,
             address: DockerAddress::Container,
             network: None,
+            scope: String::new(),
         }
     }
 }

@@ -7,5 +7,12 @@
 mod driver;
 #[path = "fixture/mod.rs"]
 mod fixture;
+#[path = "docker/gateway.rs"]
+mod gateway;
 #[path = "docker/images.rs"]
 mod images;
+#[path = "docker/relay.rs"]
+mod relay;
+#[expect(dead_code, reason = "shared with the tests that need no engine")]
+#[path = "it/support/mod.rs"]
+mod support;

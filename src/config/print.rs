@@ -69,6 +69,7 @@ fn drivers(config: &Config, page: &mut Page) {
         }),
     );
     page.line("network", text(config.docker.network.as_deref().unwrap_or_default()));
+    page.line("scope", text(&config.docker.scope));
     page.header("process");
     page.line(
         "freezer",

@@ -103,6 +103,7 @@ fn docker(mut section: Section<'_>, config: &mut Config) {
     section.read("socket", &mut docker.socket, values::text_or_none);
     section.read("address", &mut docker.address, values::docker_address);
     section.read("network", &mut docker.network, values::text_or_none);
+    section.read("scope", &mut docker.scope, values::scope);
     section.finish();
 }
 

@@ -258,6 +258,13 @@ pub(super) fn docker_use(value: &Value) -> Result<DockerUse, String> {
     }
 }
 
+/// A name for one of several Frostgates on an engine, or an empty text.
+pub(super) fn scope(value: &Value) -> Result<String, String> {
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    parsed(value, |text| text.bytes().all(valid).then(|| text.to_owned()))
+        .ok_or_else(|| "letters, digits, '-', '_' and '.'".to_owned())
+}
+
 /// `container` or `published`.
 pub(super) fn docker_address(value: &Value) -> Result<DockerAddress, String> {
     use DockerAddress::{Container, Published};

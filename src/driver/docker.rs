@@ -45,6 +45,9 @@ pub struct Options {
     /// The network that new containers join and whose address is dialled, unless the workspace
     /// names another one.
     pub network: Option<String>,
+    /// The scope of the containers that are taken, by their label `frostgate.scope`; empty: those
+    /// without one. It keeps several Frostgates on one engine apart.
+    pub scope: String,
 }
 
 /// How a container is dialled.
@@ -68,6 +71,7 @@ pub struct Docker {
 struct Shared {
     engine: Engine,
     directory: Directory,
+    scope: String,
 }
 
 impl Docker {
@@ -88,7 +92,8 @@ impl Docker {
                 misread(format!("network {name:?}"), "not a name that a network can have")
             })?),
         };
-        let shared = Shared { engine: Engine::new(socket), directory: Directory::default() };
+        let engine = Engine::new(socket);
+        let shared = Shared { engine, directory: Directory::default(), scope: options.scope };
         Ok(Self { shared: Arc::new(shared), address: options.address, network })
     }
 
@@ -101,7 +106,7 @@ impl Docker {
         if let Some(container) = self.shared.directory.find(id) {
             return Ok(Some(container));
         }
-        let (claimed, _) = directory::settle(self.engine().labelled().await?);
+        let (claimed, _) = directory::settle(self.engine().labelled().await?, &self.shared.scope);
         self.shared.directory.replace(&claimed);
         Ok(self.shared.directory.find(id))
     }
@@ -297,7 +302,7 @@ impl Driver for Docker {
         Box::pin(async move {
             let listed = self.engine().labelled().await;
             let listed = listed.map_err(|error| self.engine().unreachable(error))?;
-            let (claimed, unusable) = directory::settle(listed);
+            let (claimed, unusable) = directory::settle(listed, &self.shared.scope);
             self.shared.directory.replace(&claimed);
             for container in unusable {
                 let (container, reason) = (container.container, container.reason);

@@ -165,10 +165,14 @@ impl Actor {
                     next = Some(answer);
                 }
             }
-            if self.slot.is_some() && self.workspace.lock_machine().needs_no_slot() {
-                self.slot = None;
-            }
-            self.settle();
+            let phase = {
+                let machine = self.workspace.lock_machine();
+                if machine.needs_no_slot() {
+                    self.slot = None;
+                }
+                machine.phase()
+            };
+            self.settle(phase);
         }
         let census = self.workspace.census();
         let deadline = self.workspace.lock_machine().deadline(census, Instant::now());
@@ -228,7 +232,17 @@ impl Actor {
                     }),
                 });
             }
-            Effect::Tell { reason, took } => self.tell(reason, took, now),
+            Effect::Tell { phase, tier, reason, took } => {
+                if phase == Phase::Frozen {
+                    // Whoever listens there next is somebody else.
+                    workspace.vacate();
+                    // Its room goes to whoever has waited longest, which may not be itself.
+                    self.slot = None;
+                }
+                self.settle(phase);
+                let workspace = self.workspace.id().clone();
+                self.tell(Change { workspace, phase, tier, reason, took, at: now });
+            }
             Effect::StopFailed { reason } => self.fail_stops(&CommandError::Failed(reason)),
             Effect::ResumeFailed { reason } => self.fail_resumes(&CommandError::Failed(reason)),
             Effect::StopRefused { reason } => self.fail_stops(&CommandError::Impossible(reason)),
@@ -247,28 +261,21 @@ impl Actor {
         (self.announce)(&self.workspace, &[]);
     }
 
-    fn tell(&self, reason: String, took: Option<std::time::Duration>, at: Instant) {
-        let (phase, tier) = {
-            let machine = self.workspace.lock_machine();
-            (machine.phase(), machine.tier())
-        };
-        let workspace = self.workspace.id().clone();
+    fn tell(&self, change: Change) {
+        let Change { workspace, phase, reason, took, .. } = &change;
         let took_ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-        if phase == Phase::Failed {
+        if *phase == Phase::Failed {
             tracing::warn!(%workspace, took_ms, "{workspace} {phase}: {reason}");
         } else {
             tracing::info!(%workspace, took_ms, "{workspace} {phase}: {reason}");
         }
-        let change = Change { workspace, phase, tier, reason, took, at };
         drop(self.workspace.shared.changes.send(change));
     }
 
-    /// Answers the admins whose wish has come about, or can't any more.
-    fn settle(&mut self) {
-        let (phase, failure) = {
-            let machine = self.workspace.lock_machine();
-            (machine.phase(), machine.failure().map(str::to_owned))
-        };
+    /// Answers the admins whose wish has come about, or can't any more, now that it is or was in
+    /// that phase.
+    fn settle(&mut self, phase: Phase) {
+        let failure = self.workspace.lock_machine().failure().map(str::to_owned);
         for (wish, answer) in std::mem::take(&mut self.waiting) {
             let verdict = match (wish, phase) {
                 (Wish::Frozen, Phase::Frozen | Phase::Removed)

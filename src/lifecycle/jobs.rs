@@ -61,7 +61,7 @@ pub(super) fn begin(job: Job, workspace: Arc<Workspace>, announce: Announce) -> 
             Job::Wake => wake(&workspace, &announce).await,
             Job::Freeze(mode) => freeze(&workspace, mode).await.into(),
             Job::Remove => remove(&workspace).await.into(),
-            Job::Look => look(&workspace).await.into(),
+            Job::Look => look(&workspace, &announce).await.into(),
         }
     })
 }
@@ -263,14 +263,19 @@ async fn remove(workspace: &Workspace) -> Outcome {
     }
 }
 
-async fn look(workspace: &Workspace) -> Outcome {
+async fn look(workspace: &Workspace, announce: &Announce) -> Outcome {
     let call = workspace.driver.inspect(workspace.id());
     match within(CALL_MAX, "inspect", workspace, call).await {
         Ok(sighting) => Outcome::Looked(match sighting.status {
-            Status::Running => Seen::Running {
-                run: sighting.run,
-                same_endpoint: sighting.endpoint == workspace.current_endpoint(),
-            },
+            Status::Running => {
+                // They were forgotten at the last freeze, which may have failed, and its networks
+                // may have changed since.
+                announce(workspace, &sighting.addresses);
+                Seen::Running {
+                    run: sighting.run,
+                    same_endpoint: sighting.endpoint == workspace.current_endpoint(),
+                }
+            }
             Status::Paused => Seen::Paused,
             Status::Stopped => Seen::Stopped { exit: sighting.exit },
             Status::Missing => Seen::Missing,

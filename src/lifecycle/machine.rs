@@ -147,8 +147,13 @@ pub enum Effect {
         /// For admins.
         reason: String,
     },
-    /// Tell the world about the phase that was just entered.
+    /// Tell the world about a phase that was entered. By the time this is carried out the next one
+    /// may have begun: a workspace that was frozen is woken at once if somebody waits.
     Tell {
+        /// Which one.
+        phase: Phase,
+        /// On which tier it is frozen, if it is.
+        tier: Option<Tier>,
         /// Reads alone: `idle for 15m`.
         reason: String,
         /// What a wake or a freeze took.
@@ -710,10 +715,12 @@ impl Machine {
     fn on_looked(&mut self, effects: &mut Vec<Effect>, seen: Seen, census: Census, now: Instant) {
         match (&self.state, seen) {
             (State::Running { run, .. }, Seen::Running { run: seen, same_endpoint }) => {
-                // A run that was found while the engine was away has no name.
+                // A run that was found while the engine was away has no name until now.
                 if (run.is_some() && *run != seen) || !same_endpoint {
                     effects.push(Effect::Shut);
                     self.adopt(effects, "it was restarted outside", now);
+                } else if let State::Running { run, .. } = &mut self.state {
+                    *run = seen;
                 }
             }
             (State::Running { .. }, Seen::Paused) => {
@@ -896,9 +903,9 @@ impl Machine {
         self.tell(effects, why, None);
     }
 
-    #[expect(clippy::unused_self, reason = "reads as a sentence where it is called")]
     fn tell(&self, effects: &mut Vec<Effect>, reason: &str, took: Option<Duration>) {
-        effects.push(Effect::Tell { reason: reason.to_owned(), took });
+        let (phase, tier) = (self.phase(), self.tier());
+        effects.push(Effect::Tell { phase, tier, reason: reason.to_owned(), took });
     }
 
     /// The only place where the phase changes.

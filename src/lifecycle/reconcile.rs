@@ -15,6 +15,10 @@ use crate::model::{Policy, WorkspaceId};
 
 /// Events come in bursts (a `docker compose up` is a dozen); one listing answers them all.
 const LIST_AFTER: Duration = Duration::from_millis(100);
+/// After a listing that failed. The engine is not well, and says so in the log each time.
+const LIST_AGAIN: Duration = Duration::from_secs(5);
+/// How long the first requests may wait for the first listing.
+const TAKE_STOCK_MAX: Duration = Duration::from_secs(5);
 /// How long one listing may take.
 const LIST_MAX: Duration = Duration::from_secs(30);
 /// Events that may wait to be looked at. The driver waits when there are more.
@@ -22,49 +26,8 @@ const EVENTS_MAX: usize = 1_024;
 /// Warnings that are remembered as said. Beyond that some are said twice.
 const WARNED_MAX: usize = 10_000;
 
-/// Follows one driver, until the task is aborted.
-pub async fn follow(registry: Arc<Registry>, driver: Arc<dyn Driver>, policy: Policy) {
-    let (sender, mut events) = mpsc::channel(EVENTS_MAX);
-    let watching = driver.clone();
-    let watch = async move { watching.watch(sender).await };
-    let react = async {
-        let mut reconciler =
-            Reconciler { registry, driver: driver.clone(), policy, warned: HashSet::new() };
-        let mut list_at = None;
-        loop {
-            let list_due = async {
-                match list_at {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                event = events.recv() => match event {
-                    Some(event) => {
-                        if reconciler.react(&event) {
-                            list_at.get_or_insert(Instant::now() + LIST_AFTER);
-                        }
-                    }
-                    None => return,
-                },
-                () = list_due => {
-                    let again = reconciler.list().await;
-                    list_at = again.then(|| Instant::now() + LIST_AFTER);
-                }
-            }
-        }
-    };
-    tokio::join!(
-        async {
-            if let Err(error) = watch.await {
-                tracing::error!(driver = driver.name(), %error, "can't watch a driver");
-            }
-        },
-        react
-    );
-}
-
-struct Reconciler {
+/// Keeps what we know of one driver's workspaces and what its runtime has together.
+pub struct Reconciler {
     registry: Arc<Registry>,
     driver: Arc<dyn Driver>,
     policy: Policy,
@@ -73,6 +36,56 @@ struct Reconciler {
 }
 
 impl Reconciler {
+    /// `policy` is what workspaces have that set nothing else.
+    pub fn new(registry: Arc<Registry>, driver: Arc<dyn Driver>, policy: Policy) -> Self {
+        Self { registry, driver, policy, warned: HashSet::new() }
+    }
+
+    /// Takes in what the runtime has now. Before the first request comes, for that would be told
+    /// that there is no such workspace; but a runtime that is away keeps nobody from serving.
+    pub async fn take_stock(&mut self) {
+        if tokio::time::timeout(TAKE_STOCK_MAX, self.list()).await.is_err() {
+            tracing::warn!(driver = self.driver.name(), "starting before its workspaces are known");
+        }
+    }
+
+    /// Follows the driver, until the task is aborted.
+    pub async fn follow(mut self) {
+        let (sender, mut events) = mpsc::channel(EVENTS_MAX);
+        let driver = self.driver.clone();
+        let watch = async {
+            if let Err(error) = driver.watch(sender).await {
+                tracing::error!(driver = driver.name(), %error, "can't watch a driver");
+            }
+        };
+        let react = async {
+            let mut list_at = None;
+            loop {
+                let list_due = async {
+                    match list_at {
+                        Some(at) => sleep_until(at).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    event = events.recv() => match event {
+                        Some(event) => {
+                            if self.react(&event) {
+                                list_at.get_or_insert(Instant::now() + LIST_AFTER);
+                            }
+                        }
+                        None => return,
+                    },
+                    () = list_due => {
+                        let again = self.list().await;
+                        list_at = again.map(|wait| Instant::now() + wait);
+                    }
+                }
+            }
+        };
+        tokio::join!(watch, react);
+    }
+
     /// Tells those concerned to look. `true`: the runtime's own list is wanted.
     fn react(&mut self, event: &DriverEvent) -> bool {
         match event {
@@ -92,25 +105,26 @@ impl Reconciler {
         }
     }
 
-    /// Takes in what the runtime has. `true`: another list is wanted soon.
-    async fn list(&mut self) -> bool {
+    /// Takes in what the runtime has. Returns when another list is wanted, if one is.
+    async fn list(&mut self) -> Option<Duration> {
         let listed = tokio::time::timeout(LIST_MAX, self.driver.list()).await;
         let found = match listed {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => {
+                // No event need come when it has recovered.
                 tracing::warn!(driver = self.driver.name(), %error, "can't list workspaces");
-                return false;
+                return Some(LIST_AGAIN);
             }
             Err(_) => {
                 tracing::warn!(driver = self.driver.name(), "listing workspaces takes too long");
-                return true;
+                return Some(LIST_AGAIN);
             }
         };
         let mut again = false;
         for one in found {
             again |= self.bring_in(one);
         }
-        again
+        again.then_some(LIST_AFTER)
     }
 
     fn bring_in(&mut self, found: Found) -> bool {
@@ -121,7 +135,7 @@ impl Reconciler {
         match known {
             // Labels can't change: another container of the same id has taken its place. The old
             // workspace ends; the next list brings in the new one.
-            Some(known) if known.discovered && known.blueprint.spec != found.spec => {
+            Some(known) if known.discovered && self.differs(&known, &found) => {
                 known.replace();
                 true
             }
@@ -131,6 +145,10 @@ impl Reconciler {
                 false
             }
         }
+    }
+
+    fn differs(&self, known: &Workspace, found: &Found) -> bool {
+        known.blueprint.spec != found.spec || *known.first_policy != found.policy.over(&self.policy)
     }
 
     fn add(&mut self, found: Found) {

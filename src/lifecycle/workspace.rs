@@ -59,6 +59,8 @@ pub struct Workspace {
     serial: u64,
     pub(super) blueprint: Blueprint,
     policy: RwLock<Arc<Policy>>,
+    /// The policy that it came with, whatever it was changed to since.
+    pub(super) first_policy: Arc<Policy>,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) discovered: bool,
     pub(super) gate: Gate,
@@ -148,11 +150,13 @@ impl Workspace {
     ) -> Self {
         let nature = machine::Nature { can_freeze: driver.can_freeze(), discovered };
         let now = Instant::now();
+        let first_policy = Arc::new(policy.clone());
         Self {
             serial,
             blueprint,
             machine: Mutex::new(Machine::new(policy.clone(), nature, now, now)),
-            policy: RwLock::new(Arc::new(policy)),
+            policy: RwLock::new(first_policy.clone()),
+            first_policy,
             driver,
             discovered,
             gate: Gate::new(),
@@ -256,6 +260,11 @@ impl Workspace {
             place.generation
         };
         self.gate.open(generation)
+    }
+
+    /// Nothing of it listens any more. The generation stays, for the next one must be another.
+    pub(super) fn vacate(&self) {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).endpoint = None;
     }
 
     /// Freezes it for an admin: lets those inside finish for `drain_grace`, then closes what is
@@ -387,7 +396,7 @@ impl Lease {
         self.generation
     }
 
-    /// Where that run listens. `None`: an admin's stop has ended it already.
+    /// Where that run listens. `None`: it was frozen under those inside.
     pub fn endpoint(&self) -> Option<SocketAddr> {
         self.workspace.endpoint(self.generation)
     }

@@ -2,8 +2,6 @@
 
 #[path = "driver/outside.rs"]
 mod outside;
-#[path = "driver/relay.rs"]
-mod relay;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

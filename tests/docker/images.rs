@@ -6,6 +6,7 @@ use std::io::Write;
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::fixture;
 
@@ -41,6 +42,11 @@ impl Engine {
         succeeded(arguments, output)
     }
 
+    /// Runs `docker` where it may fail, and says whether it didn't.
+    pub(crate) fn tries(self, arguments: &[&str]) -> bool {
+        command(arguments).output().is_ok_and(|output| output.status.success())
+    }
+
     /// The test workspace's image; it exposes port 80.
     pub(crate) fn image(self) -> String {
         self.imported("", &[])
@@ -54,16 +60,41 @@ impl Engine {
 
     /// A container made from the outside; `docker create`'s arguments stand before the image.
     pub(crate) fn container(self, name: &str, arguments: &[&str]) -> Container {
-        let image = self.image();
+        self.container_of(&self.image(), name, arguments)
+    }
+
+    /// The same from another image, perhaps with a command after its name.
+    pub(crate) fn container_of(self, image: &str, name: &str, arguments: &[&str]) -> Container {
         let name = name.to_owned();
         let guard = Container { name };
         let whole: Vec<&str> = ["create", "--name", &guard.name]
             .into_iter()
             .chain(arguments.iter().copied())
-            .chain([image.as_str()])
+            .chain(image.split(' '))
             .collect();
         self.docker(&whole);
         guard
+    }
+
+    /// How often a container did something since `since`, as the engine remembers it.
+    pub(crate) fn count_events(self, container: &str, event: &str, since: SystemTime) -> usize {
+        let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).expect("it is after 1970");
+        let stamp = |at| format!("{:.9}", seconds(at).as_secs_f64());
+        let (container, event) = (format!("container={container}"), format!("event={event}"));
+        let listed = self.docker(&[
+            "events",
+            "--since",
+            &stamp(since),
+            "--until",
+            &stamp(SystemTime::now()),
+            "--filter",
+            &container,
+            "--filter",
+            &event,
+            "--format",
+            "{{.Action}}",
+        ]);
+        listed.lines().count()
     }
 
     fn imported(self, variant: &str, changes: &[&str]) -> String {

@@ -26,6 +26,7 @@ impl Docker {
         let surroundings = Surroundings {
             gateway: self.gateway(recipe.network.as_ref()).await?,
             address: self.address,
+            scope: &self.shared.scope,
             port: self.port(&recipe).await?,
         };
         let body = recipe::body(&recipe, &surroundings);
@@ -133,7 +134,8 @@ impl Docker {
             return Err(refusal);
         }
         let labels = inspected.config.and_then(|config| config.labels).unwrap_or_default();
-        if labels::claim(&labels, name.as_str()) != Claim::Workspace(id.clone()) {
+        let claim = labels::claim(&labels, name.as_str(), &self.shared.scope);
+        if claim != Claim::Workspace(id.clone()) {
             return Err(EngineError::refused(format!(
                 "a container that is not ours has the name {}; rename or remove it",
                 name.as_str()

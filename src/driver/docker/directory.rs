@@ -101,7 +101,10 @@ pub(super) struct Unusable {
 
 /// Settles who is who. Where two containers claim one id, the older keeps it, because requests may
 /// be on their way to it; what a rule about the younger would do on the next start is a surprise.
-pub(super) fn settle(mut listed: Vec<ContainerSummary>) -> (Vec<Claimed>, Vec<Unusable>) {
+pub(super) fn settle(
+    mut listed: Vec<ContainerSummary>,
+    scope: &str,
+) -> (Vec<Claimed>, Vec<Unusable>) {
     listed.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
     let mut claimed: Vec<Claimed> = Vec::new();
     let mut unusable = Vec::new();
@@ -112,7 +115,7 @@ pub(super) fn settle(mut listed: Vec<ContainerSummary>) -> (Vec<Claimed>, Vec<Un
         };
         let name = own_name(&summary.names.unwrap_or_default());
         let labels = summary.labels.unwrap_or_default();
-        match labels::claim(&labels, &name) {
+        match labels::claim(&labels, &name, scope) {
             Claim::None => {}
             Claim::Unusable(reason) => unusable.push(Unusable { container: name, reason }),
             Claim::Workspace(id) => match owner.get(&id) {
@@ -156,13 +159,16 @@ mod tests {
     #[test]
     fn the_older_of_two_containers_keeps_the_id() {
         let enabled = ("frostgate.enable", "true");
-        let (claimed, unusable) = settle(vec![
-            summary('a', "younger", 2, &[enabled, ("frostgate.id", "x")]),
-            summary('b', "x", 1, &[enabled]),
-            summary('c', "y", 3, &[enabled]),
-            summary('d', "off", 3, &[("frostgate.enable", "false")]),
-            summary('e', "odd", 3, &[("frostgate.enable", "maybe")]),
-        ]);
+        let (claimed, unusable) = settle(
+            vec![
+                summary('a', "younger", 2, &[enabled, ("frostgate.id", "x")]),
+                summary('b', "x", 1, &[enabled]),
+                summary('c', "y", 3, &[enabled]),
+                summary('d', "off", 3, &[("frostgate.enable", "false")]),
+                summary('e', "odd", 3, &[("frostgate.enable", "maybe")]),
+            ],
+            "",
+        );
         let who: Vec<_> =
             claimed.iter().map(|c| (c.id.as_str(), &c.container.as_str()[..1])).collect();
         assert_eq!(who, [("x", "b"), ("y", "c")]);

@@ -148,7 +148,8 @@ fn changed(shared: &Shared, event: EventMessage) -> Vec<WorkspaceId> {
         return known.into_iter().collect();
     }
     let names = ["name", "oldName"].map(|key| attributes.get(key));
-    let claims = names.into_iter().flatten().map(|name| labels::claim(&attributes, name));
+    let claims =
+        names.into_iter().flatten().map(|name| labels::claim(&attributes, name, &shared.scope));
     let mut ids: Vec<WorkspaceId> = claims
         .filter_map(|claim| match claim {
             Claim::Workspace(id) => Some(id),

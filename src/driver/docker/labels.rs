@@ -16,14 +16,15 @@ pub(super) const PORT: &str = "frostgate.port";
 pub(super) const HOST: &str = "frostgate.host";
 pub(super) const NETWORK: &str = "frostgate.network";
 pub(super) const READY_PATH: &str = "frostgate.ready-path";
+pub(super) const SCOPE: &str = "frostgate.scope";
 /// On the containers that we made ourselves.
 pub(super) const MANAGED: &str = "frostgate.managed";
 const INACTIVITY_TIMEOUT: &str = "frostgate.inactivity-timeout";
 const FREEZE: &str = "frostgate.freeze";
 
 const PREFIX: &str = "frostgate.";
-const KNOWN: [&str; 9] =
-    [ENABLE, ID, PORT, HOST, INACTIVITY_TIMEOUT, FREEZE, READY_PATH, NETWORK, MANAGED];
+const KNOWN: [&str; 10] =
+    [ENABLE, ID, PORT, HOST, INACTIVITY_TIMEOUT, FREEZE, READY_PATH, NETWORK, SCOPE, MANAGED];
 
 /// A container with more warnings than this has labels that are not worth reading out.
 const WARNINGS_MAX: usize = 20;
@@ -41,7 +42,7 @@ pub(super) struct Reading {
 /// Whether a container takes part, and as which workspace.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// It doesn't: no label, or `frostgate.enable=false`.
+    /// It doesn't: no label, `frostgate.enable=false`, or another Frostgate's scope.
     None,
     /// It does.
     Workspace(WorkspaceId),
@@ -50,7 +51,13 @@ pub(super) enum Claim {
 }
 
 /// Reads which workspace a container is: its label, else its name folded into a DNS label.
-pub(super) fn claim(labels: &Labels, name: &str) -> Claim {
+///
+/// Of several Frostgates on one engine each takes the containers of its own scope, for two that
+/// count the visitors of one container freeze it under each other's. No label is the empty scope.
+pub(super) fn claim(labels: &Labels, name: &str, scope: &str) -> Claim {
+    if labels.get(SCOPE).map_or("", |label| label.trim()) != scope {
+        return Claim::None;
+    }
     match labels.get(ENABLE).map(|value| value.trim()) {
         Some("true") => {}
         None | Some("false") => return Claim::None,
@@ -205,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_container_takes_part_only_if_it_says_so() {
-        let claim = |pairs: &[(&str, &str)], name| claim(&labels(pairs), name);
+        let claim = |pairs: &[(&str, &str)], name| claim(&labels(pairs), name, "");
         let workspace = |id| Claim::Workspace(WorkspaceId::parse(id).unwrap());
         assert_eq!(claim(&[], "a"), Claim::None);
         assert_eq!(claim(&[(ENABLE, "false")], "a"), Claim::None);
@@ -214,6 +221,18 @@ mod tests {
         assert_eq!(claim(&[(ENABLE, "true"), (ID, "alice")], "/x"), workspace("alice"));
         assert_eq!(claim(&[(ENABLE, "true"), (ID, "../x")], "/fallback"), workspace("fallback"));
         assert!(matches!(claim(&[(ENABLE, "true")], "___"), Claim::Unusable(_)));
+    }
+
+    #[test]
+    fn a_container_is_in_one_scope() {
+        let labels_of = |scope| labels(&[(ENABLE, "true"), (ID, "a"), (SCOPE, scope)]);
+        let ours = Claim::Workspace(WorkspaceId::parse("a").unwrap());
+        let unscoped = labels(&[(ENABLE, "true"), (ID, "a")]);
+        assert_eq!(claim(&labels_of("x"), "a", "x"), ours);
+        assert_eq!(claim(&labels_of(""), "a", ""), ours);
+        assert_eq!(claim(&labels_of("x"), "a", ""), Claim::None);
+        assert_eq!(claim(&labels_of("x"), "a", "y"), Claim::None);
+        assert_eq!(claim(&unscoped, "a", "x"), Claim::None);
     }
 
     #[test]

@@ -19,17 +19,19 @@ pub(super) struct Recipe<'a> {
 }
 
 /// What has to be asked of the engine before the body can be written.
-pub(super) struct Surroundings {
+pub(super) struct Surroundings<'a> {
     /// The address by which the container reaches this machine, if there is one.
     pub(super) gateway: Option<IpAddr>,
     /// How it will be dialled.
     pub(super) address: Address,
+    /// Whose it is; see [`labels::claim`].
+    pub(super) scope: &'a str,
     /// The port it listens on, where that is known.
     pub(super) port: Option<u16>,
 }
 
 /// The body of the `create` call.
-pub(super) fn body(recipe: &Recipe<'_>, surroundings: &Surroundings) -> ContainerCreateBody {
+pub(super) fn body(recipe: &Recipe<'_>, surroundings: &Surroundings<'_>) -> ContainerCreateBody {
     let spec = &recipe.blueprint.spec;
     let published = match (surroundings.address, surroundings.port) {
         (Address::Published, Some(port)) => Some(format!("{port}/tcp")),
@@ -42,7 +44,7 @@ pub(super) fn body(recipe: &Recipe<'_>, surroundings: &Surroundings) -> Containe
         image: Some(recipe.image.as_str().to_owned()),
         cmd: command,
         env: Some(environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect()),
-        labels: Some(labels(recipe, spec)),
+        labels: Some(labels(recipe, spec, surroundings.scope)),
         exposed_ports: published.clone().map(|port| vec![port]),
         host_config: Some(HostConfig {
             network_mode: network,
@@ -94,7 +96,7 @@ fn environment(blueprint: &Blueprint, gateway: Option<IpAddr>) -> BTreeMap<Strin
 }
 
 /// Everything by which the container is known again, even by a Frostgate that lost its store.
-fn labels(recipe: &Recipe<'_>, spec: &Spec) -> labels::Labels {
+fn labels(recipe: &Recipe<'_>, spec: &Spec, scope: &str) -> labels::Labels {
     let mut labels = HashMap::from([
         (labels::ID.to_owned(), recipe.blueprint.id.to_string()),
         (labels::ENABLE.to_owned(), "true".to_owned()),
@@ -104,6 +106,7 @@ fn labels(recipe: &Recipe<'_>, spec: &Spec) -> labels::Labels {
         (labels::PORT, spec.port.map(|port| port.to_string())),
         (labels::HOST, (!spec.hosts.is_empty()).then(|| spec.hosts.join(","))),
         (labels::READY_PATH, spec.ready_path.clone()),
+        (labels::SCOPE, (!scope.is_empty()).then(|| scope.to_owned())),
     ];
     for (label, value) in optional {
         labels.extend(value.map(|value| (label.to_owned(), value)));
@@ -145,7 +148,7 @@ mod tests {
             command: &[],
             network: network.and_then(NetworkName::parse),
         };
-        let surroundings = Surroundings { gateway, address, port: Some(8080) };
+        let surroundings = Surroundings { gateway, address, scope: "mine", port: Some(8080) };
         serde_json::to_value(body(&recipe, &surroundings)).unwrap()
     }
 
@@ -172,7 +175,7 @@ mod tests {
         assert_eq!(reading.spec.hosts, ["a.example", "b.example"]);
         assert_eq!(reading.spec.ready_path.as_deref(), Some("/healthz"));
         let id = WorkspaceId::parse("alice").unwrap();
-        assert_eq!(labels::claim(&labels, "x"), labels::Claim::Workspace(id));
+        assert_eq!(labels::claim(&labels, "x", "mine"), labels::Claim::Workspace(id));
     }
 
     #[test]

@@ -16,6 +16,8 @@ struct Bench {
     open: bool,
     jobs: Vec<Job>,
     told: Vec<String>,
+    /// Phases that were told of, in order, and whether with a time that it took.
+    phases: Vec<(Phase, bool)>,
     refused: u32,
     refused_stops: u32,
     slot_is_free: bool,
@@ -27,7 +29,7 @@ impl Bench {
         let nature = Nature { can_freeze: true, discovered };
         let census = Census { inside: 0, held: 0, last_left: None };
         let machine = Machine::new(policy, nature, now, now);
-        let (jobs, told) = (Vec::new(), Vec::new());
+        let (jobs, told, phases) = (Vec::new(), Vec::new(), Vec::new());
         Self {
             machine,
             now,
@@ -35,6 +37,7 @@ impl Bench {
             open: false,
             jobs,
             told,
+            phases,
             refused: 0,
             refused_stops: 0,
             slot_is_free: true,
@@ -79,8 +82,11 @@ impl Bench {
                     }
                     Effect::Run(job) => self.jobs.push(job),
                     Effect::LeaveQueue | Effect::ResumeFailed { .. } => {}
-                    Effect::Tell { reason, .. } => self.told.push(reason),
                     Effect::StopRefused { .. } => self.refused_stops += 1,
+                    Effect::Tell { phase, reason, took, .. } => {
+                        self.phases.push((phase, took.is_some()));
+                        self.told.push(reason);
+                    }
                     Effect::Hold | Effect::StopFailed { .. } => {}
                 }
             }
@@ -126,6 +132,31 @@ fn running_as(run: &str) -> Outcome {
 
 fn wake_failed() -> Outcome {
     Outcome::WakeFailed { reason: "exited with code 1".to_owned(), run: None }
+}
+
+#[test]
+fn a_freeze_is_told_of_although_somebody_waits_and_it_is_woken_at_once() {
+    let mut bench = Bench::running();
+    bench.pass();
+    bench.census.held = 1;
+    bench.handle(Event::Held);
+    bench.phases.clear();
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!(bench.phases, [(Phase::Frozen, true), (Phase::Starting, false)]);
+}
+
+#[test]
+fn a_run_that_was_found_while_the_engine_was_away_gets_its_name_later() {
+    let mut bench = Bench::running();
+    bench.pass();
+    bench.finish(Outcome::FreezeFailed { reason: "away".to_owned() });
+    bench.finish(Outcome::Woken { run: None });
+    for run in ["run-1", "run-1", "run-2"] {
+        assert_eq!(bench.phase(), Phase::Running, "{run}");
+        bench.handle(Event::Changed);
+        bench.finish(running_as(run));
+    }
+    assert_eq!(bench.phase(), Phase::Starting, "it was restarted outside");
 }
 
 #[test]

@@ -8,9 +8,9 @@ use frostgate::model::{FreezeMode, Runs, WorkspaceId};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::relay::Relay;
 use super::{GRACE, boot, driver, id, status, until};
 use crate::images::{Container, Engine, engine, unique};
+use crate::relay::Relay;
 
 /// A labelled container that is not started.
 fn labelled(engine: Engine, id: &str, labels: &[&str]) -> Container {

@@ -1,0 +1,158 @@
+//! The main job: idle containers are frozen on time, and thawed for whoever comes.
+
+use std::collections::HashSet;
+use std::time::SystemTime;
+
+use frostgate::model::{FreezeMode, Phase, PolicyOverrides, Runs, Spec, Tier};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::{IDLE, MODES, NEVER, Stage, assert_on_time, change};
+use crate::images::{Container, engine, unique};
+use crate::support::{self, get};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_idle_container_is_frozen_on_time_and_thawed_by_a_request() {
+    let Some(engine) = engine() else { return };
+    let stage = Stage::start(engine, |_| {}).await;
+    for mode in MODES {
+        let guest = stage.guest(mode, IDLE, &[]).await;
+        assert_eq!(stage.gateway.phase(&guest.id), Phase::Frozen);
+        let first = stage.boot(&guest).await;
+        let answered = Instant::now();
+        let mut changes = stage.gateway.app().changes();
+        let freezing = change(&mut changes, &guest, Phase::Freezing).await;
+        assert_on_time(freezing.at - answered, IDLE - IDLE / 20);
+        let (tier, status) = match mode {
+            FreezeMode::Stop => (Tier::Stopped, "exited"),
+            FreezeMode::Pause => (Tier::Paused, "paused"),
+        };
+        stage.until_frozen(&guest, tier).await;
+        assert_eq!(stage.inspect(&guest, "{{.State.Status}}"), status);
+        let second = stage.boot(&guest).await;
+        assert_eq!(first == second, mode == FreezeMode::Pause, "{mode:?}");
+    }
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_large_upload_is_held_and_arrives_whole() {
+    let Some(engine) = engine() else { return };
+    let stage = Stage::start(engine, |_| {}).await;
+    let body: Vec<u8> = (0..10_000_000_u32).map(|n| (n * 7 % 251) as u8).collect();
+    let hash = body.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    for mode in MODES {
+        let guest = stage.guest(mode, IDLE, &[]).await;
+        if mode == FreezeMode::Pause {
+            stage.boot(&guest).await;
+            stage.until_frozen(&guest, Tier::Paused).await;
+        }
+        let reply = stage.post(&guest, "/digest", &body).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert_eq!(reply.text(), format!("{} {hash:016x}", body.len()));
+    }
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_hundred_requests_to_a_frozen_container_cause_one_start() {
+    let Some(engine) = engine() else { return };
+    let stage = Stage::start(engine, |_| {}).await;
+    for mode in MODES {
+        let guest = stage.guest(mode, IDLE, &[]).await;
+        let event = match mode {
+            FreezeMode::Stop => "start",
+            FreezeMode::Pause => {
+                stage.boot(&guest).await;
+                stage.until_frozen(&guest, Tier::Paused).await;
+                "unpause"
+            }
+        };
+        let began = SystemTime::now();
+        let address = stage.gateway.public();
+        let mut requests = JoinSet::new();
+        for _ in 0..100 {
+            let host = format!("{}.localhost", guest.id);
+            requests.spawn(async move { get(address, &host, "/boot").await });
+        }
+        let mut runs = HashSet::new();
+        for reply in requests.join_all().await {
+            assert_eq!(reply.status, 200, "{reply:?}");
+            runs.insert(reply.body);
+        }
+        assert_eq!(runs.len(), 1);
+        assert_eq!(engine.count_events(&guest.container.name, event, began), 1, "{event}");
+    }
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_open_websocket_keeps_it_awake_and_its_end_starts_the_clock() {
+    let Some(engine) = engine() else { return };
+    let stage = Stage::start(engine, |_| {}).await;
+    for mode in MODES {
+        let guest = stage.guest(mode, IDLE, &[]).await;
+        let mut websocket = stage.websocket(&guest).await;
+        let mut changes = stage.gateway.app().changes();
+        sleep(IDLE * 4).await;
+        assert_eq!(stage.gateway.phase(&guest.id), Phase::Running, "frozen under a WebSocket");
+        assert_eq!(stage.gateway.workspace(&guest.id).view().tunnels, 1);
+        // A masked text frame "hi", with an all-zero mask; the echo comes unmasked.
+        websocket.send([0x81, 0x82, 0, 0, 0, 0, b'h', b'i']).await;
+        assert_eq!(websocket.bytes(4).await, [0x81, 0x02, b'h', b'i']);
+        drop(websocket);
+        let closed = Instant::now();
+        let freezing = change(&mut changes, &guest, Phase::Freezing).await;
+        assert_on_time(freezing.at - closed, IDLE - IDLE / 20);
+    }
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_configured_image_is_made_for_the_first_request_and_kept() {
+    let Some(engine) = engine() else { return };
+    let id = unique("image");
+    let container = Container { name: format!("frostgate-{id}") };
+    let image = engine.image();
+    let stage = Stage::start(engine, |config| {
+        let runs = Runs::Image { image, command: Vec::new(), network: None };
+        let spec = Spec {
+            runs,
+            port: Some(8080),
+            environment: [("GREETING".to_owned(), "hello".to_owned())].into(),
+            hosts: Vec::new(),
+            ready_path: None,
+        };
+        let policy =
+            PolicyOverrides { inactivity_timeout: Some(IDLE), ..PolicyOverrides::default() };
+        support::add(config, &id, spec, policy);
+    })
+    .await;
+    let guest = super::Guest { id, container };
+    let first = stage.boot(&guest).await;
+    let made = stage.inspect(&guest, "{{.Id}}");
+    let environment = stage.inspect(&guest, "{{range .Config.Env}}{{println .}}{{end}}");
+    assert!(environment.contains("FROSTGATE_CHECK_IN_URL=http://"), "{environment}");
+    assert!(environment.contains("GREETING=hello"), "{environment}");
+    stage.until_frozen(&guest, Tier::Stopped).await;
+    assert_ne!(stage.boot(&guest).await, first);
+    assert_eq!(stage.inspect(&guest, "{{.Id}}"), made);
+    // Removed behind our back it is made again.
+    stage.docker(&["rm", "--force", &guest.container.name]);
+    stage.until_frozen(&guest, Tier::Stopped).await;
+    stage.boot(&guest).await;
+    assert_ne!(stage.inspect(&guest, "{{.Id}}"), made);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_that_is_never_to_be_frozen_is_not() {
+    let Some(engine) = engine() else { return };
+    let stage = Stage::start(engine, |_| {}).await;
+    let guest = stage.guest(FreezeMode::Stop, NEVER, &[]).await;
+    stage.boot(&guest).await;
+    assert_eq!(stage.gateway.workspace(&guest.id).view().freeze_at, None);
+    stage.stop().await;
+}
