@@ -3,6 +3,7 @@
 mod auth;
 mod check_in;
 mod fields;
+mod overview;
 mod policy;
 mod reply;
 mod routes;

@@ -7,7 +7,7 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use super::reply::Problem;
-use super::{Context, auth, check_in, workspaces};
+use super::{Context, auth, check_in, overview, workspaces};
 
 /// Largest body of a call.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -24,8 +24,10 @@ pub fn admin(context: Context) -> Router {
         .route("/workspaces/{id}/remove", put(workspaces::remove))
         .route("/workspaces/{id}/stop", put(workspaces::stop))
         .route("/workspaces/{id}/resume", put(workspaces::resume));
+    let overview =
+        Router::new().route("/test", get(overview::test)).route("/stats", get(overview::stats));
     let guarded = Router::new()
-        .nest("/api/v1", workspaces.clone())
+        .nest("/api/v1", workspaces.clone().merge(overview))
         .merge(workspaces)
         .route_layer(from_fn_with_state(context.clone(), auth::require));
     let open = Router::new()

@@ -29,6 +29,8 @@ pub(super) struct Representation {
     live_connections: LiveConnections,
     /// Requests that wait at its gate.
     held: usize,
+    /// How many workspaces wait for a slot before it; `null`: it doesn't wait for one.
+    queue_position: Option<usize>,
     /// Whether its own last check-in says that it is active.
     reports_activity: bool,
     /// When it will be frozen if nothing happens; RFC 3339. `null` while it is in use, doesn't run,
@@ -69,6 +71,7 @@ impl Representation {
             since: Clock.rfc3339(since),
             live_connections: LiveConnections { requests: inside.saturating_sub(tunnels), tunnels },
             held,
+            queue_position: view.queue_position,
             reports_activity: view.reports_activity,
             freeze_at: view.freeze_at.map(|at| Clock.rfc3339(at)),
             remove_at: view.remove_at.map(|at| Clock.rfc3339(at)),

@@ -203,7 +203,7 @@ impl Gate {
             }
         }
         let state = OPEN | u64::from(generation) << GENERATION_SHIFT;
-        self.update(|word| state | ((word & COUNT) + granted as u64));
+        self.update(|word| state | (word & WATCHED) | ((word & COUNT) + granted as u64));
         drop(room);
         wakers.into_iter().for_each(Waker::wake);
         granted
@@ -238,7 +238,7 @@ impl Gate {
         true
     }
 
-    /// Whether to be told when the last one leaves while it is open. An opening ends the watch.
+    /// Whether to be told when the last one leaves while it is open.
     pub fn watch(&self, watched: bool) {
         if watched {
             self.word.fetch_or(WATCHED, Ordering::AcqRel);

@@ -165,11 +165,10 @@ pub(super) async fn evict(slots: Arc<Slots>, registry: Weak<Registry>) {
     loop {
         slots.bell.notified().await;
         let Some(registry) = registry.upgrade() else { return };
-        // From now on the last one to leave a workspace is told of, which costs a warm request
-        // more than nothing; so it ends with the need.
-        let all = registry.all();
-        all.iter().for_each(|workspace| workspace.gate.watch(true));
         while slots.somebody_waits() {
+            // From now on the last one to leave a workspace is told of, which costs a warm request
+            // more than nothing; so it ends with the need.
+            registry.all().iter().for_each(|workspace| workspace.gate.watch(true));
             let again = match idle_longest(&registry) {
                 Some((workspace, idle_since)) if idle_since.elapsed() >= EVICT_IDLE_MIN => {
                     tracing::debug!(workspace = %workspace.id(), "evicting the one idle longest");

@@ -11,4 +11,5 @@ mod gate_stress;
 mod policies;
 mod process_driver;
 mod race_sweep;
+mod slots;
 mod support;
