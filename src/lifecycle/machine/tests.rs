@@ -128,6 +128,34 @@ fn a_freeze_is_told_of_although_somebody_waits_and_it_is_woken_at_once() {
 }
 
 #[test]
+fn what_failed_while_the_runtime_was_away_is_not_put_off_when_it_is_back() {
+    let mut bench = Bench::new(policy(), true);
+    for _ in 0..4 {
+        bench.census.held = 1;
+        bench.now += RETRY_MAX;
+        bench.handle(Event::Held);
+        bench.finish(wake_failed());
+    }
+    assert_eq!(bench.phase(), Phase::Failed);
+    bench.handle(Event::Resync);
+    assert_eq!((bench.phase(), bench.job()), (Phase::Frozen, Some(Job::Look)));
+    bench.finish(Outcome::Looked(Seen::Stopped { exit: None }));
+    bench.census.held = 1;
+    bench.handle(Event::Held);
+    assert_eq!(bench.job(), Some(Job::Wake));
+    bench.finish(woken("run-1"));
+    bench.leave();
+    bench.pass();
+    bench.finish(Outcome::FreezeFailed { reason: "away".to_owned() });
+    bench.finish(Outcome::Woken { run: None });
+    let put_off = bench.machine.deadline(bench.census, bench.now);
+    bench.handle(Event::Resync);
+    bench.finish(running_as("run-1"));
+    assert!(bench.machine.deadline(bench.census, bench.now) <= put_off);
+    assert_eq!(bench.machine.freeze_not_before, None);
+}
+
+#[test]
 fn a_run_that_was_found_while_the_engine_was_away_gets_its_name_later() {
     let mut bench = Bench::running();
     bench.pass();
@@ -397,10 +425,11 @@ fn random_life(seed: u64) {
     let mut bench = Bench::new(policy(), false);
     for step in 0..200 {
         bench.now += Duration::from_millis(dice.roll(30_000));
-        match dice.roll(12) {
+        match dice.roll(13) {
             0 => bench.handle(Event::Resume),
             1 => bench.handle(Event::Stop),
             2 => bench.handle(Event::Changed),
+            9 => bench.handle(Event::Resync),
             3 => bench.handle(Event::CheckIn(dice.roll(2) == 0)),
             4 | 5 => bench.handle(Event::Deadline),
             6 if bench.census.inside > 0 => bench.leave(),
