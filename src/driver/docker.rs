@@ -224,6 +224,9 @@ impl Docker {
     fn failed(&self, action: &'static str, id: &WorkspaceId, error: EngineError) -> DriverError {
         match error {
             EngineError::Unreachable(_) => self.engine().unreachable(error),
+            EngineError::Interrupted(reason) => {
+                DriverError::Interrupted { action, id: id.clone(), reason }
+            }
             EngineError::Refused { reason, .. } => {
                 DriverError::Refused { action, id: id.clone(), reason }
             }

@@ -151,6 +151,16 @@ pub enum DriverError {
         /// What was seen.
         reason: String,
     },
+    /// The runtime went away in the middle of the call. It may be carried out all the same.
+    #[error("could not {action} workspace {id}: the connection to its runtime broke: {reason}")]
+    Interrupted {
+        /// The call, as a verb.
+        action: &'static str,
+        /// Which workspace.
+        id: WorkspaceId,
+        /// What was seen.
+        reason: String,
+    },
     /// The runtime answered, and refused.
     #[error("could not {action} workspace {id}: {reason}")]
     Refused {

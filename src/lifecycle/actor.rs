@@ -90,7 +90,7 @@ impl Actor {
 
     fn read_mail(&mut self) {
         let inbox = self.workspace.mailbox.take();
-        let Inbox { commands, changed, deadline, emptied, replaced, .. } = inbox;
+        let Inbox { commands, changed, resync, deadline, emptied, replaced, .. } = inbox;
         if emptied && self.workspace.gate.census().inside == 0 {
             self.handle(Event::Emptied);
             self.workspace.shared.slots.look_again();
@@ -98,7 +98,9 @@ impl Actor {
         for command in commands {
             self.obey(command);
         }
-        if changed {
+        if resync {
+            self.handle(Event::Resync);
+        } else if changed {
             self.handle(Event::Changed);
         }
         if replaced {

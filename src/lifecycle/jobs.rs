@@ -27,6 +27,9 @@ const STILL_THERE_MAX: Duration = Duration::from_secs(1);
 /// have been lost. Events are what usually ends the wait.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// What a runtime takes to end a workspace beyond the workspace's own grace.
+const END_MARGIN: Duration = Duration::from_secs(1);
+
 /// A job under way.
 pub(super) type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
 
@@ -133,7 +136,7 @@ async fn bring_up(
     let blueprint = &workspace.blueprint;
     let sighting = match driver.inspect(&blueprint.id).await {
         Ok(sighting) => sighting,
-        Err(error @ DriverError::Unreachable { .. }) => {
+        Err(error) if is_away(&error) => {
             return Ok(still_there(workspace, error).await?.into());
         }
         Err(error) => return Err(error.into()),
@@ -220,6 +223,16 @@ async fn thaw(workspace: &Arc<Workspace>, sighting: Sighting) -> Result<Up, Wake
     }
 }
 
+/// Whether the runtime said nothing, neither yes nor no.
+fn is_away(error: &DriverError) -> bool {
+    match error {
+        DriverError::Unreachable { .. }
+        | DriverError::Interrupted { .. }
+        | DriverError::TimedOut { .. } => true,
+        DriverError::Refused { .. } | DriverError::Unsupported { .. } => false,
+    }
+}
+
 /// The runtime does not answer. If the workspace itself does, where it was last, it still runs and
 /// goes on being served.
 async fn still_there(workspace: &Workspace, error: DriverError) -> Result<Sighting, WakeError> {
@@ -251,7 +264,29 @@ async fn freeze(workspace: &Workspace, mode: FreezeMode) -> Outcome {
     };
     match within(limit, "freeze", workspace, call).await {
         Ok(()) => Outcome::Frozen(tier),
+        Err(error @ DriverError::Interrupted { .. }) if mode == FreezeMode::Stop => {
+            see_it_end(workspace, error).await
+        }
         Err(error) => Outcome::FreezeFailed { reason: error.to_string() },
+    }
+}
+
+/// It may have been told to end, and nobody is to be sent to one that is ending. What still runs
+/// when the time that it has for that is over goes on running.
+async fn see_it_end(workspace: &Workspace, error: DriverError) -> Outcome {
+    let over = Instant::now() + workspace.policy().stop_grace + END_MARGIN;
+    loop {
+        let inspected = timeout_at(over, workspace.driver.inspect(workspace.id())).await;
+        if let Ok(Ok(Sighting { status: Status::Stopped | Status::Missing, .. })) = inspected {
+            return Outcome::Frozen(Tier::Stopped);
+        }
+        tokio::select! {
+            () = workspace.nudge.notified() => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = tokio::time::sleep_until(over) => {
+                return Outcome::FreezeFailed { reason: error.to_string() };
+            }
+        }
     }
 }
 

@@ -45,6 +45,8 @@ pub enum Event {
     CheckIn(bool),
     /// The driver says that something may have changed.
     Changed,
+    /// The driver has found its runtime, for the first time or again.
+    Resync,
     /// Another of the same id has taken its place outside.
     Replaced,
     /// Its policy is another from now on.
@@ -313,6 +315,7 @@ impl Machine {
             Event::Emptied => self.drained(),
             Event::CheckIn(active) => self.on_check_in(active, now),
             Event::Changed => self.look_wanted = true,
+            Event::Resync => self.on_resync(&mut effects, now),
             Event::Replaced => self.replaced = true,
             Event::Policy(policy) => self.policy = *policy,
             Event::Finished(outcome) => self.on_finished(&mut effects, outcome, census, now),
@@ -570,6 +573,19 @@ impl Machine {
         }
         self.check_in =
             active.then(|| CheckIn { expires_at: self.policy.check_in_ttl.map(|ttl| now + ttl) });
+    }
+
+    /// What failed may have failed because the runtime was away, and is not put off any longer.
+    fn on_resync(&mut self, effects: &mut Vec<Effect>, now: Instant) {
+        self.look_wanted = true;
+        self.failures = 0;
+        self.freeze_failures = 0;
+        self.freeze_not_before = None;
+        if matches!(self.state, State::Failed { .. }) {
+            self.go(State::Frozen { tier: Tier::Stopped }, now);
+            effects.push(Effect::Hold);
+            self.tell(effects, "its runtime answers again", None);
+        }
     }
 
     fn on_finished(

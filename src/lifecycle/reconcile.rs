@@ -99,7 +99,7 @@ impl Reconciler {
             DriverEvent::Resync => {
                 let all = self.registry.all();
                 let ours = all.iter().filter(|one| one.driver_name() == self.driver.name());
-                ours.for_each(|workspace| workspace.changed());
+                ours.for_each(|workspace| workspace.resync());
                 true
             }
         }

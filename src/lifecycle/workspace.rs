@@ -315,6 +315,12 @@ impl Workspace {
         self.mailbox.flag(|inbox| inbox.changed = true);
     }
 
+    /// The driver has found its runtime, and nothing is known of what happened before.
+    pub(super) fn resync(&self) {
+        self.nudge.notify_one();
+        self.mailbox.flag(|inbox| inbox.resync = true);
+    }
+
     pub(super) fn deadline_passed(&self) {
         self.mailbox.flag(|inbox| inbox.deadline = true);
     }
@@ -496,6 +502,7 @@ pub(super) struct Mailbox {
 pub(super) struct Inbox {
     pub(super) commands: VecDeque<Command>,
     pub(super) changed: bool,
+    pub(super) resync: bool,
     pub(super) deadline: bool,
     pub(super) emptied: bool,
     pub(super) replaced: bool,

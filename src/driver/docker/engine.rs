@@ -1,4 +1,4 @@
-//! The connection to the engine: every call has a deadline and fails in one of three ways.
+//! The connection to the engine: every call has a deadline and fails in one of four ways.
 //!
 //! bollard opens a connection per call, so there is nothing to keep alive and nothing to reset: an
 //! engine that comes back is simply there again. The client itself is made at the first call that
@@ -61,8 +61,10 @@ impl Socket {
 /// Why the engine did not do as it was told.
 #[derive(Debug)]
 pub(super) enum EngineError {
-    /// It doesn't answer.
+    /// It doesn't answer; nothing was asked of it.
     Unreachable(String),
+    /// It was asked, and the connection broke before it had answered.
+    Interrupted(String),
     /// It answered, and refused; or we did, in which case there is no status.
     Refused { status: Option<u16>, reason: String },
     /// It didn't answer in time.
@@ -79,14 +81,16 @@ impl EngineError {
     pub(super) fn status(&self) -> Option<u16> {
         match self {
             Self::Refused { status, .. } => *status,
-            Self::Unreachable(_) | Self::TimedOut(_) => None,
+            Self::Unreachable(_) | Self::Interrupted(_) | Self::TimedOut(_) => None,
         }
     }
 
     /// What was seen, in words.
     pub(super) fn into_words(self) -> String {
         match self {
-            Self::Unreachable(reason) | Self::Refused { reason, .. } => reason,
+            Self::Unreachable(reason)
+            | Self::Interrupted(reason)
+            | Self::Refused { reason, .. } => reason,
             Self::TimedOut(limit) => format!("no answer within {limit:?}"),
         }
     }
@@ -97,7 +101,7 @@ impl EngineError {
             Self::Refused { status, reason } => {
                 *status == Some(409) && reason.contains("in progress")
             }
-            Self::Unreachable(_) | Self::TimedOut(_) => false,
+            Self::Unreachable(_) | Self::Interrupted(_) | Self::TimedOut(_) => false,
         }
     }
 
@@ -111,6 +115,12 @@ impl EngineError {
                 status: None,
                 reason: format!("its answer could not be read: {error}"),
             },
+            Error::HyperLegacyError { err } if err.is_connect() => {
+                Self::Unreachable(root_cause(error))
+            }
+            Error::HyperLegacyError { .. } | Error::HyperResponseError { .. } => {
+                Self::Interrupted(root_cause(error))
+            }
             _ => Self::Unreachable(root_cause(error)),
         }
     }

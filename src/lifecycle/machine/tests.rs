@@ -146,6 +146,34 @@ fn a_freeze_is_told_of_although_somebody_waits_and_it_is_woken_at_once() {
 }
 
 #[test]
+fn what_failed_while_the_runtime_was_away_is_not_put_off_when_it_is_back() {
+    let mut bench = Bench::new(policy(), true);
+    for _ in 0..4 {
+        bench.census.held = 1;
+        bench.now += RETRY_MAX;
+        bench.handle(Event::Held);
+        bench.finish(wake_failed());
+    }
+    assert_eq!(bench.phase(), Phase::Failed);
+    bench.handle(Event::Resync);
+    assert_eq!((bench.phase(), bench.job()), (Phase::Frozen, Some(Job::Look)));
+    bench.finish(Outcome::Looked(Seen::Stopped { exit: None }));
+    bench.census.held = 1;
+    bench.handle(Event::Held);
+    assert_eq!(bench.job(), Some(Job::Wake));
+    bench.finish(woken("run-1"));
+    bench.leave();
+    bench.pass();
+    bench.finish(Outcome::FreezeFailed { reason: "away".to_owned() });
+    bench.finish(Outcome::Woken { run: None });
+    let put_off = bench.machine.deadline(bench.census, bench.now);
+    bench.handle(Event::Resync);
+    bench.finish(running_as("run-1"));
+    assert!(bench.machine.deadline(bench.census, bench.now) <= put_off);
+    assert_eq!(bench.machine.freeze_not_before, None);
+}
+
+#[test]
 fn a_run_that_was_found_while_the_engine_was_away_gets_its_name_later() {
     let mut bench = Bench::running();
     bench.pass();
@@ -538,7 +566,7 @@ fn random_life(seed: u64) {
         }
         bench.now += Duration::from_millis(dice.roll(30_000));
         bench.slot_is_free = dice.roll(3) > 0;
-        match dice.roll(14) {
+        match dice.roll(15) {
             12 => bench.handle(Event::Evict),
             13 => {
                 bench.census.held = 0;
@@ -547,6 +575,7 @@ fn random_life(seed: u64) {
             0 => bench.handle(Event::Resume),
             1 => bench.handle(Event::Stop),
             2 => bench.handle(Event::Changed),
+            9 => bench.handle(Event::Resync),
             3 => bench.handle(Event::CheckIn(dice.roll(2) == 0)),
             4 | 5 => bench.handle(Event::Deadline),
             6 if bench.census.inside > 0 => bench.leave(),

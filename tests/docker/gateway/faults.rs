@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::{IDLE, NEVER, Stage, change};
 use crate::images::{Engine, engine, unique};
 use crate::relay::Relay;
-use crate::support::until;
+use crate::support::{PATIENCE, get, until};
 
 /// A gateway whose engine is behind a relay.
 async fn behind_a_relay(
@@ -83,6 +83,29 @@ async fn one_that_is_running_may_check_in_by_address_after_the_engine_was_away()
     let is_known =
         || registry.by_address(address).is_some_and(|one| *one.id().as_str() == guest.id);
     until("its address is known again", is_known).await;
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_is_sent_to_one_that_is_ending_while_the_engine_is_away() {
+    let Some(engine) = engine() else { return };
+    let (stage, mut relay) = behind_a_relay(engine, |_| {}).await;
+    let guest = stage.guest(FreezeMode::Stop, IDLE, &["--env", "DYING_MS=2000"]).await;
+    let boot = stage.boot(&guest).await;
+    let address = stage.inspect(&guest, "{{.NetworkSettings.IPAddress}}");
+    let endpoint = format!("{address}:80").parse().unwrap();
+    stage.until(&guest, Phase::Freezing).await;
+    let deadline = Instant::now() + PATIENCE;
+    while get(endpoint, "x", "/boot").await.status != 500 {
+        assert!(Instant::now() < deadline, "it was never told to end");
+    }
+    relay.cut().await;
+    let (next, ()) = tokio::join!(stage.boot(&guest), async {
+        let is_held = || stage.gateway.workspace(&guest.id).view().held == 1;
+        until("the request is held", is_held).await;
+        relay.restore();
+    });
+    assert_ne!(next, boot);
     stage.stop().await;
 }
 

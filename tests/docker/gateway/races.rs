@@ -33,6 +33,9 @@ struct Shot {
     freeze: Option<Duration>,
     /// What the start took, for each that there was.
     starts: Vec<Duration>,
+    /// From when it was sent until the workspace ran again. Tells a slow gateway from a slow answer.
+    #[expect(dead_code, reason = "for people who read what went wrong")]
+    ran_after: Option<Duration>,
 }
 
 impl Shot {
@@ -134,14 +137,15 @@ impl Shooter {
         client.send(head).await;
         let reply = client.reply().await;
         let latency = sent.elapsed();
-        let (freeze, starts) = self.what_happened().await;
+        let (freeze, starts, ran_at) = self.what_happened().await;
+        let ran_after = ran_at.map(|at| at.saturating_duration_since(sent));
         let (status, answer) = (reply.status, reply.text());
-        Shot { offset_us, status, answer, latency, freeze, starts }
+        Shot { offset_us, status, answer, latency, freeze, starts, ran_after }
     }
 
-    /// What the freeze took, and each start.
-    async fn what_happened(&mut self) -> (Option<Duration>, Vec<Duration>) {
-        let (mut freeze, mut starts) = (None, Vec::new());
+    /// What the freeze took, and each start, and when it ran again.
+    async fn what_happened(&mut self) -> (Option<Duration>, Vec<Duration>, Option<Instant>) {
+        let (mut freeze, mut starts, mut ran_at) = (None, Vec::new(), None);
         let deadline = Instant::now() + PATIENCE;
         // The start is told of when those who waited for it are let in already.
         loop {
@@ -149,7 +153,10 @@ impl Shooter {
                 Ok(change) if change.workspace.as_str() != self.guest.id => {}
                 Ok(change) => match change.phase {
                     Phase::Frozen => freeze = change.took,
-                    Phase::Running => starts.extend(change.took),
+                    Phase::Running => {
+                        starts.extend(change.took);
+                        ran_at = Some(change.at);
+                    }
                     _ => {}
                 },
                 Err(_) if starts.is_empty() && freeze.is_some() => {
@@ -159,7 +166,7 @@ impl Shooter {
                 Err(_) => break,
             }
         }
-        (freeze, starts)
+        (freeze, starts, ran_at)
     }
 
     /// When it will be frozen.
