@@ -16,6 +16,9 @@ use super::headers::Unforwardable;
 use super::upstream::ResponseBody;
 use crate::lifecycle::Refusal;
 
+/// When to try again, where nothing better is known.
+const RETRY_SECONDS: u64 = 5;
+
 /// What bodies can fail with; the listener cuts the answer short then, visibly.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -69,6 +72,8 @@ pub(super) enum Problem {
     NoClearHost,
     /// It can't be passed on as it is.
     Unforwardable(Unforwardable),
+    /// Its body ended early, or its framing is wrong.
+    BadBody,
     /// CONNECT and TRACE are not for workspaces.
     MethodNotAllowed,
     /// `/w/{id}` without its slash.
@@ -77,6 +82,8 @@ pub(super) enum Problem {
     NotLetIn(Refusal, Option<Duration>),
     /// The workspace is up, but could not be connected to, or broke off before it answered.
     Broken,
+    /// An admin stopped the workspace before it answered.
+    Stopped,
     /// It did not begin to answer in time.
     Silent,
 }
@@ -96,6 +103,7 @@ impl Problem {
             Self::Unforwardable(Loop) => {
                 text(StatusCode::LOOP_DETECTED, "This request has come back to where it was.")
             }
+            Self::BadBody => closing(bad_request("The body of this request is not whole.")),
             Self::MethodNotAllowed => {
                 let mut response =
                     text(StatusCode::METHOD_NOT_ALLOWED, "This method is not passed on.");
@@ -115,6 +123,10 @@ impl Problem {
             Self::Broken => {
                 text(StatusCode::BAD_GATEWAY, "The workspace did not answer this request.")
             }
+            Self::Stopped => {
+                let words = "The workspace was stopped before it answered.";
+                retry_after(text(StatusCode::SERVICE_UNAVAILABLE, words), RETRY_SECONDS)
+            }
             Self::Silent => {
                 text(StatusCode::GATEWAY_TIMEOUT, "The workspace did not answer in time.")
             }
@@ -123,20 +135,23 @@ impl Problem {
 }
 
 fn not_let_in(refusal: &Refusal, retry: Option<Duration>) -> Response<Body> {
-    let (status, words, default_retry) = match refusal {
+    let (status, words) = match refusal {
         Refusal::Failed { .. } => {
-            (StatusCode::SERVICE_UNAVAILABLE, "The workspace could not be started.", 5)
+            (StatusCode::SERVICE_UNAVAILABLE, "The workspace could not be started.")
         }
         Refusal::Full => {
-            (StatusCode::SERVICE_UNAVAILABLE, "Too many requests wait for workspaces.", 5)
+            (StatusCode::SERVICE_UNAVAILABLE, "Too many requests wait for workspaces.")
         }
         Refusal::TimedOut => {
-            (StatusCode::GATEWAY_TIMEOUT, "The workspace did not become ready in time.", 5)
+            (StatusCode::GATEWAY_TIMEOUT, "The workspace did not become ready in time.")
         }
         Refusal::Removed => return text(StatusCode::NOT_FOUND, "This workspace is gone."),
     };
-    let mut response = text(status, words);
-    let seconds = retry.map_or(default_retry, |wait| wait.as_secs() + 1);
+    let seconds = retry.map_or(RETRY_SECONDS, |wait| wait.as_secs() + 1);
+    retry_after(text(status, words), seconds)
+}
+
+fn retry_after(mut response: Response<Body>, seconds: u64) -> Response<Body> {
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
