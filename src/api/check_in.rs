@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Query, State};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
@@ -23,10 +24,12 @@ const FIELD_NAMES: [&str; 3] = ["active", "active-connections", "active_connecti
 pub(super) async fn check_in(
     State(context): State<Context>,
     Extension(Peer(peer)): Extension<Peer>,
-    Query(query): Query<Vec<(String, String)>>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
+    let Query(query) = query.map_err(|rejection| Problem::Invalid(rejection.body_text()))?;
+    let body = body.map_err(Problem::of_body)?;
     let token = query.iter().find(|(name, _)| name == "token").map(|(_, token)| token.as_str());
     let workspace = sender(&context, token, peer.ip(), &headers)?;
     let mut fields = body_fields(&headers, &body)?;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 
+mod api;
+mod check_in;
 mod config_files;
 #[path = "../fixture/mod.rs"]
 mod fixture;
