@@ -14,6 +14,7 @@ mod headers;
 mod hostile_workspace;
 mod http1;
 mod http2;
+mod layering;
 mod leases;
 mod limits;
 mod pool;
