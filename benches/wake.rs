@@ -5,7 +5,7 @@
 //! in a tight loop; that of a paused one is the engine's `unpause`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that can't go on should say where")]
-#![expect(dead_code, reason = "the tests' support has more than a benchmark needs")]
+#![expect(dead_code, unused_imports, reason = "the tests' support has more than it needs")]
 
 #[path = "../tests/fixture/mod.rs"]
 mod fixture;

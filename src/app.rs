@@ -333,6 +333,7 @@ fn proxy_options(config: &Config) -> anyhow::Result<proxy::Options> {
     let instance = u32::from_ne_bytes(instance);
     Ok(proxy::Options {
         paths: config.routing.paths,
+        admin_host: config.routing.admin_host.clone(),
         trusted_proxies: config.routing.trusted_proxies.clone(),
         connect_timeout: config.upstream.connect_timeout,
         response_timeout: config.upstream.response_timeout,

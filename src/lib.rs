@@ -70,25 +70,19 @@
 //!
 //! # Layering
 //!
-//! A module uses what stands beside it here, and nothing else of ours. `tests/it/layering.rs`
-//! reads this table.
+//! A module uses those that stand beside it here, and itself. A test reads this table and the code.
+//! bollard stays in `driver/docker`; hyper in `listen`, `proxy`, `api`, `app` and `cli`.
 //!
 //! | module | may use |
 //! |---|---|
-//! | clock | |
-//! | duration | |
-//! | model | |
-//! | driver | model, clock, duration |
-//! | lifecycle | model, clock, driver |
-//! | listen | |
-//! | proxy | model, lifecycle, listen |
-//! | api | model, clock, duration, lifecycle |
-//! | config | model, duration |
-//! | app | model, clock, config, driver, lifecycle, listen, proxy, api |
-//! | cli | model, clock, duration, config, lifecycle, app |
-//!
-//! bollard stays in `driver/docker`, and hyper in `listen`, `proxy`, `app` and the sample workspace
-//! of `cli`; the API is axum's.
+//! | `clock`, `duration`, `listen` | none |
+//! | `model` | `duration` |
+//! | `driver` | `model`, `clock`, `duration` |
+//! | `lifecycle` | `model`, `clock`, `driver` |
+//! | `proxy` | `lifecycle`, `listen`, `model` |
+//! | `api` | `lifecycle`, `model`, `clock`, `duration` |
+//! | `config` | `model`, `duration` |
+//! | `app`, `cli` | all |
 
 pub mod app;
 pub mod cli;

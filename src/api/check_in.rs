@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Extension;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use http::{HeaderMap, StatusCode};
 
@@ -22,10 +23,11 @@ const FIELD_NAMES: [&str; 3] = ["active", "active-connections", "active_connecti
 pub(super) async fn check_in(
     State(context): State<Context>,
     Extension(Peer(peer)): Extension<Peer>,
-    Query(query): Query<Vec<(String, String)>>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     headers: HeaderMap,
     Fields(mut fields): Fields,
 ) -> Result<StatusCode, Problem> {
+    let Query(query) = query.map_err(|rejection| Problem::Invalid(rejection.body_text()))?;
     let token = query.iter().find(|(name, _)| name == "token").map(|(_, token)| token.as_str());
     let workspace = sender(&context, token, peer.ip(), &headers)?;
     fields.extend(query);

@@ -33,9 +33,7 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
             let parts = Multipart::from_request(request, state).await;
             return multipart(parts.map_err(|error| unreadable(error.body_text()))?).await;
         }
-        let body = Bytes::from_request(request, state)
-            .await
-            .map_err(|error| Problem::Invalid(format!("the body: {}", error.body_text())))?;
+        let body = Bytes::from_request(request, state).await.map_err(Problem::of_body)?;
         if body.is_empty() {
             return Ok(Self::default());
         }

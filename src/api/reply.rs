@@ -3,6 +3,7 @@
 //! could not know anyway.
 
 use axum::Json;
+use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
@@ -25,6 +26,8 @@ pub(super) enum Problem {
     UnknownSender,
     /// Something in the call can't be used; names it and the fix.
     Invalid(String),
+    /// Its body is larger than any call's needs to be.
+    TooLarge,
     /// The workspace is in no state for that, or of no kind.
     Conflict(String),
     /// It was tried and failed.
@@ -54,6 +57,14 @@ impl From<CommandError> for Problem {
 }
 
 impl Problem {
+    /// Why a body could not be read: it is too large, or its sender broke off.
+    pub(super) fn of_body(rejection: BytesRejection) -> Self {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            return Self::TooLarge;
+        }
+        Self::Invalid("the body could not be read".to_owned())
+    }
+
     fn parts(&self) -> (StatusCode, &'static str, &'static str, String) {
         match self {
             Self::Unauthorized => (
@@ -91,6 +102,12 @@ impl Problem {
             Self::Invalid(detail) => {
                 (StatusCode::BAD_REQUEST, "invalid_request", "Invalid request", detail.clone())
             }
+            Self::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large",
+                "Too large",
+                "the body of this call is too large".to_owned(),
+            ),
             Self::Conflict(detail) => {
                 (StatusCode::CONFLICT, "conflict", "Not possible now", detail.clone())
             }

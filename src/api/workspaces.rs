@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -91,19 +91,19 @@ pub(super) async fn list(State(context): State<Context>) -> Json<List> {
 /// `GET /api/v1/workspaces/{id}`
 pub(super) async fn read(
     State(context): State<Context>,
-    Path(id): Path<String>,
+    id: Id,
 ) -> Result<Json<Representation>, Problem> {
-    let workspace = find(&context, &id)?;
+    let workspace = find(&context, id)?;
     Ok(Json(Representation::of(&workspace, &context)))
 }
 
 /// `PATCH /api/v1/workspaces/{id}`: changes the fields of its policy that are named, at once.
 pub(super) async fn change(
     State(context): State<Context>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     fields: Fields,
 ) -> Result<Json<Representation>, Problem> {
-    let workspace = find(&context, &id)?;
+    let workspace = find(&context, id)?;
     policy::only(&fields)?;
     let changed = policy::overrides(&fields)?.over(&workspace.policy());
     policy::check(&changed)?;
@@ -114,18 +114,18 @@ pub(super) async fn change(
 /// `DELETE /api/v1/workspaces/{id}`: 204 once it is gone, with all that it had.
 pub(super) async fn delete(
     State(context): State<Context>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Problem> {
-    find(&context, &id)?.remove().await?;
+    find(&context, id)?.remove().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `PUT /api/v1/workspaces/{id}/remove`: the same, with a message.
 pub(super) async fn remove(
     State(context): State<Context>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<serde_json::Value>, Problem> {
-    find(&context, &id)?.remove().await?;
+    find(&context, id)?.remove().await?;
     Ok(Json(serde_json::json!({ "message": "Workspace has been removed" })))
 }
 
@@ -143,10 +143,10 @@ fn yes() -> bool {
 /// `PUT /api/v1/workspaces/{id}/stop`: 200 once it is frozen; with `?wait=false` 202 at once.
 pub(super) async fn stop(
     State(context): State<Context>,
-    Path(id): Path<String>,
+    id: Id,
     wait: Result<Query<Wait>, QueryRejection>,
 ) -> Result<(StatusCode, Json<Representation>), Problem> {
-    let workspace = find(&context, &id)?;
+    let workspace = find(&context, id)?;
     if !workspace.can_freeze() {
         workspace.stop().await?;
     }
@@ -157,10 +157,10 @@ pub(super) async fn stop(
 /// `PUT /api/v1/workspaces/{id}/resume`: 200 once it is running; with `?wait=false` 202 at once.
 pub(super) async fn resume(
     State(context): State<Context>,
-    Path(id): Path<String>,
+    id: Id,
     wait: Result<Query<Wait>, QueryRejection>,
 ) -> Result<(StatusCode, Json<Representation>), Problem> {
-    let workspace = find(&context, &id)?;
+    let workspace = find(&context, id)?;
     let asked = workspace.clone();
     carry_out(&context, &workspace, wait, async move { asked.resume().await }).await
 }
@@ -185,7 +185,11 @@ async fn carry_out(
     Ok((status, Json(Representation::of(workspace, context))))
 }
 
-fn find(context: &Context, id: &str) -> Result<Arc<Workspace>, Problem> {
+/// The id in a path, which may be nothing that a workspace could be called.
+type Id = Result<Path<String>, PathRejection>;
+
+fn find(context: &Context, id: Id) -> Result<Arc<Workspace>, Problem> {
+    let Path(id) = id.map_err(|rejection| Problem::Invalid(rejection.body_text()))?;
     let shown = || id.chars().take(100).collect();
-    context.registry.get(id).ok_or_else(|| Problem::UnknownWorkspace(shown()))
+    context.registry.get(&id).ok_or_else(|| Problem::UnknownWorkspace(shown()))
 }

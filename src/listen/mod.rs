@@ -104,6 +104,7 @@ async fn connection<S: Serve>(
                 .timer(TokioTimer::new())
                 .header_read_timeout(options.header_timeout)
                 .max_headers(HEADERS_MAX)
+                .max_header_size(HEAD_BYTES_MAX)
                 .serve_connection(io, service)
                 .with_upgrades();
             until_drained(connection, draining, |connection| connection.graceful_shutdown()).await;

@@ -4,7 +4,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, StatusCode, Version};
+use http::header::TRANSFER_ENCODING;
+use http::{HeaderValue, Method, StatusCode, Version};
+use http_body::Body as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -14,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::headers::{Client, Hop};
 use super::reply::{Body, Problem};
 use super::route::{self, Authority, Route};
-use super::upstream::{Exchange, RequestBody, ResponseBody, Run, SendError};
+use super::upstream::{Exchange, RequestBody, ResponseBody, Reuse, Run, SendError};
 use super::{Proxy, headers, tunnel};
 use crate::lifecycle::{Lease, Refusal, Workspace};
 
@@ -23,6 +25,9 @@ const PAUSE_FIRST: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(25);
 /// Runs of a workspace that one request may outlive before it is given up.
 const RUNS_MAX: u32 = 3;
+/// How often a request is sent again that got no answer: once because a pooled connection was dead,
+/// and once because its workspace was.
+const RESENDS_MAX: u32 = 2;
 /// How long both sides may take to hand their connections over after a 101.
 const SWITCH_MAX: Duration = Duration::from_secs(10);
 
@@ -53,8 +58,10 @@ fn find(proxy: &Proxy, request: &Request<Incoming>) -> Result<Route, Problem> {
         return Err(Problem::MethodNotAllowed);
     }
     let authority = Authority::of(request).map_err(|_| Problem::NoClearHost)?;
-    let path = request.uri().path();
-    Ok(route::find(&proxy.registry, authority.as_str(), path, proxy.options.paths))
+    let host = authority.as_str();
+    // A workspace's pages must not be of one origin with the API.
+    let paths = proxy.options.paths && proxy.options.admin_host.as_deref() != Some(host);
+    Ok(route::find(&proxy.registry, host, request.uri().path(), paths))
 }
 
 async fn to_workspace(
@@ -70,9 +77,15 @@ async fn to_workspace(
         None => Box::pin(enter(proxy, workspace)).await?,
     };
     let version = request.version();
-    let switch = headers::wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
+    // A switch comes after the whole request, so one with a body is for its body alone.
+    let wants_switch = headers::wants_websocket(&request) && request.body().is_end_stream();
+    let switch = wants_switch.then(|| hyper::upgrade::on(&mut request));
     let outbound = prepare(proxy, client, request, prefix, switch.is_some())?;
     let (exchange, lease) = send(proxy, lease, outbound, switch.is_some()).await?;
+    if let Err(reason) = headers::check_answer(&exchange.response) {
+        tracing::warn!(workspace = %workspace.id(), reason, "an answer can't be passed on");
+        return Err(Problem::Broken);
+    }
     match (exchange.response.status(), switch) {
         (StatusCode::SWITCHING_PROTOCOLS, Some(switch)) => {
             open_tunnel(proxy, exchange, switch, lease)
@@ -109,44 +122,56 @@ fn prepare(
     let hop = Hop { client, version, host, prefix, websocket };
     headers::to_workspace(&mut parts.headers, hop, &proxy.via);
     parts.extensions.clear();
-    Ok(Request::from_parts(parts, RequestBody::from(body)))
+    let body = RequestBody::from(body);
+    if body.size_hint().exact().is_none() {
+        // Left to itself hyper takes it that a GET has no body.
+        parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    Ok(Request::from_parts(parts, body))
 }
 
-/// Sends it, and sends it again where that is safe: as often as it takes if nothing was sent, once
-/// if the connection broke before any answer and the method may be repeated (RFC 9110 §9.2.2).
+/// Sends it, and sends it again where that is safe: as often as it takes if nothing was sent, and
+/// if the connection broke before any answer, `RESENDS_MAX` times, if the method may be repeated
+/// (RFC 9110 §9.2.2).
 async fn send(
     proxy: &Rc<Proxy>,
     mut lease: Lease,
     mut request: Request<RequestBody>,
     websocket: bool,
 ) -> Result<(Exchange, Lease), Problem> {
-    let mut spare = copy_if_repeatable(&request).filter(|_| !websocket);
+    let spare = copy_if_repeatable(&request).filter(|_| !websocket);
+    let mut reuse = if spare.is_some() { Reuse::Any } else { Reuse::Fresh };
+    let mut resends = 0;
     let response_timeout = proxy.options.response_timeout;
     let mut patience: Option<Patience> = None;
     loop {
-        let repeatable = spare.is_some();
-        let sent = proxy.upstreams.send(&lease, request, repeatable, response_timeout).await;
-        let reason = match sent {
+        let reason = match proxy.upstreams.send(&lease, request, reuse, response_timeout).await {
             Ok(exchange) => return Ok((exchange, lease)),
+            // Not again: that would wake what somebody has just stopped.
+            Err(_) if lease.is_severed() => return Err(Problem::Stopped),
             Err(SendError::TimedOut) => return Err(Problem::Silent),
+            Err(SendError::BodyFailed) => return Err(Problem::BadBody),
             Err(SendError::Unsent { request: unsent, reason }) => {
                 request = *unsent;
                 reason
             }
-            Err(SendError::Broken { reason }) => match spare.take() {
-                Some(copy) => {
-                    request = copy;
-                    reason
-                }
-                None => {
+            Err(SendError::Broken { reason, pooled }) => {
+                let copy = spare.as_ref().and_then(copy_if_repeatable);
+                let Some(copy) = copy.filter(|_| resends < RESENDS_MAX) else {
                     tracing::debug!(workspace = %lease.workspace().id(), reason, "no answer");
                     return Err(Problem::Broken);
+                };
+                request = copy;
+                resends += 1;
+                reuse = Reuse::Never;
+                if pooled {
+                    // Closed as the request arrived, most likely. That says nothing of the
+                    // workspace, and a new connection will tell.
+                    continue;
                 }
-            },
+                reason
+            }
         };
-        if lease.is_severed() {
-            return Err(Problem::Stopped);
-        }
         let patience = patience.get_or_insert_with(|| Patience::new(&lease));
         lease = Box::pin(patience.come_back(proxy, lease, &reason)).await?;
     }
@@ -233,10 +258,9 @@ fn open_tunnel(
     let mut switched = Response::from_parts(parts, incoming);
     let workspace_side = hyper::upgrade::on(&mut switched);
     let (parts, _) = switched.into_parts();
-    let served = proxy.tunnels.token();
-    let lease = lease.into_tunnel();
+    let inside = (proxy.tunnels.token(), lease.into_tunnel());
     proxy.upstreams.keep_track(run, async move {
-        let (_served, _lease) = (served, lease);
+        let _inside = inside;
         let both = futures_util::future::try_join(switch, workspace_side);
         if let Ok(Ok((client, workspace))) = timeout(SWITCH_MAX, both).await {
             // How a tunnel ends is its ends' affair.

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 
 use http::header::{self, HeaderName};
-use http::{HeaderMap, HeaderValue, Method, Request, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
 use crate::listen::Ends;
 
@@ -117,14 +117,43 @@ pub(super) fn check<B>(request: &Request<B>, via: &Via) -> Result<(), Unforwarda
     Ok(())
 }
 
+/// Says what is wrong with an answer that its client could read in another way than we do, or not
+/// at all (RFC 9112 §6). Its workspace is not to be trusted to have meant well.
+pub(super) fn check_answer<B>(answer: &Response<B>) -> Result<(), &'static str> {
+    let headers = answer.headers();
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if let Some(encoding) = headers.get(header::TRANSFER_ENCODING) {
+        let one = headers.get_all(header::TRANSFER_ENCODING).iter().count() == 1;
+        if length.is_some() {
+            return Err("it has both a length and a transfer coding");
+        }
+        if !one || !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err("it has a transfer coding that nobody asked for");
+        }
+    }
+    let is_number = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
+    if lengths.next().is_some() || !length.is_none_or(is_number) {
+        return Err("it has more than one length, or a strange one");
+    }
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS && !upgrades_to_websocket(headers) {
+        return Err("it switches to a protocol that nobody asked for");
+    }
+    Ok(())
+}
+
+fn upgrades_to_websocket(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::UPGRADE)
+        .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
 /// Whether a request asks for a WebSocket, and may (RFC 9110 §7.8).
 pub(super) fn wants_websocket<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     request.version() == Version::HTTP_11
         && request.method() == Method::GET
-        && headers
-            .get(header::UPGRADE)
-            .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && upgrades_to_websocket(headers)
         && connection_options(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 

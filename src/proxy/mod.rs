@@ -34,6 +34,8 @@ pub use reply::Body;
 pub struct Options {
     /// Whether `/w/{id}/…` routes to a workspace, on hosts that are nobody's.
     pub paths: bool,
+    /// The host that is the API's alone.
+    pub admin_host: Option<String>,
     /// Whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// How long a connection to a workspace that is up may take, retries included.

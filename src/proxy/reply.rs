@@ -16,7 +16,7 @@ use super::headers::Unforwardable;
 use super::upstream::ResponseBody;
 use crate::lifecycle::Refusal;
 
-/// When to come back, where nothing better is known.
+/// When to try again, where nothing better is known.
 const RETRY_SECONDS: u64 = 5;
 
 /// What bodies can fail with; the listener cuts the answer short then, visibly.
@@ -72,16 +72,18 @@ pub(super) enum Problem {
     NoClearHost,
     /// It can't be passed on as it is.
     Unforwardable(Unforwardable),
+    /// Its body ended early, or its framing is wrong.
+    BadBody,
     /// CONNECT and TRACE are not for workspaces.
     MethodNotAllowed,
     /// `/w/{id}` without its slash.
     AddSlash(String),
     /// The gate did not let it in. With the time until a new try makes sense, where that is known.
     NotLetIn(Refusal, Option<Duration>),
-    /// An admin's stop ended it.
-    Stopped,
     /// The workspace is up, but could not be connected to, or broke off before it answered.
     Broken,
+    /// An admin stopped the workspace before it answered.
+    Stopped,
     /// It did not begin to answer in time.
     Silent,
 }
@@ -101,6 +103,7 @@ impl Problem {
             Self::Unforwardable(Loop) => {
                 text(StatusCode::LOOP_DETECTED, "This request has come back to where it was.")
             }
+            Self::BadBody => closing(bad_request("The body of this request is not whole.")),
             Self::MethodNotAllowed => {
                 let mut response =
                     text(StatusCode::METHOD_NOT_ALLOWED, "This method is not passed on.");
@@ -144,7 +147,8 @@ fn not_let_in(refusal: &Refusal, retry: Option<Duration>) -> Response<Body> {
         }
         Refusal::Removed => return text(StatusCode::NOT_FOUND, "This workspace is gone."),
     };
-    retry_after(text(status, words), retry.map_or(RETRY_SECONDS, |wait| wait.as_secs() + 1))
+    let seconds = retry.map_or(RETRY_SECONDS, |wait| wait.as_secs() + 1);
+    retry_after(text(status, words), seconds)
 }
 
 fn retry_after(mut response: Response<Body>, seconds: u64) -> Response<Body> {

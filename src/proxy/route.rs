@@ -8,7 +8,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::HOST;
-use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 
 use crate::lifecycle::{Registry, Workspace};
@@ -122,17 +121,14 @@ pub(super) fn find(registry: &Registry, authority: &str, path: &str, paths: bool
 
 /// The target to send to the workspace: origin-form, byte for byte as it came, short of `prefix`.
 pub(super) fn origin_form(method: &Method, uri: &Uri, prefix: Option<&str>) -> Option<Uri> {
-    // The only target without a path that is not for a proxy is that of `OPTIONS *`.
-    let whole = match uri.path_and_query() {
-        Some(whole) => whole.clone(),
-        None => PathAndQuery::from_static("/"),
-    };
+    // A target without a path is an authority, which is for CONNECT alone.
+    let whole = uri.path_and_query()?;
     if whole.as_str().starts_with('*') && method != Method::OPTIONS {
         return None;
     }
     let whole = match prefix {
         Some(prefix) => whole.as_str().strip_prefix(prefix)?.parse().ok()?,
-        None => whole,
+        None => whole.clone(),
     };
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = Some(whole);
@@ -198,5 +194,6 @@ mod tests {
         assert_eq!(form("http://h/p?q", None).as_deref(), Some("/p?q"));
         assert_eq!(form("/w/a/x?y", Some("/w/a")).as_deref(), Some("/x?y"));
         assert_eq!(form("*", None), None);
+        assert_eq!(form("a.localhost", None), None);
     }
 }

@@ -83,12 +83,25 @@ pub(super) struct Exchange {
     pub(super) sender: Sender,
 }
 
+/// Which of the pooled connections will do for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reuse {
+    /// Any: the request can be sent once more if that one turns out to be dead.
+    Any,
+    /// One that was in use a moment ago.
+    Fresh,
+    /// None: one has just turned out to be dead, and the others may be as well.
+    Never,
+}
+
 /// Why a request got no answer.
 pub(super) enum SendError {
     /// Nothing of it was sent: it may be sent again, to wherever the workspace is then.
     Unsent { request: Box<Request<RequestBody>>, reason: String },
-    /// The connection broke before an answer began.
-    Broken { reason: String },
+    /// The connection broke before an answer began. `pooled`: it had served others before.
+    Broken { reason: String, pooled: bool },
+    /// The client broke off or garbled the body, so the request was never whole.
+    BodyFailed,
     /// No answer began in time.
     TimedOut,
 }
@@ -111,18 +124,17 @@ impl Upstreams {
         upstreams
     }
 
-    /// Sends a request to where the lease is for, and waits until the answer begins. `repeatable`:
-    /// the caller can send it once more if the connection turns out to be dead.
+    /// Sends a request to where the lease is for, and waits until the answer begins.
     pub(super) async fn send(
         self: &Rc<Self>,
         lease: &Lease,
         mut request: Request<RequestBody>,
-        repeatable: bool,
+        reuse: Reuse,
         response_timeout: Duration,
     ) -> Result<Exchange, SendError> {
         let progress = request.body().progress();
         loop {
-            let (mut sender, pooled) = match self.take_idle(lease, repeatable) {
+            let (mut sender, pooled) = match self.take_idle(lease, reuse) {
                 Some(sender) => (sender, true),
                 None => match Box::pin(self.connect(lease)).await {
                     Ok(sender) => (sender, false),
@@ -144,21 +156,24 @@ impl Upstreams {
                         Some(unsent) => {
                             return Err(SendError::Unsent { request: Box::new(unsent), reason });
                         }
-                        None => return Err(SendError::Broken { reason }),
+                        None if progress.is_some_and(|progress| progress.failed()) => {
+                            return Err(SendError::BodyFailed);
+                        }
+                        None => return Err(SendError::Broken { reason, pooled }),
                     }
                 }
             }
         }
     }
 
-    fn take_idle(&self, lease: &Lease, repeatable: bool) -> Option<Sender> {
+    fn take_idle(&self, lease: &Lease, reuse: Reuse) -> Option<Sender> {
         let mut pools = self.pools.borrow_mut();
         let pool = pools.get_mut(&lease.workspace().serial())?;
-        if pool.generation != lease.generation() {
+        if pool.generation != lease.generation() || reuse == Reuse::Never {
             return None;
         }
         while let Some(Idle { sender, since }) = pool.idle.pop() {
-            if sender.is_ready() && (repeatable || since.elapsed() < FRESH) {
+            if sender.is_ready() && (reuse == Reuse::Any || since.elapsed() < FRESH) {
                 return Some(sender);
             }
         }
@@ -306,7 +321,7 @@ async fn patiently<F: Future>(
         if let Ok(answer) = timeout(limit, answer.as_mut()).await {
             return Some(answer);
         }
-        let now = progress.map_or(0, |progress| progress.0.get());
+        let now = progress.map_or(0, |progress| progress.0.frames.get());
         if now == seen {
             return None;
         }
@@ -314,9 +329,23 @@ async fn patiently<F: Future>(
     }
 }
 
-/// Frames of a request's body that have been passed on.
+/// How far a request's body has come.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Progress(Rc<Cell<u64>>);
+pub(super) struct Progress(Rc<Passage>);
+
+#[derive(Debug, Default)]
+struct Passage {
+    /// Frames that have been passed on.
+    frames: Cell<u64>,
+    /// The client left it unfinished or broke its framing.
+    failed: Cell<bool>,
+}
+
+impl Progress {
+    fn failed(&self) -> bool {
+        self.0.failed.get()
+    }
+}
 
 /// The body of a request as it is passed on: read from the client when the workspace takes it.
 pub(super) enum RequestBody {
@@ -355,7 +384,10 @@ impl Body for RequestBody {
             Self::Empty => Poll::Ready(None),
             Self::Streaming { incoming, progress } => {
                 let frame = ready!(Pin::new(incoming).poll_frame(context));
-                progress.0.set(progress.0.get() + 1);
+                progress.0.frames.set(progress.0.frames.get() + 1);
+                if matches!(frame, Some(Err(_))) {
+                    progress.0.failed.set(true);
+                }
                 Poll::Ready(frame)
             }
         }

@@ -2,14 +2,27 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 
+mod api;
+mod check_in;
 mod config_files;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod freeze_and_wake;
 mod gate_model;
 mod gate_stress;
+mod headers;
+mod hostile_workspace;
+mod http1;
+mod http2;
+mod layering;
+mod leases;
+mod limits;
 mod policies;
+mod pool;
 mod process_driver;
+mod program;
 mod race_sweep;
 mod slots;
+mod smuggling;
 mod support;
+mod websocket;

@@ -141,6 +141,13 @@ impl Client {
         }
     }
 
+    /// Everything until the server hangs up, or until it has been silent for `limit`, which `None`
+    /// says.
+    pub(crate) async fn rest(&mut self, limit: Duration) -> Option<Vec<u8>> {
+        while timeout(limit, self.fill()).await.ok()? {}
+        Some(std::mem::take(&mut self.unread))
+    }
+
     /// Exactly that many bytes, or fewer if the server hangs up.
     pub(crate) async fn bytes(&mut self, length: usize) -> Vec<u8> {
         timeout(REPLY_MAX, self.sized_body(length)).await.expect("no bytes in time").0

@@ -1,6 +1,7 @@
 //! A whole gateway for a test, on ports of its own, with a state directory of its own.
 
 mod client;
+mod origin;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use frostgate::model::{FreezeMode, Phase, PolicyOverrides, Runs, Spec, Workspace
 use tokio::time::{Instant, sleep};
 
 pub(crate) use client::{Client, Reply, get};
+pub(crate) use origin::{Connection, Origin, Received, ok};
 
 use crate::fixture;
 
@@ -73,6 +75,20 @@ impl Gateway {
     /// A GET of a workspace, over a connection of its own.
     pub(crate) async fn get(&self, id: &str, path: &str) -> Reply {
         get(self.public(), &format!("{id}.localhost"), path).await
+    }
+
+    /// A gateway in front of one upstream, `alice`.
+    pub(crate) async fn before(origin: &Origin) -> Self {
+        Self::start(|config| upstream(config, "alice", origin.address)).await
+    }
+
+    /// Waits until nobody is inside a workspace or waits at its gate.
+    pub(crate) async fn until_empty(&self, id: &str, after: &str) {
+        let is_empty = || {
+            let view = self.workspace(id).view();
+            (view.inside, view.tunnels, view.held) == (0, 0, 0)
+        };
+        until(&format!("{id} is empty after {after}"), is_empty).await;
     }
 
     /// Waits until the workspace is in that phase.
