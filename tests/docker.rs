@@ -13,6 +13,6 @@ mod gateway;
 mod images;
 #[path = "docker/relay.rs"]
 mod relay;
-#[expect(dead_code, reason = "shared with the tests that need no engine")]
+#[expect(dead_code, unused_imports, reason = "shared with the tests that need no engine")]
 #[path = "it/support/mod.rs"]
 mod support;
