@@ -201,6 +201,9 @@ impl Actor {
     /// Connections to the run that ends are of no more use. Nobody may be listening: fine.
     fn end_generation(&self, sever: bool) {
         let generation = self.workspace.gate.census().generation;
+        if sever {
+            self.workspace.sever(generation);
+        }
         let ending = Ending { serial: self.workspace.serial(), generation, sever };
         drop(self.workspace.shared.endings.send(ending));
         (self.announce)(&self.workspace, &[]);

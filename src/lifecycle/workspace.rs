@@ -77,6 +77,8 @@ pub struct Workspace {
 struct Place {
     generation: u32,
     endpoint: Option<SocketAddr>,
+    /// The generation whose connections were closed last, and so all before it.
+    severed: u32,
 }
 
 /// How a workspace is, for people and programs that ask.
@@ -226,10 +228,15 @@ impl Workspace {
     pub(super) fn open(&self, endpoint: Option<SocketAddr>) -> usize {
         let generation = {
             let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-            *place = Place { generation: place.generation + 1, endpoint };
+            *place = Place { generation: place.generation + 1, endpoint, ..*place };
             place.generation
         };
         self.gate.open(generation)
+    }
+
+    /// Notes that the connections to `generation` are about to be closed, before anything closes.
+    pub(super) fn sever(&self, generation: u32) {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).severed = generation;
     }
 
     /// Freezes it for an admin: lets those inside finish for `drain_grace`, then closes what is
@@ -351,6 +358,13 @@ impl Lease {
     /// Where that run listens. `None`: an admin's stop has ended it already.
     pub fn endpoint(&self) -> Option<SocketAddr> {
         self.workspace.endpoint(self.generation)
+    }
+
+    /// Whether an admin's stop or removal has closed that run's connections: what was broken off by
+    /// that is not to be tried again, lest it wake what was just stopped.
+    pub fn is_severed(&self) -> bool {
+        let place = *self.workspace.place.lock().unwrap_or_else(PoisonError::into_inner);
+        place.severed >= self.generation
     }
 
     /// The same lease, shown as a tunnel.

@@ -150,8 +150,7 @@ async fn send(
             Ok(exchange) => return Ok((exchange, lease)),
             Err(SendError::TimedOut) => return Err(Problem::Silent),
             Err(SendError::BodyFailed) => return Err(Problem::BadBody),
-            // Not again: that would wake what somebody has just stopped.
-            Err(SendError::Severed) => return Err(Problem::Stopped),
+            Err(SendError::Broken { .. }) if lease.is_severed() => return Err(Problem::Stopped),
             Err(SendError::Unsent { request: unsent, reason }) => {
                 request = *unsent;
                 reason

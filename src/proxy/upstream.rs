@@ -100,8 +100,6 @@ pub(super) enum SendError {
     Unsent { request: Box<Request<RequestBody>>, reason: String },
     /// The connection broke before an answer began. `pooled`: it had served others before.
     Broken { reason: String, pooled: bool },
-    /// The connection was closed under it, because an admin's stop ran out of patience.
-    Severed,
     /// The client broke off or garbled the body, so the request was never whole.
     BodyFailed,
     /// No answer began in time.
@@ -161,8 +159,6 @@ impl Upstreams {
                         None if progress.is_some_and(|progress| progress.failed()) => {
                             return Err(SendError::BodyFailed);
                         }
-                        // The connection's task is gone without a word of it.
-                        None if error.error().is_user() => return Err(SendError::Severed),
                         None => return Err(SendError::Broken { reason, pooled }),
                     }
                 }
