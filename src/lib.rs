@@ -79,6 +79,7 @@
 //! | duration | |
 //! | model | |
 //! | driver | model, clock, duration |
+//! | store | model, clock, duration |
 //! | lifecycle | model, clock, driver |
 //! | listen | |
 //! | proxy | model, lifecycle, listen |
@@ -87,7 +88,7 @@
 //! | app | model, clock, config, driver, lifecycle, listen, proxy, api |
 //! | cli | model, clock, duration, config, lifecycle, app |
 //!
-//! bollard stays in `driver/docker`, and hyper in `listen`, `proxy`, `app` and the sample workspace
+//! bollard stays in `driver/docker`, rusqlite in `store/sqlite`, and hyper in `listen`, `proxy`, `app` and the sample workspace
 //! of `cli`; the API is axum's.
 
 pub mod app;
@@ -102,6 +103,7 @@ pub mod api;
 pub mod lifecycle;
 
 pub mod driver;
+pub mod store;
 
 pub mod clock;
 pub mod duration;

@@ -10,4 +10,5 @@ mod gate_model;
 mod gate_stress;
 mod process_driver;
 mod race_sweep;
+mod store_durability;
 mod support;
