@@ -8,6 +8,7 @@ mod data_plane;
 mod secrets;
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,8 +18,10 @@ use anyhow::Context;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::api::{self, AdminToken, Peer};
 use crate::config::{self, Config, DockerAddress, DockerUse};
@@ -32,12 +35,17 @@ use crate::lifecycle::{self, Change, Registry};
 use crate::listen::{self, Ends, Serve};
 use crate::model::Runs;
 use crate::proxy::{self, Body, Elsewhere, Proxy};
+use crate::store::{Origin, Sqlite, Store, StoreError};
 use data_plane::Plan;
 
 /// Connections to the admin listener at a time: people, scripts and dashboards of one team.
 const ADMIN_CONNECTIONS_MAX: usize = 1_000;
 /// The rest of a drain: what is closed after the grace needs a moment to be gone.
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
+
+/// How long to wait for another Frostgate to let go of the state directory, and how often to look.
+const STORE_FREE_MAX: Duration = Duration::from_secs(15);
+const STORE_FREE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The running program.
 pub struct App {
@@ -68,7 +76,9 @@ impl App {
         let admin = admin_listener.local_addr()?;
         let public_port = public.first().map_or(0, SocketAddr::port);
 
-        let registry = Registry::new(lifecycle_options(&config, public_port)?, runtime());
+        let store = open_store(&config.state_dir).await?;
+        let options = lifecycle_options(&config, public_port)?;
+        let registry = Registry::open(options, store, Handle::current()).await?;
         let drivers = Drivers::make(&config)?;
         drivers.add_configured(&config, &registry)?;
         let mut followers = JoinSet::new();
@@ -201,8 +211,19 @@ impl App {
     }
 }
 
-fn runtime() -> tokio::runtime::Handle {
-    tokio::runtime::Handle::current()
+/// Opens the store, once a Frostgate that is just ending there has let go of it.
+async fn open_store(state_dir: &Path) -> anyhow::Result<Arc<dyn Store>> {
+    let deadline = Instant::now() + STORE_FREE_MAX;
+    loop {
+        let state_dir = state_dir.to_owned();
+        match tokio::task::spawn_blocking(move || Sqlite::open(&state_dir)).await? {
+            Ok(store) => return Ok(Arc::new(store)),
+            Err(StoreError::InUse { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(STORE_FREE_PAUSE).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// What runs workspaces here.
@@ -248,7 +269,7 @@ impl Drivers {
                 }
             };
             let policy = workspace.policy.over(&config.policy);
-            registry.add(id.clone(), workspace.spec.clone(), policy, driver, false)?;
+            registry.add(id.clone(), workspace.spec.clone(), policy, driver, Origin::Config)?;
         }
         Ok(())
     }

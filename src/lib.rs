@@ -14,6 +14,9 @@
 //!                               ▼                                 │
 //!  admins ───▶ api ──────▶ lifecycle ──────────────────────────▶ driver
 //!  check-ins               gate · machine · actor · deadlines     docker, process, upstream
+//!                               │ records
+//!                               ▼
+//!                             store: SQLite
 //! ```
 //!
 //! Two planes. The **data plane** is one thread per core ([`app`]): each has a runtime of one
@@ -71,16 +74,17 @@
 //! # Layering
 //!
 //! A module uses those that stand beside it here, and itself. A test reads this table and the code.
-//! bollard stays in `driver/docker`; hyper in `listen`, `proxy`, `api`, `app` and `cli`.
+//! bollard stays in `driver/docker`; rusqlite in `store/sqlite`; hyper in `listen`, `proxy`, `api`, `app` and `cli`.
 //!
 //! | module | may use |
 //! |---|---|
 //! | `clock`, `duration`, `listen` | none |
 //! | `model` | `duration` |
 //! | `driver` | `model`, `clock`, `duration` |
-//! | `lifecycle` | `model`, `clock`, `driver` |
+//! | `store` | `model`, `clock`, `duration` |
+//! | `lifecycle` | `model`, `clock`, `driver`, `store` |
 //! | `proxy` | `lifecycle`, `listen`, `model` |
-//! | `api` | `lifecycle`, `model`, `clock`, `duration` |
+//! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration` |
 //! | `config` | `model`, `duration` |
 //! | `app`, `cli` | all |
 
@@ -96,6 +100,7 @@ pub mod api;
 pub mod lifecycle;
 
 pub mod driver;
+pub mod store;
 
 pub mod clock;
 pub mod duration;

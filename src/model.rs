@@ -3,6 +3,10 @@
 //! Values are parsed once, at the edge, into types that can't be wrong; nothing inside checks them
 //! again. In particular a [`WorkspaceId`] is safe to put into a host name, a path of the engine's
 //! API or a file name, because no other characters can be in one.
+//!
+//! [`Spec`] and [`PolicyOverrides`] are kept as JSON, where a duration is a number of milliseconds.
+//! What was written by an older or newer version is readable: an unknown field is passed over, and
+//! a missing one has its default, so a field that is added later must have one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -85,7 +89,7 @@ impl<'de> Deserialize<'de> for WorkspaceId {
 }
 
 /// What a workspace is made of. The driver reads it; nobody else looks inside [`Runs`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     /// What runs.
     pub runs: Runs,
@@ -93,8 +97,10 @@ pub struct Spec {
     /// (`None`: a free one at every start). `None` for an image: its one exposed port.
     pub port: Option<u16>,
     /// Environment on top of what Frostgate sets itself.
+    #[serde(default)]
     pub environment: BTreeMap<String, String>,
     /// Host names that route here, beside `{id}.{domain}`; lower case, no port.
+    #[serde(default)]
     pub hosts: Vec<String>,
     /// Ready means that a GET of this path is answered with 2xx or 3xx. `None`: the container's
     /// own health check, or any answer on the port.
@@ -102,7 +108,8 @@ pub struct Spec {
 }
 
 /// What runs behind a workspace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Runs {
     /// A local process, by the process driver.
     Command {
@@ -116,6 +123,7 @@ pub enum Runs {
         /// As the engine names it.
         image: String,
         /// Overrides the image's command where it isn't empty.
+        #[serde(default)]
         command: Vec<String>,
         /// The network it is attached to; `None`: the engine's default.
         network: Option<String>,
@@ -213,35 +221,63 @@ impl Default for Policy {
 }
 
 /// The part of a policy that one workspace sets for itself; `None` leaves the default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PolicyOverrides {
     /// See [`Policy::inactivity_timeout`]; zero means never.
+    #[serde(with = "milliseconds")]
     pub inactivity_timeout: Option<Duration>,
     /// See [`Policy::initial_timeout`].
+    #[serde(with = "milliseconds")]
     pub initial_timeout: Option<Duration>,
     /// See [`Policy::freeze_mode`].
     pub freeze_mode: Option<FreezeMode>,
     /// See [`Policy::check_in_ttl`]; zero means never.
+    #[serde(with = "milliseconds")]
     pub check_in_ttl: Option<Duration>,
     /// See [`Policy::hold_max`].
+    #[serde(with = "milliseconds")]
     pub hold_max: Option<Duration>,
     /// See [`Policy::start_timeout`].
+    #[serde(with = "milliseconds")]
     pub start_timeout: Option<Duration>,
     /// See [`Policy::stop_grace`].
+    #[serde(with = "milliseconds")]
     pub stop_grace: Option<Duration>,
     /// See [`Policy::drain_grace`].
+    #[serde(with = "milliseconds")]
     pub drain_grace: Option<Duration>,
     /// See [`Policy::monitoring`].
     pub monitoring: Option<bool>,
     /// See [`Policy::stop_after`]; zero means never.
+    #[serde(with = "milliseconds")]
     pub stop_after: Option<Duration>,
     /// See [`Policy::storage`].
     pub storage: Option<FrozenStorage>,
     /// See [`Policy::max_storage_time`]; zero means never.
+    #[serde(with = "milliseconds")]
     pub max_storage_time: Option<Duration>,
 }
 
 impl PolicyOverrides {
+    /// These overrides, and `later` ones that win where both say something.
+    pub fn and(&self, later: &Self) -> Self {
+        Self {
+            inactivity_timeout: later.inactivity_timeout.or(self.inactivity_timeout),
+            initial_timeout: later.initial_timeout.or(self.initial_timeout),
+            freeze_mode: later.freeze_mode.or(self.freeze_mode),
+            check_in_ttl: later.check_in_ttl.or(self.check_in_ttl),
+            hold_max: later.hold_max.or(self.hold_max),
+            start_timeout: later.start_timeout.or(self.start_timeout),
+            stop_grace: later.stop_grace.or(self.stop_grace),
+            drain_grace: later.drain_grace.or(self.drain_grace),
+            monitoring: later.monitoring.or(self.monitoring),
+            stop_after: later.stop_after.or(self.stop_after),
+            storage: later.storage.or(self.storage),
+            max_storage_time: later.max_storage_time.or(self.max_storage_time),
+        }
+    }
+
     /// The policy that results from these overrides on top of `base`.
     pub fn over(&self, base: &Policy) -> Policy {
         let unless_zero = |value: Duration| (!value.is_zero()).then_some(value);
@@ -265,7 +301,8 @@ impl PolicyOverrides {
 }
 
 /// How long a workspace is kept while it is frozen: the API's `max_inactive_storage_time`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum FrozenStorage {
     /// It can't be frozen. Idle means removed, and it can't be stopped by an admin.
     None,
@@ -286,7 +323,7 @@ pub enum FreezeMode {
 }
 
 /// Where a frozen workspace is on its way down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
     /// In memory, without CPU.
@@ -296,7 +333,7 @@ pub enum Tier {
 }
 
 /// Where a workspace is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// It was asked to run and is not ready yet.
@@ -329,6 +366,28 @@ impl fmt::Display for Phase {
     }
 }
 
+/// An optional duration as a number of milliseconds.
+mod milliseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let in_range = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        duration.map(in_range).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::deserialize(deserializer)?.map(Duration::from_millis))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -358,6 +417,29 @@ mod tests {
             ..PolicyOverrides::default()
         };
         assert_eq!(overrides.over(&Policy::default()).inactivity_timeout, None);
+    }
+
+    #[test]
+    fn a_spec_of_another_version_is_readable() {
+        let text = r#"{"runs":{"image":{"image":"a:1","later":1}},"later":[]}"#;
+        let spec: Spec = serde_json::from_str(text).unwrap();
+        let runs = Runs::Image { image: "a:1".to_owned(), command: Vec::new(), network: None };
+        assert_eq!(spec.runs, runs);
+        assert!(spec.environment.is_empty() && spec.hosts.is_empty() && spec.port.is_none());
+    }
+
+    #[test]
+    fn overrides_are_kept_in_milliseconds_and_readable_from_another_version() {
+        let overrides: PolicyOverrides =
+            serde_json::from_str(r#"{"hold_max":1500,"later":true}"#).unwrap();
+        let expected = PolicyOverrides {
+            hold_max: Some(Duration::from_millis(1500)),
+            ..PolicyOverrides::default()
+        };
+        assert_eq!(overrides, expected);
+        let text = serde_json::to_string(&overrides).unwrap();
+        assert!(text.contains(r#""hold_max":1500"#), "{text}");
+        assert_eq!(serde_json::from_str::<PolicyOverrides>(&text).unwrap(), expected);
     }
 
     #[test]

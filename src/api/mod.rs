@@ -1,5 +1,6 @@
 //! The calls of admins and workspaces. `routes` is the table of contents.
 
+mod activity;
 mod auth;
 mod check_in;
 mod fields;

@@ -7,7 +7,7 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use super::reply::Problem;
-use super::{Context, auth, check_in, overview, workspaces};
+use super::{Context, activity, auth, check_in, overview, workspaces};
 
 /// Largest body of a call.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -22,6 +22,7 @@ pub fn admin(context: Context) -> Router {
             get(workspaces::read).patch(workspaces::change).delete(workspaces::delete),
         )
         .route("/workspaces/{id}/remove", put(workspaces::remove))
+        .route("/workspaces/{id}/activity", get(activity::read))
         .route("/workspaces/{id}/stop", put(workspaces::stop))
         .route("/workspaces/{id}/resume", put(workspaces::resume));
     let overview =

@@ -55,7 +55,7 @@ pub(super) struct List {
 }
 
 impl Representation {
-    fn of(workspace: &Workspace, context: &Context) -> Self {
+    pub(super) fn of(workspace: &Workspace, context: &Context) -> Self {
         let view = workspace.view();
         let View { phase, tier, since, failure, inside, tunnels, held, .. } = view;
         let port = match context.public_port {
@@ -105,9 +105,9 @@ pub(super) async fn change(
 ) -> Result<Json<Representation>, Problem> {
     let workspace = find(&context, id)?;
     policy::only(&fields)?;
-    let changed = policy::overrides(&fields)?.over(&workspace.policy());
-    policy::check(&changed)?;
-    workspace.set_policy(changed).await?;
+    let changes = policy::overrides(&fields)?;
+    policy::check(&changes.over(&workspace.policy()))?;
+    workspace.change_policy(&changes).await?;
     Ok(Json(Representation::of(&workspace, &context)))
 }
 
@@ -188,7 +188,7 @@ async fn carry_out(
 /// The id in a path, which may be nothing that a workspace could be called.
 type Id = Result<Path<String>, PathRejection>;
 
-fn find(context: &Context, id: Id) -> Result<Arc<Workspace>, Problem> {
+pub(super) fn find(context: &Context, id: Id) -> Result<Arc<Workspace>, Problem> {
     let Path(id) = id.map_err(|rejection| Problem::Invalid(rejection.body_text()))?;
     let shown = || id.chars().take(100).collect();
     context.registry.get(&id).ok_or_else(|| Problem::UnknownWorkspace(shown()))

@@ -271,6 +271,13 @@ impl Actor {
         } else {
             tracing::info!(%workspace, took_ms, "{workspace} {phase}: {reason}");
         }
+        let (since, failure) = {
+            let machine = self.workspace.lock_machine();
+            // A step down in tier leaves the time of the freeze as it was.
+            let since = if machine.phase() == *phase { machine.since() } else { change.at };
+            (since, machine.failure().map(str::to_owned))
+        };
+        self.workspace.shared.records.changed(&change, since, failure);
         drop(self.workspace.shared.changes.send(change));
     }
 

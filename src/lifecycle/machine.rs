@@ -277,13 +277,21 @@ struct CheckIn {
 
 impl Machine {
     /// A workspace of which nothing is known yet: it counts as stopped until the first look.
-    pub fn new(policy: Policy, nature: Nature, created: Instant, now: Instant) -> Self {
+    /// `frozen`: on which tier it was, and since when, when it was known last.
+    pub fn new(
+        policy: Policy,
+        nature: Nature,
+        created: Instant,
+        frozen: Option<(Tier, Instant)>,
+        now: Instant,
+    ) -> Self {
+        let (tier, since) = frozen.unwrap_or((Tier::Stopped, now));
         Self {
             created,
             policy,
             nature,
-            state: State::Frozen { tier: Tier::Stopped },
-            since: now,
+            state: State::Frozen { tier },
+            since,
             job: None,
             check_in: None,
             check_in_ended: None,

@@ -12,6 +12,7 @@ mod jobs;
 pub mod machine;
 mod ready;
 pub mod reconcile;
+mod records;
 pub mod registry;
 mod slots;
 mod sync;

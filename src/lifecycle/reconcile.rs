@@ -12,6 +12,7 @@ use super::registry::Registry;
 use super::workspace::Workspace;
 use crate::driver::{Driver, DriverEvent, Found};
 use crate::model::{Policy, WorkspaceId};
+use crate::store::Origin;
 
 /// Events come in bursts (a `docker compose up` is a dozen); one listing answers them all.
 const LIST_AFTER: Duration = Duration::from_millis(100);
@@ -155,7 +156,7 @@ impl Reconciler {
         let policy = found.policy.over(&self.policy);
         let driver = self.driver.clone();
         let id = found.id.clone();
-        match self.registry.add(found.id, found.spec, policy, driver, true) {
+        match self.registry.add(found.id, found.spec, policy, driver, Origin::Discovered) {
             Ok(workspace) => {
                 tracing::info!(workspace = %workspace.id(), "found workspace {}", workspace.id());
             }

@@ -12,18 +12,20 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, broadcast};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::actor;
 use super::check_in::{CheckInKey, canonical};
 use super::deadlines::Deadlines;
 use super::jobs::Announce;
+use super::records::Records;
 use super::slots::{self, Slots};
 use super::workspace::{Shared, Workspace};
 use super::{Change, Ending};
 use crate::driver::Driver;
 use crate::model::{Blueprint, CheckInAccess, Policy, Spec, WorkspaceId};
+use crate::store::{Origin, Store, StoreError};
 
 /// Changes that a slow listener may fall behind by; after that it misses some and is told so.
 const CHANGES_BEHIND_MAX: usize = 4_096;
@@ -64,6 +66,8 @@ pub struct Registry {
     runtime: Handle,
     /// The workspaces' tasks, and the one that watches the deadlines.
     tasks: Mutex<JoinSet<()>>,
+    /// The task that writes changes down; the last one to end.
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Why a workspace was not registered.
@@ -83,8 +87,14 @@ pub enum RegistryError {
 }
 
 impl Registry {
-    /// An empty registry, whose tasks run on `runtime`.
-    pub fn new(options: Options, runtime: Handle) -> Arc<Self> {
+    /// A registry that knows what `store` remembers, and whose tasks run on `runtime`.
+    pub async fn open(
+        options: Options,
+        store: Arc<dyn Store>,
+        runtime: Handle,
+    ) -> Result<Arc<Self>, StoreError> {
+        let found = store.load().await?;
+        let (records, write) = Records::new(store, found);
         let shared = Arc::new(Shared {
             epoch: Instant::now(),
             deadlines: Deadlines::default(),
@@ -93,6 +103,8 @@ impl Registry {
             held: AtomicUsize::new(0),
             held_max: options.held_max,
             held_per_workspace_max: options.held_per_workspace_max,
+            records,
+            policy_changes: tokio::sync::Mutex::new(()),
             changes: broadcast::channel(CHANGES_BEHIND_MAX).0,
             endings: broadcast::channel(ENDINGS_BEHIND_MAX).0,
         });
@@ -107,14 +119,17 @@ impl Registry {
             shared,
             runtime,
             tasks: Mutex::default(),
+            writer: Mutex::default(),
         });
         let watched = Arc::downgrade(&registry);
         let shared = registry.shared.clone();
         registry.spawn(async move {
             shared.deadlines.run(|serial| tell_deadline(&watched, serial)).await;
         });
+        *registry.writer.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(registry.runtime.spawn(write));
         registry.spawn(slots::evict(registry.shared.slots.clone(), Arc::downgrade(&registry)));
-        registry
+        Ok(registry)
     }
 
     /// How many slots there are and how many are free; `None`: there is no limit.
@@ -130,7 +145,7 @@ impl Registry {
         spec: Spec,
         policy: Policy,
         driver: Arc<dyn Driver>,
-        discovered: bool,
+        origin: Origin,
     ) -> Result<Arc<Workspace>, RegistryError> {
         let _one_at_a_time = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
         let hosts = self.free_hosts(&id, &spec)?;
@@ -139,8 +154,7 @@ impl Registry {
         let blueprint = Blueprint { id: id.clone(), spec, check_in };
         let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
         let shared = self.shared.clone();
-        let workspace =
-            Arc::new(Workspace::new(serial, blueprint, policy, driver, discovered, shared));
+        let workspace = Arc::new(Workspace::new(serial, blueprint, policy, driver, origin, shared));
         match self.by_id.entry(id.clone()) {
             Entry::Occupied(_) => return Err(RegistryError::IdTaken(id)),
             Entry::Vacant(place) => drop(place.insert(workspace.clone())),
@@ -211,6 +225,11 @@ impl Registry {
     pub async fn close(&self) {
         let mut tasks = std::mem::take(&mut *self.lock_tasks());
         tasks.shutdown().await;
+        self.shared.records.flush().await;
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            writer.abort();
+        }
     }
 
     fn free_hosts(&self, id: &WorkspaceId, spec: &Spec) -> Result<Vec<Box<str>>, RegistryError> {
@@ -239,6 +258,7 @@ impl Registry {
             self.by_host.remove_if(&host, |_, other| other.serial() == serial);
         }
         self.by_address.retain(|_, other| other.serial() != serial);
+        self.shared.records.gone(workspace.id());
         self.by_id.remove_if(workspace.id(), |_, other| other.serial() == serial);
     }
 

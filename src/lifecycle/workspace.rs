@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
 use tokio::time::Instant;
@@ -17,17 +17,19 @@ use tokio::time::Instant;
 use super::deadlines::Deadlines;
 use super::gate::{Entry, Gate, Refusal};
 use super::machine::{self, Machine};
+use super::records::{self, Records};
 use super::slots::Slots;
 use super::{Change, Ending};
+use crate::clock::Clock;
 use crate::driver::Driver;
-use crate::model::{Blueprint, Phase, Policy, Tier, WorkspaceId};
+use crate::model::{Blueprint, Phase, Policy, PolicyOverrides, Tier, WorkspaceId};
+use crate::store::{JournalEntry, Origin, Record};
 
 /// Most commands that may wait for a workspace's task. Each is somebody's call that waits for its
 /// answer, and the task answers in microseconds: a longer queue is a flood.
 const COMMANDS_MAX: usize = 1_000;
 
 /// What all workspaces share.
-#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) epoch: Instant,
     pub(super) deadlines: Deadlines,
@@ -38,6 +40,9 @@ pub(super) struct Shared {
     pub(super) held: AtomicUsize,
     pub(super) held_max: usize,
     pub(super) held_per_workspace_max: usize,
+    pub(super) records: Arc<Records>,
+    /// Held while a policy is changed.
+    pub(super) policy_changes: tokio::sync::Mutex<()>,
     pub(super) changes: broadcast::Sender<Change>,
     pub(super) endings: broadcast::Sender<Ending>,
 }
@@ -61,6 +66,10 @@ pub struct Workspace {
     policy: RwLock<Arc<Policy>>,
     /// The policy that it came with, whatever it was changed to since.
     pub(super) first_policy: Arc<Policy>,
+    /// What was changed of it since.
+    changed_policy: Mutex<PolicyOverrides>,
+    created_at: SystemTime,
+    origin: Origin,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) discovered: bool,
     pub(super) gate: Gate,
@@ -145,19 +154,27 @@ impl Workspace {
         blueprint: Blueprint,
         policy: Policy,
         driver: Arc<dyn Driver>,
-        discovered: bool,
+        origin: Origin,
         shared: Arc<Shared>,
     ) -> Self {
+        let discovered = origin == Origin::Discovered;
         let nature = machine::Nature { can_freeze: driver.can_freeze(), discovered };
+        let remembered = shared.records.recall(&blueprint.id, driver.name(), origin);
         let now = Instant::now();
-        let first_policy = Arc::new(policy.clone());
+        let created = records::ago(now, remembered.age);
+        let frozen = remembered.frozen.map(|(tier, age)| (tier, records::ago(now, age)));
+        let current = Arc::new(remembered.policy.over(&policy));
+        let machine = Machine::new((*current).clone(), nature, created, frozen, now);
         Self {
             serial,
             blueprint,
-            machine: Mutex::new(Machine::new(policy.clone(), nature, now, now)),
-            policy: RwLock::new(first_policy.clone()),
-            first_policy,
+            machine: Mutex::new(machine),
+            policy: RwLock::new(current),
+            first_policy: Arc::new(policy),
+            changed_policy: Mutex::new(remembered.policy),
+            created_at: Clock.date_of(created),
             driver,
+            origin,
             discovered,
             gate: Gate::new(),
             place: Mutex::default(),
@@ -190,9 +207,40 @@ impl Workspace {
         self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Gives it another policy, which counts from now on. Returns when deadlines follow it.
-    pub async fn set_policy(&self, policy: Policy) -> Answer {
-        self.ask(|answer| Command::Policy { policy: Box::new(policy), answer }).await
+    /// Changes its policy, for good. Returns when that is stored and deadlines follow it.
+    pub async fn change_policy(&self, changes: &PolicyOverrides) -> Answer {
+        // One after another, so that none is stored without the one before.
+        let _turn = self.shared.policy_changes.lock().await;
+        let changed = self.lock_changed_policy().and(changes);
+        let record = Record { policy: changed.clone(), ..self.record() };
+        let stored = self.shared.records.keep_policy(record).await;
+        stored.map_err(|error| CommandError::Failed(error.to_string()))?;
+        *self.lock_changed_policy() = changed;
+        let policy = Box::new(changes.over(&self.policy()));
+        self.ask(|answer| Command::Policy { policy, answer }).await
+    }
+
+    fn lock_changed_policy(&self) -> MutexGuard<'_, PolicyOverrides> {
+        self.changed_policy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is to be remembered of it.
+    fn record(&self) -> Record {
+        let view = self.view();
+        let mut record = records::new_record(self.id(), self.driver.name(), self.origin);
+        record.policy = self.lock_changed_policy().clone();
+        record.created_at = self.created_at;
+        record.state.phase = view.phase;
+        record.state.tier = view.tier;
+        record.state.since = Clock.date_of(view.since);
+        record.state.failure = view.failure;
+        record
+    }
+
+    /// The last lines of its journal, the newest first.
+    pub async fn journal(&self, limit: usize) -> Result<Vec<JournalEntry>, CommandError> {
+        let journal = self.shared.records.journal(self.id(), limit).await;
+        journal.map_err(|error| CommandError::Failed(error.to_string()))
     }
 
     pub(super) fn replace_policy(&self, policy: Policy) {

@@ -24,5 +24,6 @@ mod program;
 mod race_sweep;
 mod slots;
 mod smuggling;
+mod store_durability;
 mod support;
 mod websocket;

@@ -121,3 +121,38 @@ async fn a_removed_workspace_is_gone_with_all_that_it_had() {
     assert!(!gateway.state_dir().join("process/alice").exists());
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn policies_ages_and_the_journal_outlive_a_crash() {
+    let configure = |config: &mut Config| {
+        alice(config, FreezeMode::Stop, |policy| {
+            policy.storage = Some(FrozenStorage::Limited(PATIENCE));
+            policy.max_storage_time = Some(PATIENCE * 9);
+        });
+    };
+    let gateway = Gateway::start(configure).await;
+    assert_eq!(gateway.get("alice", "/").await.status, 200);
+    assert_eq!(patch(&gateway, "hold_max=7s&inactivity_timeout=0.5s").await.status, 200);
+    gateway.until("alice", Phase::Frozen).await;
+    let frozen_since = gateway.call("GET", "/workspaces/alice").await.json()["since"].clone();
+    let told = gateway.call("GET", "/api/v1/workspaces/alice/activity").await.json();
+    assert!(told["why"].as_str().unwrap().starts_with("frozen: idle for"), "{told}");
+    let remove_at = gateway.workspace("alice").view().remove_at.unwrap();
+
+    let state_dir = gateway.crash().await;
+    let mut config = crate::support::config(state_dir);
+    configure(&mut config);
+    let gateway = Gateway::start_as(config).await;
+    let policy = gateway.workspace("alice").policy();
+    assert_eq!(policy.hold_max, Duration::from_secs(7));
+    assert_eq!(policy.inactivity_timeout, Some(SECOND / 2));
+    until("it was looked at", || gateway.phase("alice") == Phase::Frozen).await;
+    let again = gateway.call("GET", "/workspaces/alice").await.json();
+    assert_eq!(again["since"].as_str().unwrap()[..21], frozen_since.as_str().unwrap()[..21]);
+    let remove_at_again = gateway.workspace("alice").view().remove_at.unwrap();
+    let moved = remove_at_again.max(remove_at) - remove_at_again.min(remove_at);
+    assert!(moved < SECOND / 2, "the restart moved its removal by {moved:?}");
+    let told = gateway.call("GET", "/api/v1/workspaces/alice/activity").await.json();
+    assert!(told["journal"].as_array().unwrap().len() >= 4, "{told}");
+    gateway.stop().await;
+}

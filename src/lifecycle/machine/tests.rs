@@ -28,7 +28,7 @@ impl Bench {
         let now = Instant::now();
         let nature = Nature { can_freeze: true, discovered };
         let census = Census { inside: 0, held: 0, last_left: None };
-        let machine = Machine::new(policy, nature, now, now);
+        let machine = Machine::new(policy, nature, now, None, now);
         let (jobs, told, phases) = (Vec::new(), Vec::new(), Vec::new());
         Self {
             machine,

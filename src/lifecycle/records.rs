@@ -1,0 +1,200 @@
+//! What is kept of workspaces across restarts, and who writes it down.
+//!
+//! Policies that were changed are stored before the change is answered. Phases and their reasons
+//! go to a task that writes them behind the workspaces' backs, in order and in groups: no wake and
+//! no freeze waits for a disk. What a crash can cost is the last lines of the journal; how things
+//! are is found out from the drivers at every start, not believed from a file.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use super::Change;
+use crate::clock::Clock;
+use crate::model::{Phase, PolicyOverrides, Tier, WorkspaceId};
+use crate::store::{JournalEntry, Origin, Record, RecordState, Store, StoreError};
+
+/// Changes that may wait to be written. A disk that is that far behind is broken; what does not
+/// fit is lost to the journal, and said.
+const BEHIND_MAX: usize = 8_192;
+/// Changes that are handed to the store at once; so few are polled in their order.
+const GROUP_MAX: usize = 30;
+/// How long the last changes may take to be written when the program ends.
+const FLUSH_MAX: Duration = Duration::from_secs(5);
+
+/// See the module's head.
+pub(super) struct Records {
+    store: Arc<dyn Store>,
+    /// What was found at the start, until its workspace is known again.
+    found: Mutex<HashMap<WorkspaceId, Record>>,
+    queue: mpsc::Sender<Note>,
+}
+
+/// Something to be written.
+#[derive(Debug)]
+enum Note {
+    Known(Box<Record>),
+    Changed(WorkspaceId, RecordState, JournalEntry),
+    Gone(WorkspaceId),
+    /// Everything before this has been handed to the store when it is dropped.
+    Flush(mpsc::Sender<()>),
+}
+
+/// What is remembered of a workspace that is known again.
+#[derive(Debug, Default)]
+pub(super) struct Remembered {
+    /// What was changed of its policy.
+    pub(super) policy: PolicyOverrides,
+    /// How long ago it was first known.
+    pub(super) age: Duration,
+    /// On which tier it was frozen, and for how long.
+    pub(super) frozen: Option<(Tier, Duration)>,
+}
+
+impl Records {
+    /// Begins with what a store has. The task that writes is for the caller to run.
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        found: Vec<Record>,
+    ) -> (Arc<Self>, impl Future<Output = ()> + use<>) {
+        let (queue, notes) = mpsc::channel(BEHIND_MAX);
+        let found = found.into_iter().map(|record| (record.id.clone(), record)).collect();
+        let records = Self { store: store.clone(), found: Mutex::new(found), queue };
+        (Arc::new(records), write(store, notes))
+    }
+
+    /// A workspace is known: what is remembered of it. One that is new is written down.
+    pub(super) fn recall(&self, id: &WorkspaceId, driver: &str, origin: Origin) -> Remembered {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(record) = found.remove(id) else {
+            self.note(Note::Known(Box::new(new_record(id, driver, origin))));
+            return Remembered::default();
+        };
+        let now = SystemTime::now();
+        // The clock may have been set back meanwhile; nothing is younger than nothing.
+        let age = |date: SystemTime| now.duration_since(date).unwrap_or_default();
+        let frozen = (record.state.phase == Phase::Frozen)
+            .then(|| (record.state.tier.unwrap_or(Tier::Stopped), age(record.state.since)));
+        Remembered { policy: record.policy.clone(), age: age(record.created_at), frozen }
+    }
+
+    /// Keeps what was changed of a policy. Durable when it returns.
+    pub(super) async fn keep_policy(&self, record: Record) -> Result<(), StoreError> {
+        self.store.put(record).await
+    }
+
+    /// Writes down that a phase was entered.
+    pub(super) fn changed(&self, change: &Change, since: Instant, failure: Option<String>) {
+        let Change { workspace, phase, tier, reason, took, at } = change;
+        let at = Clock.date_of(*at);
+        let state = RecordState {
+            phase: *phase,
+            tier: *tier,
+            since: Clock.date_of(since),
+            last_active: None,
+            intent: None,
+            stopped_by_admin_at: None,
+            failure,
+        };
+        let reason = reason.clone();
+        let entry = JournalEntry { at, phase: *phase, tier: *tier, reason, took: *took };
+        self.note(Note::Changed(workspace.clone(), state, entry));
+    }
+
+    /// Forgets a workspace that is gone.
+    pub(super) fn gone(&self, id: &WorkspaceId) {
+        self.note(Note::Gone(id.clone()));
+    }
+
+    /// The last lines of a workspace's journal, the newest first.
+    pub(super) async fn journal(
+        &self,
+        id: &WorkspaceId,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        self.flush().await;
+        self.store.journal(id, limit).await
+    }
+
+    /// Returns when everything so far has been handed to the store.
+    pub(super) async fn flush(&self) {
+        let (done, mut flushed) = mpsc::channel(1);
+        let asked = self.queue.send(Note::Flush(done));
+        let written = async { asked.await.is_ok() && flushed.recv().await.is_none() };
+        if timeout(FLUSH_MAX, written).await.is_err() {
+            tracing::warn!("the last changes are not written yet");
+        }
+    }
+
+    fn note(&self, note: Note) {
+        if let Err(error) = self.queue.try_send(note) {
+            tracing::warn!(%error, "a change is lost to the journal");
+        }
+    }
+}
+
+/// The record of a workspace as it is when it is first known, or changed.
+pub(super) fn new_record(id: &WorkspaceId, driver: &str, origin: Origin) -> Record {
+    let now = SystemTime::now();
+    Record {
+        id: id.clone(),
+        origin,
+        driver: driver.to_owned(),
+        project: None,
+        spec: None,
+        policy: PolicyOverrides::default(),
+        created_at: now,
+        state: RecordState {
+            phase: Phase::Frozen,
+            tier: Some(Tier::Stopped),
+            since: now,
+            last_active: None,
+            intent: None,
+            stopped_by_admin_at: None,
+            failure: None,
+        },
+    }
+}
+
+async fn write(store: Arc<dyn Store>, mut notes: mpsc::Receiver<Note>) {
+    let mut group = Vec::new();
+    while notes.recv_many(&mut group, GROUP_MAX).await > 0 {
+        let mut flushed = Vec::new();
+        // Handed over in order, so that the store keeps their order, and waited for together.
+        let written = group.drain(..).map(|note| {
+            if let Note::Flush(done) = note {
+                flushed.push(done);
+                return None;
+            }
+            Some(write_one(&*store, note))
+        });
+        let written: Vec<_> = written.flatten().collect();
+        join_all(written).await;
+        drop(flushed);
+    }
+}
+
+async fn write_one(store: &dyn Store, note: Note) {
+    let written = match note {
+        Note::Known(record) => store.put(*record).await,
+        Note::Changed(id, state, entry) => match store.transition(&id, state, entry).await {
+            // It was removed meanwhile.
+            Err(StoreError::Unknown { .. }) => Ok(()),
+            written => written,
+        },
+        Note::Gone(id) => store.delete(&id).await,
+        Note::Flush(_) => Ok(()),
+    };
+    if let Err(error) = written {
+        tracing::error!(%error, "could not keep a change");
+    }
+}
+
+/// A moment that long ago.
+pub(super) fn ago(now: Instant, age: Duration) -> Instant {
+    now.checked_sub(age).unwrap_or(now)
+}

@@ -1,0 +1,166 @@
+//! A store that lives as long as the process: for tests, and for the demo, which leaves nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use super::{
+    Call, JOURNAL_AGE_MAX, JOURNAL_LINES_MAX, JournalEntry, Record, RecordState, Store, StoreError,
+    TokenRecord,
+};
+use crate::clock::Clock;
+use crate::model::WorkspaceId;
+
+/// Journals of workspaces that have no record any more.
+const ORPHANED_JOURNALS_MAX: usize = 1_000;
+
+/// The store in memory.
+#[derive(Debug, Default)]
+pub struct Memory {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    records: BTreeMap<WorkspaceId, Record>,
+    /// Oldest line first.
+    journals: BTreeMap<WorkspaceId, VecDeque<JournalEntry>>,
+    tokens: BTreeMap<String, TokenRecord>,
+    failure: Option<StoreError>,
+}
+
+impl Memory {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// For tests: every call from now on fails with this; `None`: they succeed again.
+    pub fn fail_with(&self, failure: Option<StoreError>) {
+        self.lock().failure = failure;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn call<'a, T>(
+        &'a self,
+        work: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'a,
+    ) -> Call<'a, T> {
+        Box::pin(async move {
+            let mut state = self.lock();
+            match &state.failure {
+                Some(failure) => Err(failure.clone()),
+                None => work(&mut state),
+            }
+        })
+    }
+}
+
+impl Store for Memory {
+    fn load(&self) -> Call<'_, Vec<Record>> {
+        self.call(|state| Ok(state.records.values().cloned().collect()))
+    }
+
+    fn put(&self, record: Record) -> Call<'_, ()> {
+        self.call(|state| {
+            state.records.insert(record.id.clone(), record);
+            Ok(())
+        })
+    }
+
+    fn transition(
+        &self,
+        id: &WorkspaceId,
+        state: RecordState,
+        entry: JournalEntry,
+    ) -> Call<'_, ()> {
+        let id = id.clone();
+        self.call(move |all| {
+            let Some(record) = all.records.get_mut(&id) else {
+                return Err(StoreError::Unknown { id });
+            };
+            record.state = state;
+            all.write_journal(id, entry);
+            Ok(())
+        })
+    }
+
+    fn note_active(&self, seen: Vec<(WorkspaceId, SystemTime)>) -> Call<'_, ()> {
+        self.call(move |state| {
+            for (id, at) in seen {
+                if let Some(record) = state.records.get_mut(&id) {
+                    record.state.last_active = record.state.last_active.max(Some(at));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn delete(&self, id: &WorkspaceId) -> Call<'_, ()> {
+        let id = id.clone();
+        self.call(move |state| {
+            state.records.remove(&id);
+            state.forget_orphaned_journals();
+            Ok(())
+        })
+    }
+
+    fn journal(&self, id: &WorkspaceId, limit: usize) -> Call<'_, Vec<JournalEntry>> {
+        let id = id.clone();
+        self.call(move |state| {
+            let oldest_kept = oldest_kept();
+            let lines = state.journals.get(&id).into_iter().flatten();
+            let kept = lines.filter(|line| line.at >= oldest_kept);
+            Ok(kept.rev().take(limit).cloned().collect())
+        })
+    }
+
+    fn put_token(&self, token: TokenRecord) -> Call<'_, ()> {
+        self.call(|state| {
+            state.tokens.insert(token.name.clone(), token);
+            Ok(())
+        })
+    }
+
+    fn tokens(&self) -> Call<'_, Vec<TokenRecord>> {
+        self.call(|state| Ok(state.tokens.values().cloned().collect()))
+    }
+
+    fn delete_token(&self, name: &str) -> Call<'_, bool> {
+        let name = name.to_owned();
+        self.call(move |state| Ok(state.tokens.remove(&name).is_some()))
+    }
+}
+
+impl State {
+    fn write_journal(&mut self, id: WorkspaceId, entry: JournalEntry) {
+        let lines = self.journals.entry(id).or_default();
+        lines.push_back(entry);
+        if lines.len() > JOURNAL_LINES_MAX {
+            lines.pop_front();
+        }
+    }
+
+    /// Records bound the number of journals that are written; this bounds those that are left over.
+    fn forget_orphaned_journals(&mut self) {
+        if self.journals.len() <= self.records.len() + ORPHANED_JOURNALS_MAX {
+            return;
+        }
+        let oldest = (self.journals.iter())
+            .filter(|(id, _)| !self.records.contains_key(*id))
+            .min_by_key(|(_, lines)| lines.back().map(|line| line.at))
+            .map(|(id, _)| id.clone());
+        if let Some(id) = oldest {
+            self.journals.remove(&id);
+        }
+    }
+}
+
+fn oldest_kept() -> SystemTime {
+    let now = Clock.date_of(Instant::now());
+    now.checked_sub(JOURNAL_AGE_MAX).unwrap_or(SystemTime::UNIX_EPOCH)
+}
