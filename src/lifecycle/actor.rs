@@ -28,6 +28,10 @@ pub(super) async fn live(workspace: Arc<Workspace>, announce: Announce) {
         suspects: Vec::new(),
     };
     actor.handle(Event::Changed);
+    if !actor.workspace.can_freeze() {
+        // It runs without us, so there is no reason to wait for a request.
+        actor.handle(Event::Resume);
+    }
     while actor.workspace.lock_machine().phase() != Phase::Removed {
         actor.step().await;
     }
@@ -209,7 +213,7 @@ impl Actor {
                 workspace.gate.refuse(refusal);
             }
             Effect::Hold => workspace.gate.hold(),
-            Effect::LeaveQueue => self.job = None,
+            Effect::GiveUp => self.job = None,
             Effect::Run(Job::Queue) => {
                 if self.slot.is_none() {
                     self.slot = workspace.shared.slots.try_take();
@@ -221,7 +225,7 @@ impl Actor {
                 self.job = Some(queued);
             }
             Effect::Run(job) => {
-                if job == Job::Wake && self.slot.is_none() {
+                if job == Job::Wake && self.slot.is_none() && workspace.can_freeze() {
                     self.slot = Some(workspace.shared.slots.take_by_force());
                 }
                 let (workspace, announce) = (workspace.clone(), self.announce.clone());

@@ -142,8 +142,8 @@ pub enum Effect {
     Hold,
     /// Have the driver do something.
     Run(Job),
-    /// Give up the job under way: the wait for a slot.
-    LeaveQueue,
+    /// Give up the job under way: a wait for a slot, or a wake.
+    GiveUp,
     /// A wake that an admin may be waiting for has failed.
     ResumeFailed {
         /// For admins.
@@ -651,7 +651,7 @@ impl Machine {
         let deserted = matches!(self.state, State::Starting { by_admin: false, .. });
         if deserted && self.job == Some(Job::Queue) {
             self.job = None;
-            effects.push(Effect::LeaveQueue);
+            effects.push(Effect::GiveUp);
             self.fall_back(effects, "everybody who waited for a slot has left", now);
         }
     }
@@ -828,6 +828,11 @@ impl Machine {
     /// Does what was put off, as far as it can be done now. The only place where jobs begin:
     /// which one is due follows from how things are, so no event can start a second one.
     fn take_up_wishes(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
+        if self.remove_wanted.is_some() && matches!(self.job, Some(Job::Queue | Job::Wake)) {
+            // A wake may take as long as `start_timeout`, and nobody wants it any more.
+            self.job = None;
+            effects.push(Effect::GiveUp);
+        }
         if self.job.is_some() {
             return;
         }
@@ -871,6 +876,10 @@ impl Machine {
 
     /// From frozen or failed to running, by way of the queue for slots.
     fn wake(&mut self, effects: &mut Vec<Effect>, why: &str, by_admin: bool, now: Instant) {
+        if !self.nature.can_freeze {
+            // It runs whatever we do, and takes no room that could be given to another.
+            return self.adopt(effects, why, now);
+        }
         let from = self.tier().unwrap_or(Tier::Stopped);
         self.set_out(
             effects,

@@ -81,7 +81,7 @@ impl Bench {
                         next = Some(Event::Finished(Outcome::Admitted));
                     }
                     Effect::Run(job) => self.jobs.push(job),
-                    Effect::LeaveQueue | Effect::ResumeFailed { .. } => {}
+                    Effect::GiveUp | Effect::ResumeFailed { .. } => {}
                     Effect::StopRefused { .. } => self.refused_stops += 1,
                     Effect::Tell { phase, reason, took, .. } => {
                         self.phases.push((phase, took.is_some()));
@@ -505,6 +505,17 @@ fn a_wake_waits_for_a_slot_and_gives_up_when_everybody_has_left() {
     bench.finish(Outcome::Admitted);
     assert_eq!(bench.job(), Some(Job::Wake));
     assert!(!bench.machine.needs_no_slot());
+}
+
+#[test]
+fn a_removal_does_not_wait_for_a_start() {
+    let mut bench = Bench::new(policy(), false);
+    bench.census.held = 1;
+    bench.handle(Event::Held);
+    assert_eq!(bench.job(), Some(Job::Wake));
+    bench.handle(Event::Remove);
+    assert_eq!((bench.phase(), bench.job()), (Phase::Removing, Some(Job::Remove)));
+    assert_eq!(bench.refused, 1);
 }
 
 #[test]
