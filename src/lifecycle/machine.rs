@@ -8,6 +8,11 @@
 //! a wish (`look_wanted`, `resume_wanted`, `stop_wanted`, `remove_wanted`) and taken up when the
 //! job is done, so events may come late, doubled or in any order.
 
+mod effect;
+mod event;
+mod outside;
+mod reading;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,178 +20,13 @@ use tokio::time::Instant;
 use crate::clock::spoken;
 use crate::model::{FreezeMode, FrozenStorage, Phase, Policy, Tier};
 
+pub use effect::{Effect, Job};
+pub use event::{Event, Outcome, Seen};
+
 /// First wait after a failed start; it doubles with every failure after that.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest wait after a failed start or freeze.
 const RETRY_MAX: Duration = Duration::from_secs(60);
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// Somebody waits at the gate.
-    Held,
-    /// An admin wants it to run.
-    Resume,
-    /// An admin wants it frozen.
-    Stop,
-    /// It is to be removed with all that it has.
-    Remove,
-    /// The deadline that [`Machine::deadline`] named has passed.
-    Deadline,
-    /// Its slot is wanted by others.
-    Evict,
-    /// Nobody waits at the gate any more.
-    Deserted,
-    /// The answer to [`Effect::ShutIfIdle`].
-    Shut(bool),
-    /// The last one left a shut gate.
-    Emptied,
-    /// The workspace reports: active, or not.
-    CheckIn(bool),
-    /// The driver says that something may have changed.
-    Changed,
-    /// The driver has found its runtime, for the first time or again.
-    Resync,
-    /// Another of the same id has taken its place outside.
-    Replaced,
-    /// Its policy is another from now on.
-    Policy(Box<Policy>),
-    /// A job is done.
-    Finished(Outcome),
-}
-
-/// What came of a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It has a slot.
-    Admitted,
-    /// No slot was free in time.
-    NoSlot {
-        /// For admins.
-        reason: String,
-    },
-    /// It is ready, as this run of it, at an endpoint that the task keeps.
-    Woken {
-        /// See [`crate::driver::Sighting::run`].
-        run: Option<String>,
-    },
-    /// It could not be woken.
-    WakeFailed {
-        /// For admins.
-        reason: String,
-        /// The run that is up but not ready, if one is.
-        run: Option<String>,
-    },
-    /// It is frozen.
-    Frozen(Tier),
-    /// It could not be frozen. How it is now must be found out.
-    FreezeFailed {
-        /// For admins.
-        reason: String,
-    },
-    /// It is gone.
-    Removed,
-    /// It could not be removed.
-    RemoveFailed {
-        /// For admins.
-        reason: String,
-    },
-    /// How it is.
-    Looked(Seen),
-    /// It could not be looked at; nothing follows from that.
-    LookFailed,
-}
-
-/// How a workspace was found to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
-    /// Running.
-    Running {
-        /// Which run of it.
-        run: Option<String>,
-        /// Whether it still listens where the task thinks it does.
-        same_endpoint: bool,
-    },
-    /// Paused.
-    Paused,
-    /// There, but not running.
-    Stopped {
-        /// How it ended, if that is known.
-        exit: Option<String>,
-    },
-    /// Not there.
-    Missing,
-}
-
-/// What the task is to do. In the order given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Shut the gate if nobody is inside and nobody left after this moment; answer with
-    /// [`Event::Shut`].
-    ShutIfIdle {
-        /// Latest moment at which somebody may have left.
-        idle_before: Instant,
-    },
-    /// Shut the gate, whoever is inside.
-    Shut,
-    /// Close the connections of those who are inside still.
-    Sever,
-    /// Open the gate for a new generation at the endpoint that was found.
-    Open,
-    /// Send away those who wait, and those who come before `retry_at`.
-    Refuse {
-        /// `None`: for good.
-        retry_at: Option<Instant>,
-    },
-    /// Let those who come wait again.
-    Hold,
-    /// Have the driver do something.
-    Run(Job),
-    /// Give up the job under way: a wait for a slot, or a wake.
-    GiveUp,
-    /// A wake that an admin may be waiting for has failed.
-    ResumeFailed {
-        /// For admins.
-        reason: String,
-    },
-    /// Tell the world about a phase that was entered. By the time this is carried out the next one
-    /// may have begun: a workspace that was frozen is woken at once if somebody waits.
-    Tell {
-        /// Which one.
-        phase: Phase,
-        /// On which tier it is frozen, if it is.
-        tier: Option<Tier>,
-        /// Reads alone: `idle for 15m`.
-        reason: String,
-        /// What a wake or a freeze took.
-        took: Option<Duration>,
-    },
-    /// A freeze that an admin may be waiting for has failed.
-    StopFailed {
-        /// For admins.
-        reason: String,
-    },
-    /// An admin wants it frozen, which it can't be.
-    StopRefused {
-        /// For admins.
-        reason: String,
-    },
-}
-
-/// Something for the driver to do; one at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Job {
-    /// Wait for a slot.
-    Queue,
-    /// Make it run and wait until it is ready, from whatever state it is in.
-    Wake,
-    /// Freeze it.
-    Freeze(FreezeMode),
-    /// Remove it.
-    Remove,
-    /// Find out how it is.
-    Look,
-}
 
 /// Who is at the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -331,131 +171,6 @@ impl Machine {
         self.take_up_wishes(&mut effects, census, now);
         self.assert_invariants();
         effects
-    }
-
-    /// When [`Event::Deadline`] is wanted. While somebody is inside this is the earliest moment at
-    /// which the workspace could be idle for long enough: there it looks again. So a request costs
-    /// no timer, and the freeze is on time all the same.
-    pub fn deadline(&self, census: Census, now: Instant) -> Option<Instant> {
-        // When the job is done there is a new deadline; a look takes milliseconds.
-        if self.job.is_some() {
-            return None;
-        }
-        let not_too_soon = |at: Instant| self.freeze_not_before.map_or(at, |limit| at.max(limit));
-        let of_phase = match &self.state {
-            State::Running { .. } => {
-                let earliest = || Some(now + self.inactivity_timeout()?);
-                self.freeze_at(census).or_else(earliest).map(not_too_soon)
-            }
-            State::Freezing { drain_until, .. } => *drain_until,
-            State::Failed { retry_at, .. } if census.held > 0 => Some(*retry_at),
-            // It is up and serves nobody.
-            State::Failed { run: Some(_), .. } => {
-                self.inactivity_timeout().map(|timeout| not_too_soon(self.since + timeout))
-            }
-            State::Frozen { tier: Tier::Paused } => self.demote_at().map(not_too_soon),
-            State::Starting { .. }
-            | State::Frozen { tier: Tier::Stopped }
-            | State::Failed { .. }
-            | State::Removing { .. }
-            | State::Removed => None,
-        };
-        of_phase.into_iter().chain(self.remove_at()).min()
-    }
-
-    /// When it will be removed, whatever happens; `None`: never, as things are.
-    pub fn remove_at(&self) -> Option<Instant> {
-        if matches!(self.state, State::Removing { .. } | State::Removed) || !self.nature.can_freeze
-        {
-            return None;
-        }
-        let too_old = self.policy.max_storage_time.map(|limit| self.created + limit);
-        let frozen_too_long = match (&self.state, self.policy.storage) {
-            (State::Frozen { .. }, FrozenStorage::Limited(limit)) => Some(self.since + limit),
-            // It ended without being frozen; from then on it is idle.
-            (State::Frozen { .. }, FrozenStorage::None) => {
-                self.inactivity_timeout().map(|timeout| self.since + timeout)
-            }
-            _ => None,
-        };
-        too_old.into_iter().chain(frozen_too_long).min()
-    }
-
-    fn demote_at(&self) -> Option<Instant> {
-        Some(self.since + self.policy.stop_after?)
-    }
-
-    /// When it will be frozen if nothing happens; `None`: it is in use, or is never frozen, or
-    /// does not run.
-    pub fn freeze_at(&self, census: Census) -> Option<Instant> {
-        let State::Running { ready_at, .. } = &self.state else { return None };
-        let timeout = self.inactivity_timeout()?;
-        if census.inside > 0 {
-            return None;
-        }
-        let reported_until = match self.check_in {
-            Some(CheckIn { expires_at }) => Some(expires_at?),
-            None => self.check_in_ended,
-        };
-        let idle_since =
-            [census.last_left, reported_until].into_iter().flatten().fold(*ready_at, Instant::max);
-        Some((*ready_at + self.policy.initial_timeout).max(idle_since + timeout))
-    }
-
-    /// Where it is in its life.
-    pub fn phase(&self) -> Phase {
-        match &self.state {
-            State::Starting { .. } => Phase::Starting,
-            State::Running { .. } => Phase::Running,
-            State::Freezing { .. } => Phase::Freezing,
-            State::Frozen { .. } => Phase::Frozen,
-            State::Failed { .. } => Phase::Failed,
-            State::Removing { .. } => Phase::Removing,
-            State::Removed => Phase::Removed,
-        }
-    }
-
-    /// On which tier it is frozen.
-    pub fn tier(&self) -> Option<Tier> {
-        match &self.state {
-            State::Frozen { tier } => Some(*tier),
-            _ => None,
-        }
-    }
-
-    /// When it entered its phase.
-    pub fn since(&self) -> Instant {
-        self.since
-    }
-
-    /// Why it failed, for admins.
-    pub fn failure(&self) -> Option<&str> {
-        match &self.state {
-            State::Failed { reason, .. } => Some(reason),
-            _ => None,
-        }
-    }
-
-    /// Whether nothing of it runs, as far as is known, so that it needs no slot.
-    pub fn needs_no_slot(&self) -> bool {
-        let down = match &self.state {
-            State::Frozen { .. } | State::Removed => true,
-            State::Failed { run, .. } => run.is_none(),
-            State::Starting { admitted, .. } => !admitted,
-            State::Running { .. } | State::Freezing { .. } | State::Removing { .. } => false,
-        };
-        down && self.job != Some(Job::Queue)
-    }
-
-    /// Whether the workspace itself says that it is active.
-    pub fn reports_activity(&self, now: Instant) -> bool {
-        self.live_check_in(now).is_some()
-    }
-
-    /// Whether a report that comes now can be believed in: a workspace that is being stopped
-    /// can't be kept running by its own word.
-    pub fn takes_check_ins(&self) -> bool {
-        matches!(self.state, State::Running { .. } | State::Starting { .. })
     }
 
     fn inactivity_timeout(&self) -> Option<Duration> {
@@ -664,20 +379,6 @@ impl Machine {
         }
     }
 
-    /// Since when it has been idle, if its slot may be taken from it.
-    pub fn evictable_since(&self, census: Census, now: Instant) -> Option<Instant> {
-        let State::Running { ready_at, .. } = &self.state else { return None };
-        let in_use = census.inside > 0 || self.live_check_in(now).is_some();
-        if in_use || self.inactivity_timeout().is_none() {
-            return None;
-        }
-        if self.policy.storage == FrozenStorage::None {
-            return None;
-        }
-        let ends = [census.last_left, self.check_in_ended];
-        Some(ends.into_iter().flatten().fold(*ready_at, Instant::max))
-    }
-
     fn on_woken(&mut self, effects: &mut Vec<Effect>, run: Option<String>, now: Instant) {
         let State::Starting { why, .. } = &self.state else { return };
         let why = why.clone();
@@ -734,95 +435,6 @@ impl Machine {
         } else {
             self.look_wanted = true;
         }
-    }
-
-    fn on_looked(&mut self, effects: &mut Vec<Effect>, seen: Seen, census: Census, now: Instant) {
-        match (&self.state, seen) {
-            (State::Running { run, .. }, Seen::Running { run: seen, same_endpoint }) => {
-                // A run that was found while the engine was away has no name until now.
-                if (run.is_some() && *run != seen) || !same_endpoint {
-                    effects.push(Effect::Shut);
-                    self.adopt(effects, "it was restarted outside", now);
-                } else if let State::Running { run, .. } = &mut self.state {
-                    *run = seen;
-                }
-            }
-            (State::Running { .. }, Seen::Paused) => {
-                self.fell(effects, Tier::Paused, "paused outside", now);
-            }
-            (State::Running { .. }, Seen::Stopped { exit }) => {
-                let why = exit.unwrap_or_else(|| "stopped outside".to_owned());
-                self.fell(effects, Tier::Stopped, &why, now);
-            }
-            (State::Frozen { .. }, Seen::Running { .. }) => {
-                self.adopt(effects, "it was found running", now);
-            }
-            (State::Failed { run, .. }, Seen::Running { run: seen, .. }) => {
-                if *run != seen {
-                    self.adopt(effects, "it was found running", now);
-                }
-            }
-            (State::Frozen { tier }, Seen::Paused) => {
-                if *tier != Tier::Paused {
-                    self.state = State::Frozen { tier: Tier::Paused };
-                    self.tell(effects, "found paused", None);
-                }
-            }
-            (State::Frozen { tier }, Seen::Stopped { .. }) => {
-                if *tier != Tier::Stopped {
-                    self.state = State::Frozen { tier: Tier::Stopped };
-                    self.tell(effects, "stopped outside", None);
-                }
-            }
-            (State::Failed { .. }, Seen::Paused) => {
-                self.go(State::Frozen { tier: Tier::Paused }, now);
-                effects.push(Effect::Hold);
-                self.tell(effects, "paused outside", None);
-            }
-            (State::Failed { .. }, Seen::Stopped { .. }) => self.forget_failed_run(),
-            (
-                State::Running { .. } | State::Frozen { .. } | State::Failed { .. },
-                Seen::Missing,
-            ) => {
-                self.on_missing(effects, census, now);
-            }
-            // A job that decides about the phase is under way, or it is over.
-            (State::Starting { .. } | State::Freezing { .. }, _) => {}
-            (State::Removing { .. } | State::Removed, _) => {}
-        }
-    }
-
-    fn on_missing(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
-        if self.nature.discovered {
-            self.gone(effects, census, "removed outside", now);
-        } else if let State::Running { .. } = self.state {
-            self.fell(effects, Tier::Stopped, "removed outside; it is made again when needed", now);
-        } else {
-            self.forget_failed_run();
-        }
-    }
-
-    fn gone(&mut self, effects: &mut Vec<Effect>, census: Census, why: &str, now: Instant) {
-        effects.push(Effect::Shut);
-        if census.inside > 0 {
-            effects.push(Effect::Sever);
-        }
-        effects.push(Effect::Refuse { retry_at: None });
-        self.go(State::Removed, now);
-        self.tell(effects, why, None);
-    }
-
-    fn forget_failed_run(&mut self) {
-        if let State::Failed { run, .. } = &mut self.state {
-            *run = None;
-        }
-    }
-
-    /// It stopped running without our doing.
-    fn fell(&mut self, effects: &mut Vec<Effect>, tier: Tier, why: &str, now: Instant) {
-        effects.push(Effect::Shut);
-        self.go(State::Frozen { tier }, now);
-        self.tell(effects, why, None);
     }
 
     /// Does what was put off, as far as it can be done now. The only place where jobs begin:

@@ -1,0 +1,77 @@
+//! What the rules have done.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::{FreezeMode, Phase, Tier};
+
+/// What the task is to do. In the order given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Shut the gate if nobody is inside and nobody left after this moment; answer with
+    /// [`Event::Shut`].
+    ShutIfIdle {
+        /// Latest moment at which somebody may have left.
+        idle_before: Instant,
+    },
+    /// Shut the gate, whoever is inside.
+    Shut,
+    /// Close the connections of those who are inside still.
+    Sever,
+    /// Open the gate for a new generation at the endpoint that was found.
+    Open,
+    /// Send away those who wait, and those who come before `retry_at`.
+    Refuse {
+        /// `None`: for good.
+        retry_at: Option<Instant>,
+    },
+    /// Let those who come wait again.
+    Hold,
+    /// Have the driver do something.
+    Run(Job),
+    /// Give up the job under way: a wait for a slot, or a wake.
+    GiveUp,
+    /// A wake that an admin may be waiting for has failed.
+    ResumeFailed {
+        /// For admins.
+        reason: String,
+    },
+    /// Tell the world about a phase that was entered. By the time this is carried out the next one
+    /// may have begun: a workspace that was frozen is woken at once if somebody waits.
+    Tell {
+        /// Which one.
+        phase: Phase,
+        /// On which tier it is frozen, if it is.
+        tier: Option<Tier>,
+        /// Reads alone: `idle for 15m`.
+        reason: String,
+        /// What a wake or a freeze took.
+        took: Option<Duration>,
+    },
+    /// A freeze that an admin may be waiting for has failed.
+    StopFailed {
+        /// For admins.
+        reason: String,
+    },
+    /// An admin wants it frozen, which it can't be.
+    StopRefused {
+        /// For admins.
+        reason: String,
+    },
+}
+
+/// Something for the driver to do; one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Job {
+    /// Wait for a slot.
+    Queue,
+    /// Make it run and wait until it is ready, from whatever state it is in.
+    Wake,
+    /// Freeze it.
+    Freeze(FreezeMode),
+    /// Remove it.
+    Remove,
+    /// Find out how it is.
+    Look,
+}

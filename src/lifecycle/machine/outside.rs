@@ -1,0 +1,110 @@
+//! What follows when a workspace is found in another state than ours: somebody stopped, started,
+//! paused or removed it, or it ended by itself. All of these are legal arrows, not errors.
+
+use tokio::time::Instant;
+
+use super::{Census, Effect, Machine, Seen, State};
+use crate::model::Tier;
+
+impl Machine {
+    pub(super) fn on_looked(
+        &mut self,
+        effects: &mut Vec<Effect>,
+        seen: Seen,
+        census: Census,
+        now: Instant,
+    ) {
+        match (&self.state, seen) {
+            (State::Running { run, .. }, Seen::Running { run: seen, same_endpoint }) => {
+                // A run that was found while the engine was away has no name until now.
+                if (run.is_some() && *run != seen) || !same_endpoint {
+                    effects.push(Effect::Shut);
+                    self.adopt(effects, "it was restarted outside", now);
+                } else if let State::Running { run, .. } = &mut self.state {
+                    *run = seen;
+                }
+            }
+            (State::Running { .. }, Seen::Paused) => {
+                self.fell(effects, Tier::Paused, "paused outside", now);
+            }
+            (State::Running { .. }, Seen::Stopped { exit }) => {
+                let why = exit.unwrap_or_else(|| "stopped outside".to_owned());
+                self.fell(effects, Tier::Stopped, &why, now);
+            }
+            (State::Frozen { .. }, Seen::Running { .. }) => {
+                self.adopt(effects, "it was found running", now);
+            }
+            (State::Failed { run, .. }, Seen::Running { run: seen, .. }) => {
+                if *run != seen {
+                    self.adopt(effects, "it was found running", now);
+                }
+            }
+            (State::Frozen { tier }, Seen::Paused) => {
+                if *tier != Tier::Paused {
+                    self.state = State::Frozen { tier: Tier::Paused };
+                    self.tell(effects, "found paused", None);
+                }
+            }
+            (State::Frozen { tier }, Seen::Stopped { .. }) => {
+                if *tier != Tier::Stopped {
+                    self.state = State::Frozen { tier: Tier::Stopped };
+                    self.tell(effects, "stopped outside", None);
+                }
+            }
+            (State::Failed { .. }, Seen::Paused) => {
+                self.go(State::Frozen { tier: Tier::Paused }, now);
+                effects.push(Effect::Hold);
+                self.tell(effects, "paused outside", None);
+            }
+            (State::Failed { .. }, Seen::Stopped { .. }) => self.forget_failed_run(),
+            (
+                State::Running { .. } | State::Frozen { .. } | State::Failed { .. },
+                Seen::Missing,
+            ) => {
+                self.on_missing(effects, census, now);
+            }
+            // A job that decides about the phase is under way, or it is over.
+            (State::Starting { .. } | State::Freezing { .. }, _) => {}
+            (State::Removing { .. } | State::Removed, _) => {}
+        }
+    }
+
+    fn on_missing(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
+        if self.nature.discovered {
+            self.gone(effects, census, "removed outside", now);
+        } else if let State::Running { .. } = self.state {
+            self.fell(effects, Tier::Stopped, "removed outside; it is made again when needed", now);
+        } else {
+            self.forget_failed_run();
+        }
+    }
+
+    pub(super) fn gone(
+        &mut self,
+        effects: &mut Vec<Effect>,
+        census: Census,
+        why: &str,
+        now: Instant,
+    ) {
+        effects.push(Effect::Shut);
+        if census.inside > 0 {
+            effects.push(Effect::Sever);
+        }
+        effects.push(Effect::Refuse { retry_at: None });
+        self.go(State::Removed, now);
+        self.tell(effects, why, None);
+    }
+
+    pub(super) fn forget_failed_run(&mut self) {
+        if let State::Failed { run, .. } = &mut self.state {
+            *run = None;
+        }
+    }
+
+    /// It stopped running without our doing.
+    fn fell(&mut self, effects: &mut Vec<Effect>, tier: Tier, why: &str, now: Instant) {
+        effects.push(Effect::Shut);
+        self.go(State::Frozen { tier }, now);
+        self.tell(effects, why, None);
+    }
+}

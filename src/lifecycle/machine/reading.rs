@@ -1,0 +1,147 @@
+//! What can be read off the rules: phase, deadlines, signals. Nothing here changes anything.
+
+use tokio::time::Instant;
+
+use super::{Census, CheckIn, Job, Machine, State};
+use crate::model::{FrozenStorage, Phase, Tier};
+
+impl Machine {
+    /// When [`super::Event::Deadline`] is wanted. While somebody is inside this is the earliest moment at
+    /// which the workspace could be idle for long enough: there it looks again. So a request costs
+    /// no timer, and the freeze is on time all the same.
+    pub fn deadline(&self, census: Census, now: Instant) -> Option<Instant> {
+        // When the job is done there is a new deadline; a look takes milliseconds.
+        if self.job.is_some() {
+            return None;
+        }
+        let not_too_soon = |at: Instant| self.freeze_not_before.map_or(at, |limit| at.max(limit));
+        let of_phase = match &self.state {
+            State::Running { .. } => {
+                let earliest = || Some(now + self.inactivity_timeout()?);
+                self.freeze_at(census).or_else(earliest).map(not_too_soon)
+            }
+            State::Freezing { drain_until, .. } => *drain_until,
+            State::Failed { retry_at, .. } if census.held > 0 => Some(*retry_at),
+            // It is up and serves nobody.
+            State::Failed { run: Some(_), .. } => {
+                self.inactivity_timeout().map(|timeout| not_too_soon(self.since + timeout))
+            }
+            State::Frozen { tier: Tier::Paused } => self.demote_at().map(not_too_soon),
+            State::Starting { .. }
+            | State::Frozen { tier: Tier::Stopped }
+            | State::Failed { .. }
+            | State::Removing { .. }
+            | State::Removed => None,
+        };
+        of_phase.into_iter().chain(self.remove_at()).min()
+    }
+
+    /// When it will be removed, whatever happens; `None`: never, as things are.
+    pub fn remove_at(&self) -> Option<Instant> {
+        if matches!(self.state, State::Removing { .. } | State::Removed) || !self.nature.can_freeze
+        {
+            return None;
+        }
+        let too_old = self.policy.max_storage_time.map(|limit| self.created + limit);
+        let frozen_too_long = match (&self.state, self.policy.storage) {
+            (State::Frozen { .. }, FrozenStorage::Limited(limit)) => Some(self.since + limit),
+            // It ended without being frozen; from then on it is idle.
+            (State::Frozen { .. }, FrozenStorage::None) => {
+                self.inactivity_timeout().map(|timeout| self.since + timeout)
+            }
+            _ => None,
+        };
+        too_old.into_iter().chain(frozen_too_long).min()
+    }
+
+    fn demote_at(&self) -> Option<Instant> {
+        Some(self.since + self.policy.stop_after?)
+    }
+
+    /// When it will be frozen if nothing happens; `None`: it is in use, or is never frozen, or
+    /// does not run.
+    pub fn freeze_at(&self, census: Census) -> Option<Instant> {
+        let State::Running { ready_at, .. } = &self.state else { return None };
+        let timeout = self.inactivity_timeout()?;
+        if census.inside > 0 {
+            return None;
+        }
+        let reported_until = match self.check_in {
+            Some(CheckIn { expires_at }) => Some(expires_at?),
+            None => self.check_in_ended,
+        };
+        let idle_since =
+            [census.last_left, reported_until].into_iter().flatten().fold(*ready_at, Instant::max);
+        Some((*ready_at + self.policy.initial_timeout).max(idle_since + timeout))
+    }
+
+    /// Where it is in its life.
+    pub fn phase(&self) -> Phase {
+        match &self.state {
+            State::Starting { .. } => Phase::Starting,
+            State::Running { .. } => Phase::Running,
+            State::Freezing { .. } => Phase::Freezing,
+            State::Frozen { .. } => Phase::Frozen,
+            State::Failed { .. } => Phase::Failed,
+            State::Removing { .. } => Phase::Removing,
+            State::Removed => Phase::Removed,
+        }
+    }
+
+    /// On which tier it is frozen.
+    pub fn tier(&self) -> Option<Tier> {
+        match &self.state {
+            State::Frozen { tier } => Some(*tier),
+            _ => None,
+        }
+    }
+
+    /// When it entered its phase.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Why it failed, for admins.
+    pub fn failure(&self) -> Option<&str> {
+        match &self.state {
+            State::Failed { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing of it runs, as far as is known, so that it needs no slot.
+    pub fn needs_no_slot(&self) -> bool {
+        let down = match &self.state {
+            State::Frozen { .. } | State::Removed => true,
+            State::Failed { run, .. } => run.is_none(),
+            State::Starting { admitted, .. } => !admitted,
+            State::Running { .. } | State::Freezing { .. } | State::Removing { .. } => false,
+        };
+        down && self.job != Some(Job::Queue)
+    }
+
+    /// Whether the workspace itself says that it is active.
+    pub fn reports_activity(&self, now: Instant) -> bool {
+        self.live_check_in(now).is_some()
+    }
+
+    /// Whether a report that comes now can be believed in: a workspace that is being stopped
+    /// can't be kept running by its own word.
+    pub fn takes_check_ins(&self) -> bool {
+        matches!(self.state, State::Running { .. } | State::Starting { .. })
+    }
+
+    /// Since when it has been idle, if its slot may be taken from it.
+    pub fn evictable_since(&self, census: Census, now: Instant) -> Option<Instant> {
+        let State::Running { ready_at, .. } = &self.state else { return None };
+        let in_use = census.inside > 0 || self.live_check_in(now).is_some();
+        if in_use || self.inactivity_timeout().is_none() {
+            return None;
+        }
+        if self.policy.storage == FrozenStorage::None {
+            return None;
+        }
+        let ends = [census.last_left, self.check_in_ended];
+        Some(ends.into_iter().flatten().fold(*ready_at, Instant::max))
+    }
+}
