@@ -10,7 +10,7 @@ use crate::model::{FreezeMode, Phase, Tier};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Shut the gate if nobody is inside and nobody left after this moment; answer with
-    /// [`Event::Shut`].
+    /// [`super::Event::Shut`].
     ShutIfIdle {
         /// Latest moment at which somebody may have left.
         idle_before: Instant,

@@ -13,13 +13,13 @@ pub enum Event {
     Stop,
     /// It is to be removed with all that it has.
     Remove,
-    /// The deadline that [`Machine::deadline`] named has passed.
+    /// The deadline that [`super::Machine::deadline`] named has passed.
     Deadline,
     /// Its slot is wanted by others.
     Evict,
     /// Nobody waits at the gate any more.
     Deserted,
-    /// The answer to [`Effect::ShutIfIdle`].
+    /// The answer to [`super::Effect::ShutIfIdle`].
     Shut(bool),
     /// The last one left a shut gate.
     Emptied,
