@@ -232,9 +232,10 @@ fn open_tunnel(
     let workspace_side = hyper::upgrade::on(&mut switched);
     let (parts, _) = switched.into_parts();
     let served = proxy.tunnels.token();
+    // Counted before the client hears of it.
+    let lease = lease.into_tunnel();
     proxy.upstreams.keep_track(run, async move {
-        let _served = served;
-        let _lease = lease.into_tunnel();
+        let (_served, _lease) = (served, lease);
         let both = futures_util::future::try_join(switch, workspace_side);
         if let Ok(Ok((client, workspace))) = timeout(SWITCH_MAX, both).await {
             // How a tunnel ends is its ends' affair.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use frostgate::config::DockerAddress;
 use frostgate::model::{FreezeMode, Phase, Tier};
-use tokio::time::Instant;
 
 use super::{Guest, IDLE, NEVER, Network, Stage};
 use crate::images::{Container, Engine, engine, unique};
@@ -81,9 +80,7 @@ async fn never_a_bad_gateway(address: DockerAddress, arguments: &[&str]) {
     let mut last = stage.boot(&guest).await;
     for round in 0..3 {
         stop_it(&stage, &guest, round % 2 == 0).await;
-        let since = Instant::now();
-        let mut requests = 0;
-        while since.elapsed() < Duration::from_secs(1) {
+        for requests in 0..20 {
             let reply = match requests % 2 {
                 0 => stage.get(&guest, "/boot").await,
                 _ => stage.post(&guest, "/boot", b"x").await,
@@ -94,9 +91,7 @@ async fn never_a_bad_gateway(address: DockerAddress, arguments: &[&str]) {
                 last = reply.text();
             }
             assert_eq!(reply.text(), last);
-            requests += 1;
         }
-        assert!(requests > 1, "hardly anything was asked");
     }
     stage.stop().await;
 }
