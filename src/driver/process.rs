@@ -3,7 +3,7 @@
 //! A workspace is a command with a directory, a log and a port of its own. Three rules shape the
 //! code:
 //!
-//! - **Nothing is lost when Frostgate dies.** What it must know stands in a [`record::Record`]
+//! - **Nothing is lost when Frostgate dies.** What it must know stands in a `record::Record`
 //!   before the process is spawned, and every process carries the token of its run. Whoever opens
 //!   the state directory next adopts what runs and kills what is left of what doesn't.
 //! - **Nobody else is hit.** A process is known by its pid *and* its start time *and* the boot that

@@ -2,7 +2,7 @@
 //!
 //! [`Machine::handle`] takes an event, who is inside, and the time, and says what to do. The
 //! workspace's task does it and reports what came of it as the next event. The phase changes in
-//! [`Machine::go`] alone, which knows the legal arrows.
+//! `Machine::go` alone, which knows the legal arrows.
 //!
 //! At most one job for the driver is under way at a time. What is asked meanwhile is remembered as
 //! a wish (`look_wanted`, `resume_wanted`, `stop_wanted`, `remove_wanted`) and taken up when the
