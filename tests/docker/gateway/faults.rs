@@ -77,6 +77,7 @@ async fn one_that_is_running_may_check_in_by_address_after_the_engine_was_away()
     relay.cut().await;
     change(&mut changes, &guest, Phase::Freezing).await;
     change(&mut changes, &guest, Phase::Running).await;
+    let _inside = stage.websocket(&guest).await;
     relay.restore();
     let registry = stage.gateway.app().registry();
     let address = stage.inspect(&guest, "{{.NetworkSettings.IPAddress}}").parse().unwrap();
