@@ -258,6 +258,7 @@ fn open_tunnel(
     let mut switched = Response::from_parts(parts, incoming);
     let workspace_side = hyper::upgrade::on(&mut switched);
     let (parts, _) = switched.into_parts();
+    // Counted before the client hears of it.
     let inside = (proxy.tunnels.token(), lease.into_tunnel());
     proxy.upstreams.keep_track(run, async move {
         let _inside = inside;

@@ -32,8 +32,11 @@ async fn running_workspaces_are_served_while_the_engine_is_away_and_frozen_when_
     let stop = stage.guest(FreezeMode::Stop, IDLE, &[]).await;
     let pause = stage.guest(FreezeMode::Pause, IDLE, &[]).await;
     let stopped_meanwhile = stage.guest(FreezeMode::Stop, NEVER, &[]).await;
+    // The last two run and are answered at once, so that none is idle for long when it is cut.
+    for guest in [&stopped_meanwhile, &pause, &stop, &pause] {
+        stage.boot(guest).await;
+    }
     let boots = [stage.boot(&stop).await, stage.boot(&pause).await];
-    stage.boot(&stopped_meanwhile).await;
     relay.cut().await;
     let mut changes = stage.gateway.app().changes();
     let cut = Instant::now();
@@ -77,6 +80,7 @@ async fn one_that_is_running_may_check_in_by_address_after_the_engine_was_away()
     relay.cut().await;
     change(&mut changes, &guest, Phase::Freezing).await;
     change(&mut changes, &guest, Phase::Running).await;
+    let _inside = stage.websocket(&guest).await;
     relay.restore();
     let registry = stage.gateway.app().registry();
     let address = stage.inspect(&guest, "{{.NetworkSettings.IPAddress}}").parse().unwrap();

@@ -33,7 +33,7 @@ struct Shot {
     freeze: Option<Duration>,
     /// What the start took, for each that there was.
     starts: Vec<Duration>,
-    /// From when it was sent until the workspace ran again. Tells a slow gateway from a slow answer.
+    /// From when it was sent until the workspace ran again: a slow wake, or a slow answer?
     #[expect(dead_code, reason = "for people who read what went wrong")]
     ran_after: Option<Duration>,
 }

@@ -93,7 +93,12 @@ impl Gateway {
 
     /// Waits until the workspace is in that phase.
     pub(crate) async fn until(&self, id: &str, phase: Phase) {
-        until(&format!("{id} is {phase}"), || self.phase(id) == phase).await;
+        let deadline = Instant::now() + PATIENCE;
+        while self.phase(id) != phase {
+            let view = self.workspace(id).view();
+            assert!(Instant::now() < deadline, "waited in vain until {id} is {phase}: {view:?}");
+            sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// A call of the admin API with the admin's token.
