@@ -21,6 +21,10 @@ use crate::listen::Ends;
 /// Waits between attempts to connect: from this, doubling, to `PAUSE_MAX`.
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(25);
+/// How often a request that may be repeated is sent again after its connection broke. A process that
+/// ends closes its connections and its listener one by one: the second connection may be accepted
+/// and break as the first did.
+const REPEATS_MAX: u32 = 2;
 /// Runs of a workspace that one request may outlive before it is given up.
 const RUNS_MAX: u32 = 3;
 /// How long both sides may take to hand their connections over after a 101.
@@ -113,8 +117,8 @@ fn prepare(
     Ok(Request::from_parts(parts, RequestBody::from(body)))
 }
 
-/// Sends it, and sends it again where that is safe: as often as it takes if nothing was sent, once
-/// if the connection broke before any answer and the method may be repeated (RFC 9110 §9.2.2).
+/// Sends it, and sends it again where that is safe: as often as it takes if nothing was sent, and
+/// `REPEATS_MAX` times if the connection broke before any answer and the method may be repeated (RFC 9110 §9.2.2).
 async fn send(
     proxy: &Rc<Proxy>,
     mut lease: Lease,
@@ -122,6 +126,7 @@ async fn send(
     websocket: bool,
 ) -> Result<(Exchange, Lease), Problem> {
     let mut spare = copy_if_repeatable(&request).filter(|_| !websocket);
+    let mut repeats = 0;
     let response_timeout = proxy.options.response_timeout;
     let mut patience: Option<Patience> = None;
     loop {
@@ -136,6 +141,9 @@ async fn send(
             }
             Err(SendError::Broken { reason }) => match spare.take() {
                 Some(copy) => {
+                    repeats += 1;
+                    spare =
+                        Some(&copy).filter(|_| repeats < REPEATS_MAX).and_then(copy_if_repeatable);
                     request = copy;
                     reason
                 }
