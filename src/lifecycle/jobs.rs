@@ -20,7 +20,7 @@ use crate::model::{FreezeMode, Tier};
 
 /// How long the driver may take to freeze or remove, beyond the workspace's own grace, and to look.
 /// A healthy engine answers in milliseconds.
-const CALL_MAX: Duration = Duration::from_secs(30);
+pub(super) const CALL_MAX: Duration = Duration::from_secs(30);
 /// How long a workspace whose engine is away may take to show that it runs.
 const STILL_THERE_MAX: Duration = Duration::from_secs(1);
 /// A health check or an address that is waited for is asked for again this often, should an event
@@ -256,6 +256,8 @@ fn probe(workspace: &Workspace, endpoint: SocketAddr) -> Probe<'_> {
 }
 
 async fn freeze(workspace: &Workspace, mode: FreezeMode) -> Outcome {
+    // That it is being frozen is on record before it is.
+    workspace.shared.records.flush().await;
     let driver = &workspace.driver;
     let grace = workspace.policy().stop_grace;
     let (limit, call, tier) = match mode {

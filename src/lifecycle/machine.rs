@@ -49,6 +49,22 @@ pub struct Nature {
     pub discovered: bool,
 }
 
+/// What is known of a workspace from before this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// Nothing that still counts: the first look tells.
+    Unknown,
+    /// It was frozen.
+    Frozen {
+        /// On this tier.
+        tier: Tier,
+        /// Since then.
+        since: Instant,
+    },
+    /// Its freeze was under way moments ago, and may be still.
+    Freezing,
+}
+
 /// Everything that is remembered about a workspace's life.
 #[derive(Debug)]
 pub struct Machine {
@@ -117,20 +133,21 @@ struct CheckIn {
 
 impl Machine {
     /// A workspace of which nothing is known yet: it counts as stopped until the first look.
-    /// `frozen`: on which tier it was, and since when, when it was known last.
-    pub fn new(
-        policy: Policy,
-        nature: Nature,
-        created: Instant,
-        frozen: Option<(Tier, Instant)>,
-        now: Instant,
-    ) -> Self {
-        let (tier, since) = frozen.unwrap_or((Tier::Stopped, now));
+    pub fn new(policy: Policy, nature: Nature, created: Instant, past: Past, now: Instant) -> Self {
+        let (state, since) = match past {
+            Past::Unknown => (State::Frozen { tier: Tier::Stopped }, now),
+            Past::Frozen { tier, since } => (State::Frozen { tier }, since),
+            // What was begun is finished first: it may be ending, and would answer until it has.
+            Past::Freezing => {
+                let why = "a restart came in the middle of its freeze".to_owned();
+                (State::Freezing { why, drain_until: None }, now)
+            }
+        };
         Self {
             created,
             policy,
             nature,
-            state: State::Frozen { tier },
+            state,
             since,
             job: None,
             check_in: None,

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::Change;
+use super::machine::Past;
 use crate::clock::Clock;
 use crate::model::{Phase, PolicyOverrides, Tier, WorkspaceId};
 use crate::store::{JournalEntry, Origin, Record, RecordState, Store, StoreError};
@@ -51,8 +52,22 @@ pub(super) struct Remembered {
     pub(super) policy: PolicyOverrides,
     /// How long ago it was first known.
     pub(super) age: Duration,
-    /// On which tier it was frozen, and for how long.
-    pub(super) frozen: Option<(Tier, Duration)>,
+    /// The phase that it was in, its tier, and for how long.
+    pub(super) phase: Option<(Phase, Option<Tier>, Duration)>,
+}
+
+impl Remembered {
+    /// What the rules are to know of it. A freeze is remembered for as long as it may take: older
+    /// than that, whatever runs now was started since.
+    pub(super) fn past(&self, freeze_max: Duration, now: Instant) -> Past {
+        match self.phase {
+            Some((Phase::Frozen, tier, age)) => {
+                Past::Frozen { tier: tier.unwrap_or(Tier::Stopped), since: ago(now, age) }
+            }
+            Some((Phase::Freezing, _, age)) if age < freeze_max => Past::Freezing,
+            _ => Past::Unknown,
+        }
+    }
 }
 
 impl Records {
@@ -77,9 +92,9 @@ impl Records {
         let now = SystemTime::now();
         // The clock may have been set back meanwhile; nothing is younger than nothing.
         let age = |date: SystemTime| now.duration_since(date).unwrap_or_default();
-        let frozen = (record.state.phase == Phase::Frozen)
-            .then(|| (record.state.tier.unwrap_or(Tier::Stopped), age(record.state.since)));
-        Remembered { policy: record.policy.clone(), age: age(record.created_at), frozen }
+        let state = &record.state;
+        let phase = Some((state.phase, state.tier, age(state.since)));
+        Remembered { policy: record.policy.clone(), age: age(record.created_at), phase }
     }
 
     /// Keeps what was changed of a policy. Durable when it returns.
@@ -120,7 +135,7 @@ impl Records {
         self.store.journal(id, limit).await
     }
 
-    /// Returns when everything so far has been handed to the store.
+    /// Returns when everything so far is stored, or can't be for now.
     pub(super) async fn flush(&self) {
         let (done, mut flushed) = mpsc::channel(1);
         let asked = self.queue.send(Note::Flush(done));

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::deadlines::Deadlines;
 use super::gate::{Entry, Gate, Refusal};
+use super::jobs;
 use super::machine::{self, Machine};
 use super::records::{self, Records};
 use super::slots::Slots;
@@ -162,9 +163,9 @@ impl Workspace {
         let remembered = shared.records.recall(&blueprint.id, driver.name(), origin);
         let now = Instant::now();
         let created = records::ago(now, remembered.age);
-        let frozen = remembered.frozen.map(|(tier, age)| (tier, records::ago(now, age)));
         let current = Arc::new(remembered.policy.over(&policy));
-        let machine = Machine::new((*current).clone(), nature, created, frozen, now);
+        let past = remembered.past(jobs::CALL_MAX + current.stop_grace, now);
+        let machine = Machine::new((*current).clone(), nature, created, past, now);
         Self {
             serial,
             blueprint,

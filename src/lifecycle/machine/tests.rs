@@ -25,10 +25,14 @@ struct Bench {
 
 impl Bench {
     fn new(policy: Policy, discovered: bool) -> Self {
+        Self::with_past(policy, discovered, Past::Unknown)
+    }
+
+    fn with_past(policy: Policy, discovered: bool, past: Past) -> Self {
         let now = Instant::now();
         let nature = Nature { can_freeze: true, discovered };
         let census = Census { inside: 0, held: 0, last_left: None };
-        let machine = Machine::new(policy, nature, now, None, now);
+        let machine = Machine::new(policy, nature, now, past, now);
         let (jobs, told, phases) = (Vec::new(), Vec::new(), Vec::new());
         Self {
             machine,
@@ -516,6 +520,19 @@ fn a_removal_does_not_wait_for_a_start() {
     bench.handle(Event::Remove);
     assert_eq!((bench.phase(), bench.job()), (Phase::Removing, Some(Job::Remove)));
     assert_eq!(bench.refused, 1);
+}
+
+#[test]
+fn a_freeze_that_a_crash_cut_in_half_is_finished_before_anybody_is_let_in() {
+    let mut bench = Bench::with_past(policy(), false, Past::Freezing);
+    bench.census.held = 1;
+    bench.handle(Event::Changed);
+    assert_eq!(
+        (bench.phase(), bench.job()),
+        (Phase::Freezing, Some(Job::Freeze(FreezeMode::Stop)))
+    );
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!((bench.phase(), bench.job()), (Phase::Starting, Some(Job::Wake)));
 }
 
 #[test]

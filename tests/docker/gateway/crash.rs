@@ -182,16 +182,9 @@ async fn a_crash_during_a_stop_leaves_one_that_is_thawed_by_the_next_request() {
         assert!(Instant::now() < deadline, "it was never told to end");
     }
     let program = program.kill_and_start(&configuration).await;
-    // Until it has ended, the engine calls it running, and so it is asked.
-    let deadline = Instant::now() + Duration::from_secs(5);
-    let second = loop {
-        let reply = program.get(&guest, "/boot").await;
-        match reply.status {
-            200 => break reply,
-            _ => assert_eq!(reply.text(), "dying", "{reply:?}\n{}", program.log()),
-        }
-        assert!(Instant::now() < deadline, "it is not thawed:\n{}", program.log());
-    };
+    // Until it has ended, the engine calls it running. That it was being stopped is on record.
+    let second = program.get(&guest, "/boot").await;
+    assert_eq!(second.status, 200, "{second:?}\n{}", program.log());
     assert_ne!(first.body, second.body);
     assert_eq!(inspect(engine, &guest, "{{.State.Status}}"), "running");
 }
