@@ -80,6 +80,7 @@ impl App {
         let options = lifecycle_options(&config, public_port)?;
         let registry = Registry::open(options, store, Handle::current()).await?;
         let drivers = Drivers::make(&config)?;
+        drivers.check(&config).await?;
         drivers.add_configured(&config, &registry)?;
         let mut followers = JoinSet::new();
         for driver in drivers.all() {
@@ -214,11 +215,16 @@ impl App {
 /// Opens the store, once a Frostgate that is just ending there has let go of it.
 async fn open_store(state_dir: &Path) -> anyhow::Result<Arc<dyn Store>> {
     let deadline = Instant::now() + STORE_FREE_MAX;
+    let mut said = false;
     loop {
         let state_dir = state_dir.to_owned();
         match tokio::task::spawn_blocking(move || Sqlite::open(&state_dir)).await? {
             Ok(store) => return Ok(Arc::new(store)),
-            Err(StoreError::InUse { .. }) if Instant::now() < deadline => {
+            Err(error @ StoreError::InUse { .. }) if Instant::now() < deadline => {
+                if !std::mem::replace(&mut said, true) {
+                    let limit = STORE_FREE_MAX.as_secs();
+                    tracing::warn!(%error, "waiting {limit} s at most for the other one to end");
+                }
                 tokio::time::sleep(STORE_FREE_PAUSE).await;
             }
             Err(error) => return Err(error.into()),
@@ -250,6 +256,17 @@ impl Drivers {
             DockerUse::Auto | DockerUse::Always => Some(connect_docker(config)?),
         };
         Ok(Self { process: Arc::new(process), upstream: Arc::new(Upstream::new()), docker })
+    }
+
+    /// An engine that must be there, is.
+    async fn check(&self, config: &Config) -> anyhow::Result<()> {
+        if let (DockerUse::Always, Some(docker)) = (config.docker.enable, &self.docker) {
+            docker.list().await.context(
+                "docker.enable is true, but its engine does not answer; start it, or set \
+                 docker.socket, or docker.enable to \"auto\"",
+            )?;
+        }
+        Ok(())
     }
 
     fn all(&self) -> impl Iterator<Item = Arc<dyn Driver>> {

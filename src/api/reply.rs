@@ -18,6 +18,8 @@ pub(super) enum Problem {
     Unauthorized,
     /// There is no such call.
     UnknownCall,
+    /// No workspace is where an end user looked for one.
+    NoWorkspaceHere,
     /// There is such a call, by another method.
     WrongMethod,
     /// There is no such workspace.
@@ -78,6 +80,13 @@ impl Problem {
                 "not_found",
                 "Not found",
                 "there is no such call".to_owned(),
+            ),
+            Self::NoWorkspaceHere => (
+                StatusCode::NOT_FOUND,
+                "no_workspace",
+                "No workspace here",
+                "there is no workspace at this address; its name may be misspelt, or it was removed"
+                    .to_owned(),
             ),
             Self::WrongMethod => (
                 StatusCode::METHOD_NOT_ALLOWED,

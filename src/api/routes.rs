@@ -34,17 +34,17 @@ pub fn admin(context: Context) -> Router {
     let open = Router::new()
         .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
         .route("/v1/check-in", post(check_in::check_in));
-    finish(guarded.merge(open), context)
+    finish(guarded.merge(open).fallback(async || Problem::UnknownCall), context)
 }
 
 /// What the public listener serves of them.
 pub fn check_in_only(context: Context) -> Router {
-    finish(Router::new().route("/v1/check-in", post(check_in::check_in)), context)
+    let check_in = Router::new().route("/v1/check-in", post(check_in::check_in));
+    finish(check_in.fallback(async || Problem::NoWorkspaceHere), context)
 }
 
 fn finish(router: Router<Context>, context: Context) -> Router {
     router
-        .fallback(async || Problem::UnknownCall)
         .method_not_allowed_fallback(async || Problem::WrongMethod)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(context)

@@ -13,7 +13,7 @@ use super::machine::{Effect, Event, Job, Outcome};
 use super::slots::Slot;
 use super::workspace::{Answer, Command, CommandError, Inbox, Workspace};
 use super::{Change, Ending, Refusal};
-use crate::model::Phase;
+use crate::model::{Phase, Tier};
 
 /// Leads the workspace's life. Returns when it is removed.
 pub(super) async fn live(workspace: Arc<Workspace>, announce: Announce) {
@@ -268,12 +268,17 @@ impl Actor {
     }
 
     fn tell(&self, change: Change) {
-        let Change { workspace, phase, reason, took, .. } = &change;
+        let Change { workspace, phase, tier, reason, took, .. } = &change;
         let took_ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        let tier = match tier {
+            Some(Tier::Paused) => " (paused)",
+            Some(Tier::Stopped) => " (stopped)",
+            None => "",
+        };
         if *phase == Phase::Failed {
-            tracing::warn!(%workspace, took_ms, "{workspace} {phase}: {reason}");
+            tracing::warn!(%workspace, took_ms, "{workspace} {phase}{tier}: {reason}");
         } else {
-            tracing::info!(%workspace, took_ms, "{workspace} {phase}: {reason}");
+            tracing::info!(%workspace, took_ms, "{workspace} {phase}{tier}: {reason}");
         }
         let (since, failure) = {
             let machine = self.workspace.lock_machine();

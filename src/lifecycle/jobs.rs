@@ -121,6 +121,7 @@ async fn wake(workspace: &Arc<Workspace>, announce: &Announce) -> Done {
         Ok(Err(WakeError { reason, run })) => Outcome::WakeFailed { reason, run }.into(),
         Err(_) => {
             let reason = format!("it was not ready within {}", crate::clock::spoken(limit));
+            workspace.note_unready(seen_run.clone());
             Outcome::WakeFailed { reason, run: seen_run }.into()
         }
     }
@@ -144,7 +145,13 @@ async fn bring_up(
     match sighting.status {
         Status::Paused => {
             announce(workspace, &sighting.addresses);
+            seen_run.clone_from(&sighting.run);
             return thaw(workspace, sighting).await;
+        }
+        // It has had its time and never answered: more of the same would not help it.
+        Status::Running if workspace.was_unready(&sighting.run) => {
+            driver.stop(&blueprint.id, workspace.policy().stop_grace).await?;
+            start(workspace).await?;
         }
         Status::Running => {}
         Status::Missing => {

@@ -85,6 +85,8 @@ pub struct Workspace {
     severed: AtomicU32,
     /// Where it may check in from.
     addresses: Mutex<Vec<IpAddr>>,
+    /// The run that was up for all of `start_timeout` and never became ready.
+    unready_run: Mutex<Option<String>>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -184,6 +186,7 @@ impl Workspace {
             tunnels: AtomicU32::new(0),
             severed: AtomicU32::new(0),
             addresses: Mutex::default(),
+            unready_run: Mutex::default(),
             shared,
         }
     }
@@ -372,6 +375,14 @@ impl Workspace {
 
     pub(super) fn deadline_passed(&self) {
         self.mailbox.flag(|inbox| inbox.deadline = true);
+    }
+
+    pub(super) fn note_unready(&self, run: Option<String>) {
+        *self.unready_run.lock().unwrap_or_else(PoisonError::into_inner) = run;
+    }
+
+    pub(super) fn was_unready(&self, run: &Option<String>) -> bool {
+        run.is_some() && *self.unready_run.lock().unwrap_or_else(PoisonError::into_inner) == *run
     }
 
     /// Another container has taken its place: this one ends.

@@ -240,3 +240,29 @@ async fn an_admins_stop_drains_then_closes_what_is_left_and_is_not_undone_by_it(
         gateway.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_runs_but_never_answers_is_started_anew_by_a_later_request() {
+    let gateway = Gateway::start(|config| {
+        process(config, "alice", FreezeMode::Stop, PATIENCE, &[]);
+        let alice = config.workspaces.values_mut().next().unwrap();
+        alice.policy.start_timeout = Some(Duration::from_millis(400));
+        let binary = crate::fixture::binary();
+        let script = format!(
+            "if [ -f tried ]; then exec {}; else touch tried; exec sleep 1000; fi",
+            binary.display()
+        );
+        alice.spec.runs = frostgate::model::Runs::Command {
+            argv: vec!["/bin/sh".to_owned(), "-c".to_owned(), script],
+            directory: None,
+        };
+    })
+    .await;
+    assert_eq!(gateway.get("alice", "/").await.status, 503);
+    let deadline = Instant::now() + PATIENCE;
+    while gateway.get("alice", "/").await.status != 200 {
+        assert!(Instant::now() < deadline, "it was never started anew");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    gateway.stop().await;
+}
