@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::registry::Registry;
 use super::workspace::Workspace;
-use crate::driver::{Driver, DriverEvent, Found};
+use crate::driver::{Driver, DriverError, DriverEvent, Found};
 use crate::model::{Policy, WorkspaceId};
 use crate::store::Origin;
 
@@ -111,6 +111,8 @@ impl Reconciler {
         let listed = tokio::time::timeout(LIST_MAX, self.driver.list()).await;
         let found = match listed {
             Ok(Ok(found)) => found,
+            // That its runtime is away the driver says itself, once.
+            Ok(Err(DriverError::Unreachable { .. })) => return Some(LIST_AGAIN),
             Ok(Err(error)) => {
                 // No event need come when it has recovered.
                 tracing::warn!(driver = self.driver.name(), %error, "can't list workspaces");
