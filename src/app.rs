@@ -313,21 +313,40 @@ fn connect_docker(config: &Config) -> anyhow::Result<Arc<dyn Driver>> {
 
 /// One listener per worker for each address. Port 0 is chosen by the first and shared by the rest.
 fn bind_public(addresses: &[SocketAddr], workers: usize) -> anyhow::Result<Vec<Vec<TcpListener>>> {
-    let bind = |address| {
-        listen::bind(address, true).with_context(|| format!("could not listen on {address}"))
+    let advice = |address: SocketAddr| {
+        format!("could not listen on {address}; name another address in listen.public or --listen")
     };
-    let shares = |address: &SocketAddr| {
-        // The first without sharing: another program on the port is a mistake to be told of.
-        drop(
-            listen::bind(*address, false)
-                .with_context(|| format!("could not listen on {address}"))?,
-        );
-        let first = bind(*address)?;
+    let mut bound = Vec::new();
+    for address in addresses.iter().copied() {
+        // First without sharing: another program on the port is a mistake to be told of.
+        match listen::bind(address, false) {
+            Ok(alone) => drop(alone),
+            Err(error) if is_other_family(address, addresses) && is_without_family(&error) => {
+                tracing::info!("this machine has no IPv6: not listening on {address}");
+                continue;
+            }
+            Err(error) => return Err(error).with_context(|| advice(address)),
+        }
+        let first = listen::bind(address, true).with_context(|| advice(address))?;
         let address = first.local_addr()?;
-        let rest = (1..workers).map(|_| bind(address));
-        std::iter::once(Ok(first)).chain(rest).collect()
-    };
-    addresses.iter().map(shares).collect()
+        let mut shares = vec![first];
+        for _ in 1..workers {
+            shares.push(listen::bind(address, true).with_context(|| advice(address))?);
+        }
+        bound.push(shares);
+    }
+    Ok(bound)
+}
+
+/// Whether it is `[::]` beside an IPv4 address: everywhere, as far as there is an everywhere.
+fn is_other_family(address: SocketAddr, all: &[SocketAddr]) -> bool {
+    address.is_ipv6() && address.ip().is_unspecified() && all.iter().any(SocketAddr::is_ipv4)
+}
+
+fn is_without_family(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
 /// From a list per address to a list per worker.
