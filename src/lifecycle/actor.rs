@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::jobs::{self, Announce, Rest, Running};
 use super::machine::{Effect, Event, Job, Outcome};
+use super::mailbox::{Answer, Command, CommandError, Inbox};
 use super::slots::Slot;
-use super::workspace::{Answer, Command, CommandError, Inbox, Workspace};
+use super::workspace::Workspace;
 use super::{Change, Ending, Refusal};
 use crate::model::{Phase, Tier};
 

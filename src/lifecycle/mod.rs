@@ -9,7 +9,9 @@ pub mod check_in;
 pub mod deadlines;
 pub mod gate;
 mod jobs;
+mod lease;
 pub mod machine;
+mod mailbox;
 mod ready;
 pub mod reconcile;
 mod records;
@@ -25,8 +27,10 @@ use tokio::time::Instant;
 use crate::model::{Phase, Tier, WorkspaceId};
 
 pub use gate::Refusal;
+pub use lease::{Lease, TunnelLease};
+pub use mailbox::{Answer, CommandError};
 pub use registry::{Options, Registry};
-pub use workspace::{Answer, CommandError, Lease, TunnelLease, View, Workspace};
+pub use workspace::{View, Workspace};
 
 /// A workspace entered a phase.
 #[derive(Debug, Clone)]

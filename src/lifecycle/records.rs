@@ -19,9 +19,9 @@ use crate::clock::Clock;
 use crate::model::{Phase, PolicyOverrides, Tier, WorkspaceId};
 use crate::store::{JournalEntry, Origin, Record, RecordState, Store, StoreError};
 
-/// Changes that may wait to be written: some for each of ten thousand workspaces that are taken in at
-/// once. A disk that is further behind is broken; what does not
-/// fit is lost to the journal, and said.
+/// Changes that may wait to be written: some for each of ten thousand workspaces that are taken in
+/// at once. A disk that is further behind is broken; what does not fit is lost to the journal, and
+/// said.
 const BEHIND_MAX: usize = 100_000;
 /// Changes that are handed to the store at once; so few are polled in their order.
 const GROUP_MAX: usize = 30;

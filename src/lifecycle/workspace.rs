@@ -1,14 +1,10 @@
 //! A workspace as the rest of the program holds it: a handle to enter it, to ask for something, and
 //! to read how it is. Its life is led by its own task, in `actor.rs`.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
@@ -17,7 +13,9 @@ use tokio::time::Instant;
 use super::deadlines::Deadlines;
 use super::gate::{Entry, Gate, Refusal};
 use super::jobs;
+use super::lease::{Held, HeldAmongAll, Lease};
 use super::machine::{self, Machine};
+use super::mailbox::{Answer, Command, CommandError, Mailbox};
 use super::records::{self, Records};
 use super::slots::Slots;
 use super::{Change, Ending};
@@ -25,10 +23,6 @@ use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::model::{Blueprint, Phase, Policy, PolicyOverrides, Tier, WorkspaceId};
 use crate::store::{JournalEntry, Origin, Record};
-
-/// Most commands that may wait for a workspace's task. Each is somebody's call that waits for its
-/// answer, and the task answers in microseconds: a longer queue is a flood.
-const COMMANDS_MAX: usize = 1_000;
 
 /// What all workspaces share.
 pub(super) struct Shared {
@@ -80,9 +74,9 @@ pub struct Workspace {
     pub(super) mailbox: Mailbox,
     /// Tells a wake under way that something may have changed.
     pub(super) nudge: Notify,
-    tunnels: AtomicU32,
+    pub(super) tunnels: AtomicU32,
     /// The last generation whose connections were closed by an admin's stop or a removal.
-    severed: AtomicU32,
+    pub(super) severed: AtomicU32,
     /// Where it may check in from.
     addresses: Mutex<Vec<IpAddr>>,
     /// The run that was up for all of `start_timeout` and never became ready.
@@ -122,33 +116,6 @@ pub struct View {
     pub freeze_at: Option<Instant>,
     /// When it will be removed as things are.
     pub remove_at: Option<Instant>,
-}
-
-/// Why a command was not carried out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CommandError {
-    /// It can't be done to this workspace.
-    #[error("{0}")]
-    Impossible(String),
-    /// It was tried and failed.
-    #[error("{0}")]
-    Failed(String),
-    /// The workspace is gone, or too many ask something of it.
-    #[error("the workspace doesn't take commands")]
-    Unavailable,
-}
-
-/// The answer to a command.
-pub type Answer = Result<(), CommandError>;
-
-pub(super) enum Command {
-    Stop(oneshot::Sender<Answer>),
-    Resume(oneshot::Sender<Answer>),
-    Remove(oneshot::Sender<Answer>),
-    CheckIn { active: bool, answer: oneshot::Sender<Answer> },
-    Policy { policy: Box<Policy>, answer: oneshot::Sender<Answer> },
-    Suspect(oneshot::Sender<Answer>),
-    Evict(oneshot::Sender<Answer>),
 }
 
 impl Workspace {
@@ -439,177 +406,5 @@ impl Workspace {
 impl fmt::Debug for Workspace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Workspace({}, {:?})", self.id(), self.gate)
-    }
-}
-
-/// Proof that somebody is inside. The workspace is up, at the endpoint of the lease's generation,
-/// and can't be frozen for idleness while the lease lives. Belongs to the task that moves the
-/// bytes, and is dropped by it after the last one.
-#[derive(Debug)]
-pub struct Lease {
-    workspace: Arc<Workspace>,
-    generation: u32,
-}
-
-impl Lease {
-    /// Whose it is.
-    pub fn workspace(&self) -> &Arc<Workspace> {
-        &self.workspace
-    }
-
-    /// Which run of the workspace it is for.
-    pub fn generation(&self) -> u32 {
-        self.generation
-    }
-
-    /// Where that run listens. `None`: it was frozen under those inside.
-    pub fn endpoint(&self) -> Option<SocketAddr> {
-        self.workspace.endpoint(self.generation)
-    }
-
-    /// Whether its connections were closed on purpose, so that to try again would undo an admin's
-    /// stop.
-    pub fn is_severed(&self) -> bool {
-        self.generation <= self.workspace.severed.load(Ordering::Acquire)
-    }
-
-    /// The same lease, shown as a tunnel.
-    pub fn into_tunnel(self) -> TunnelLease {
-        self.workspace.tunnels.fetch_add(1, Ordering::Relaxed);
-        TunnelLease(self)
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let shared = &self.workspace.shared;
-        if self.workspace.gate.release(shared.tick(Instant::now())) {
-            self.workspace.mailbox.flag(|inbox| inbox.emptied = true);
-        }
-    }
-}
-
-/// A lease that is held by an upgraded connection.
-#[derive(Debug)]
-pub struct TunnelLease(Lease);
-
-impl Drop for TunnelLease {
-    fn drop(&mut self) {
-        self.0.workspace.tunnels.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A request that waits at the gate.
-struct Held<'a> {
-    workspace: &'a Arc<Workspace>,
-    seat: Option<u64>,
-}
-
-impl Future for Held<'_> {
-    type Output = Result<Lease, Refusal>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // A future that is polled after it was ready has no seat; it waits for ever, as futures may.
-        let Some(seat) = self.seat else { return Poll::Pending };
-        let entered = std::task::ready!(self.workspace.gate.poll_seat(seat, context.waker()));
-        self.seat = None;
-        let workspace = self.workspace;
-        Poll::Ready(entered.map(|generation| Lease { workspace: workspace.clone(), generation }))
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        let Some(seat) = self.seat.take() else { return };
-        let now = self.workspace.shared.tick(Instant::now());
-        if self.workspace.gate.leave_seat(seat, now) {
-            self.workspace.mailbox.flag(|inbox| inbox.emptied = true);
-        } else {
-            // If it was the last one, the workspace needs no slot any more.
-            self.workspace.mailbox.ring();
-        }
-    }
-}
-
-/// A place among all that are held anywhere.
-struct HeldAmongAll<'a>(&'a Shared);
-
-impl<'a> HeldAmongAll<'a> {
-    fn join(shared: &'a Shared) -> Result<Self, Refusal> {
-        let place = Self(shared);
-        if shared.held.fetch_add(1, Ordering::Relaxed) >= shared.held_max {
-            return Err(Refusal::Full);
-        }
-        Ok(place)
-    }
-}
-
-impl Drop for HeldAmongAll<'_> {
-    fn drop(&mut self) {
-        self.0.held.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What a workspace's task is to look at. Flags for what may be merged, a queue for what wants an
-/// answer. Much smaller than a channel, and there is one per workspace.
-#[derive(Default)]
-pub(super) struct Mailbox {
-    inbox: Mutex<Inbox>,
-    bell: Notify,
-}
-
-#[derive(Default)]
-pub(super) struct Inbox {
-    pub(super) commands: VecDeque<Command>,
-    pub(super) changed: bool,
-    pub(super) resync: bool,
-    pub(super) deadline: bool,
-    pub(super) emptied: bool,
-    pub(super) replaced: bool,
-    closed: bool,
-}
-
-impl Mailbox {
-    /// Tells the task to look at how things are.
-    pub(super) fn ring(&self) {
-        self.bell.notify_one();
-    }
-
-    pub(super) async fn rung(&self) {
-        self.bell.notified().await;
-    }
-
-    fn flag(&self, set: impl FnOnce(&mut Inbox)) {
-        set(&mut self.lock());
-        self.ring();
-    }
-
-    fn put(&self, command: Command) -> Answer {
-        let mut inbox = self.lock();
-        if inbox.closed || inbox.commands.len() >= COMMANDS_MAX {
-            return Err(CommandError::Unavailable);
-        }
-        inbox.commands.push_back(command);
-        drop(inbox);
-        self.ring();
-        Ok(())
-    }
-
-    /// Everything that has come; the inbox is empty afterwards.
-    pub(super) fn take(&self) -> Inbox {
-        let mut inbox = self.lock();
-        let closed = inbox.closed;
-        std::mem::replace(&mut *inbox, Inbox { closed, ..Inbox::default() })
-    }
-
-    /// Takes no more commands; those that wait are dropped, which answers them.
-    pub(super) fn close(&self) {
-        let mut inbox = self.lock();
-        inbox.closed = true;
-        inbox.commands.clear();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
