@@ -25,17 +25,13 @@ pub(super) async fn check_in(
     Extension(Peer(peer)): Extension<Peer>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     headers: HeaderMap,
-    Fields(mut fields): Fields,
+    mut fields: Fields,
 ) -> Result<StatusCode, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::Invalid(rejection.body_text()))?;
     let token = query.iter().find(|(name, _)| name == "token").map(|(_, token)| token.as_str());
     let workspace = sender(&context, token, peer.ip(), &headers)?;
-    fields.extend(query);
-    let reported = FIELD_NAMES
-        .iter()
-        .find_map(|name| fields.iter().find(|(field, _)| field == name))
-        .map(|(_, value)| value.trim());
-    let active = match reported {
+    fields.0.extend(query);
+    let active = match FIELD_NAMES.iter().find_map(|name| fields.get(name)) {
         None | Some("") => {
             let missing = "the field \"active\" is missing: send active=0 when idle, else a number";
             return Err(Problem::Invalid(missing.to_owned()));

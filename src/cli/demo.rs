@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::clock::{Clock, spoken};
 use crate::config::{Config, Docker, DockerUse, Listen, Workspace};
 use crate::lifecycle::Change;
-use crate::model::{FreezeMode, Phase, Policy, PolicyOverrides, Runs, Spec, Tier, WorkspaceId};
+use crate::model::{FreezeMode, Phase, Policy, PolicyOverrides, Runs, Spec, WorkspaceId};
 
 use super::signals::Signals;
 use super::{Environment, control_plane, log, sample};
@@ -218,14 +218,9 @@ async fn tell_story(
 
 /// A change as a line; `None` for those on the way to another, which follows at once.
 fn line(change: &Change) -> Option<String> {
-    let state = match (change.phase, change.tier) {
-        (Phase::Starting | Phase::Freezing | Phase::Removing, _) => return None,
-        (Phase::Running, _) => "running",
-        (Phase::Frozen, Some(Tier::Stopped)) => "frozen (stopped)",
-        (Phase::Frozen, Some(Tier::Paused)) => "frozen (paused)",
-        (Phase::Frozen, None) => "frozen",
-        (Phase::Removed, _) => "removed",
-        (Phase::Failed, _) => "failed",
+    let state = match change.phase {
+        Phase::Starting | Phase::Freezing | Phase::Removing => return None,
+        Phase::Running | Phase::Frozen | Phase::Removed | Phase::Failed => change.state(),
     };
     let after = match (change.phase, change.took) {
         // Only a wake is waited for by somebody; how long a freeze took is nobody's concern.
@@ -273,6 +268,7 @@ impl Drop for TemporaryDirectory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Tier;
     use tokio::time::Instant;
 
     fn told(phase: Phase, tier: Option<Tier>, reason: &str, took: Option<u64>) -> Option<String> {

@@ -14,7 +14,7 @@ use super::mailbox::{Answer, Command, CommandError, Inbox};
 use super::slots::Slot;
 use super::workspace::Workspace;
 use super::{Change, Ending, Refusal};
-use crate::model::{Phase, Tier};
+use crate::model::Phase;
 
 /// Leads the workspace's life. Returns when it is removed.
 pub(super) async fn live(workspace: Arc<Workspace>, announce: Announce) {
@@ -269,17 +269,13 @@ impl Actor {
     }
 
     fn tell(&self, change: Change) {
-        let Change { workspace, phase, tier, reason, took, .. } = &change;
+        let Change { workspace, phase, reason, took, .. } = &change;
         let took_ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-        let tier = match tier {
-            Some(Tier::Paused) => " (paused)",
-            Some(Tier::Stopped) => " (stopped)",
-            None => "",
-        };
+        let state = change.state();
         if *phase == Phase::Failed {
-            tracing::warn!(%workspace, took_ms, "{workspace} {phase}{tier}: {reason}");
+            tracing::warn!(%workspace, took_ms, "{workspace} {state}: {reason}");
         } else {
-            tracing::info!(%workspace, took_ms, "{workspace} {phase}{tier}: {reason}");
+            tracing::info!(%workspace, took_ms, "{workspace} {state}: {reason}");
         }
         let (since, failure) = {
             let machine = self.workspace.lock_machine();

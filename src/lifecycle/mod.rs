@@ -49,6 +49,16 @@ pub struct Change {
     pub at: Instant,
 }
 
+impl Change {
+    /// The phase, and the tier if there is one, in words: `frozen (stopped)`.
+    pub fn state(&self) -> String {
+        match self.tier {
+            Some(tier) => format!("{} ({tier})", self.phase),
+            None => self.phase.to_string(),
+        }
+    }
+}
+
 /// A run of a workspace is over, or about to be: connections to it are of no more use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {

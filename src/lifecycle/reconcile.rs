@@ -93,7 +93,7 @@ impl Reconciler {
             DriverEvent::Changed(id) => match self.ours(id) {
                 Some(workspace) => {
                     workspace.changed();
-                    workspace.discovered
+                    workspace.is_discovered()
                 }
                 None => true,
             },
@@ -138,7 +138,7 @@ impl Reconciler {
         match known {
             // Labels can't change: another container of the same id has taken its place. The old
             // workspace ends; the next list brings in the new one.
-            Some(known) if known.discovered && self.differs(&known, &found) => {
+            Some(known) if known.is_discovered() && self.differs(&known, &found) => {
                 known.replace();
                 true
             }

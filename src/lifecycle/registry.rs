@@ -98,7 +98,7 @@ impl Registry {
         let shared = Arc::new(Shared {
             epoch: Instant::now(),
             deadlines: Deadlines::default(),
-            starts: Arc::new(Semaphore::new(options.starts_max)),
+            starts: Semaphore::new(options.starts_max),
             slots: Slots::new(options.slots),
             held: AtomicUsize::new(0),
             held_max: options.held_max,

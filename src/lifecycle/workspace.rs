@@ -29,7 +29,7 @@ pub(super) struct Shared {
     pub(super) epoch: Instant,
     pub(super) deadlines: Deadlines,
     /// One permit for each start that may be under way.
-    pub(super) starts: Arc<Semaphore>,
+    pub(super) starts: Semaphore,
     pub(super) slots: Arc<Slots>,
     /// Requests held at all gates.
     pub(super) held: AtomicUsize,
@@ -66,7 +66,6 @@ pub struct Workspace {
     created_at: SystemTime,
     origin: Origin,
     pub(super) driver: Arc<dyn Driver>,
-    pub(super) discovered: bool,
     pub(super) gate: Gate,
     /// Written by the task alone; read by whoever wants to know how it is.
     pub(super) machine: Mutex<Machine>,
@@ -145,7 +144,6 @@ impl Workspace {
             created_at: Clock.date_of(created),
             driver,
             origin,
-            discovered,
             gate: Gate::new(),
             place: Mutex::default(),
             mailbox: Mailbox::default(),
@@ -221,6 +219,11 @@ impl Workspace {
     /// Its driver's name.
     pub fn driver_name(&self) -> &'static str {
         self.driver.name()
+    }
+
+    /// Whether its driver found it.
+    pub(super) fn is_discovered(&self) -> bool {
+        self.origin == Origin::Discovered
     }
 
     /// Whether it can be frozen at all.
