@@ -96,7 +96,7 @@ impl Actor {
     fn read_mail(&mut self) {
         let inbox = self.workspace.mailbox.take();
         let Inbox { commands, changed, resync, deadline, emptied, replaced, .. } = inbox;
-        if emptied && self.workspace.gate.census().inside == 0 {
+        if emptied && self.workspace.is_empty() {
             self.handle(Event::Emptied);
             self.workspace.shared.slots.look_again();
         }
@@ -200,6 +200,8 @@ impl Actor {
             Effect::Shut => {
                 workspace.gate.shut();
                 self.end_generation(false);
+                // Who left before it shut told nobody.
+                return workspace.is_empty().then_some(Event::Emptied);
             }
             Effect::Sever => self.end_generation(true),
             Effect::Open => {

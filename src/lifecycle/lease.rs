@@ -37,12 +37,6 @@ impl Lease {
         self.workspace.endpoint(self.generation)
     }
 
-    /// Whether its connections were closed on purpose, so that to try again would undo an admin's
-    /// stop.
-    pub fn is_severed(&self) -> bool {
-        self.generation <= self.workspace.severed.load(Ordering::Acquire)
-    }
-
     /// The same lease, shown as a tunnel.
     pub fn into_tunnel(self) -> TunnelLease {
         self.workspace.tunnels.fetch_add(1, Ordering::Relaxed);
@@ -62,6 +56,13 @@ impl Drop for Lease {
 /// A lease that is held by an upgraded connection.
 #[derive(Debug)]
 pub struct TunnelLease(Lease);
+
+impl TunnelLease {
+    /// The lease itself.
+    pub fn lease(&self) -> &Lease {
+        &self.0
+    }
+}
 
 impl Drop for TunnelLease {
     fn drop(&mut self) {

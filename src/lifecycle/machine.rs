@@ -27,6 +27,9 @@ pub use event::{Event, Outcome, Seen};
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest wait after a failed start or freeze.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long those who were severed may take to be gone before it is frozen under them: tunnels say
+/// goodbye first.
+const SEVERED_MAX: Duration = Duration::from_secs(1);
 
 /// Who is at the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,10 +110,10 @@ enum State {
         run: Option<String>,
         ready_at: Instant,
     },
-    /// `drain_until`: an admin's stop waits for those inside; after that the freeze is under way.
+    /// `drain`: who is waited for; after that the freeze is under way.
     Freezing {
         why: String,
-        drain_until: Option<Instant>,
+        drain: Option<Drain>,
     },
     Frozen {
         tier: Tier,
@@ -124,6 +127,15 @@ enum State {
         why: String,
     },
     Removed,
+}
+
+/// Those who are still inside of one that is to be frozen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    /// They may finish until then.
+    Finishing(Instant),
+    /// They were severed, and should be gone by then.
+    Severed(Instant),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +152,7 @@ impl Machine {
             // What was begun is finished first: it may be ending, and would answer until it has.
             Past::Freezing => {
                 let why = "a restart came in the middle of its freeze".to_owned();
-                (State::Freezing { why, drain_until: None }, now)
+                (State::Freezing { why, drain: None }, now)
             }
         };
         Self {
@@ -171,7 +183,7 @@ impl Machine {
         match event {
             Event::Held => self.on_held(&mut effects, now),
             Event::Resume => self.on_resume(&mut effects, now),
-            Event::Stop => self.on_stop(&mut effects, census, now),
+            Event::Stop => self.on_stop(&mut effects, now),
             Event::Remove => self.remove_wanted = Some("removed by an admin".to_owned()),
             Event::Evict => self.on_evict(&mut effects, census, now),
             Event::Deserted => self.on_deserted(&mut effects, now),
@@ -223,14 +235,14 @@ impl Machine {
         }
     }
 
-    fn on_stop(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
+    fn on_stop(&mut self, effects: &mut Vec<Effect>, now: Instant) {
         if !self.nature.can_freeze || self.policy.storage == FrozenStorage::None {
             let reason = "it can't be frozen: its max_inactive_storage_time is 0".to_owned();
             return effects.push(Effect::StopRefused { reason });
         }
         self.resume_wanted = false;
         match &self.state {
-            State::Running { .. } => self.drain(effects, census, now),
+            State::Running { .. } => self.drain(effects, now),
             // It is let finish its start: those who wait for it are served first.
             State::Starting { .. } => self.stop_wanted = true,
             State::Failed { run: Some(_), .. } => {
@@ -267,8 +279,11 @@ impl Machine {
                     effects.push(Effect::ShutIfIdle { idle_before });
                 }
             }
-            State::Freezing { drain_until: Some(until), .. } if *until <= now => {
+            State::Freezing { drain: Some(Drain::Finishing(until)), .. } if *until <= now => {
                 effects.push(Effect::Sever);
+                self.drain_until(Drain::Severed(now + SEVERED_MAX));
+            }
+            State::Freezing { drain: Some(Drain::Severed(until)), .. } if *until <= now => {
                 self.drained();
             }
             State::Failed { retry_at, .. } if census.held > 0 && *retry_at <= now => {
@@ -477,7 +492,7 @@ impl Machine {
         }
         if self.stop_wanted && !matches!(self.state, State::Starting { .. }) {
             self.stop_wanted = false;
-            self.on_stop(effects, census, now);
+            self.on_stop(effects, now);
         }
         if matches!(self.state, State::Frozen { .. }) {
             if std::mem::take(&mut self.resume_wanted) {
@@ -491,7 +506,7 @@ impl Machine {
             State::Starting { admitted: false, .. } => Some(Job::Queue),
             State::Starting { admitted: true, .. } => Some(Job::Wake),
             State::Frozen { tier: Tier::Paused } if demote => Some(Job::Freeze(FreezeMode::Stop)),
-            State::Freezing { drain_until: None, .. } => Some(Job::Freeze(self.policy.freeze_mode)),
+            State::Freezing { drain: None, .. } => Some(Job::Freeze(self.policy.freeze_mode)),
             State::Removing { .. } => Some(Job::Remove),
             State::Removed => None,
             State::Running { .. }
@@ -537,31 +552,29 @@ impl Machine {
     }
 
     /// An admin's stop: nobody comes in any more; those inside get `drain_grace`.
-    fn drain(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
+    fn drain(&mut self, effects: &mut Vec<Effect>, now: Instant) {
         effects.push(Effect::Shut);
-        self.go(
-            State::Freezing {
-                why: "stopped by an admin".to_owned(),
-                drain_until: Some(now + self.policy.drain_grace),
-            },
-            now,
-        );
+        let drain = Some(Drain::Finishing(now + self.policy.drain_grace));
+        self.go(State::Freezing { why: "stopped by an admin".to_owned(), drain }, now);
         self.tell(effects, "stopped by an admin", None);
-        if census.inside == 0 {
-            self.drained();
+    }
+
+    fn drain_until(&mut self, until: Drain) {
+        if let State::Freezing { drain, .. } = &mut self.state {
+            *drain = Some(until);
         }
     }
 
     /// Nobody is inside any more, or they have had their time.
     fn drained(&mut self) {
-        if let State::Freezing { drain_until, .. } = &mut self.state {
-            *drain_until = None;
+        if let State::Freezing { drain, .. } = &mut self.state {
+            *drain = None;
         }
     }
 
     /// The gate is shut and nobody is inside.
     fn freeze_now(&mut self, effects: &mut Vec<Effect>, why: &str, now: Instant) {
-        self.go(State::Freezing { why: why.to_owned(), drain_until: None }, now);
+        self.go(State::Freezing { why: why.to_owned(), drain: None }, now);
         self.tell(effects, why, None);
     }
 
@@ -585,8 +598,8 @@ impl Machine {
             }
             (State::Frozen { .. }, Some(Job::Freeze(FreezeMode::Stop))) => {}
             (State::Starting { .. }, job) => panic!("starting without a wake: {job:?}"),
-            (State::Freezing { drain_until: None, .. }, Some(Job::Freeze(_) | Job::Look)) => {}
-            (State::Freezing { drain_until: None, .. }, job) => {
+            (State::Freezing { drain: None, .. }, Some(Job::Freeze(_) | Job::Look)) => {}
+            (State::Freezing { drain: None, .. }, job) => {
                 panic!("freezing without a freeze: {job:?}")
             }
             (State::Removing { .. }, Some(Job::Remove)) => {}

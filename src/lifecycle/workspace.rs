@@ -75,7 +75,7 @@ pub struct Workspace {
     pub(super) nudge: Notify,
     pub(super) tunnels: AtomicU32,
     /// The last generation whose connections were closed by an admin's stop or a removal.
-    pub(super) severed: AtomicU32,
+    severed: AtomicU32,
     /// Where it may check in from.
     addresses: Mutex<Vec<IpAddr>>,
     /// The run that was up for all of `start_timeout` and never became ready.
@@ -264,6 +264,12 @@ impl Workspace {
         (place.generation == generation).then_some(place.endpoint).flatten()
     }
 
+    /// Whether the connections of `generation` were closed on purpose, so that to try again would
+    /// undo an admin's stop.
+    pub fn is_severed(&self, generation: u32) -> bool {
+        generation <= self.severed.load(Ordering::Acquire)
+    }
+
     /// From now on the connections of `generation` count as closed on purpose.
     pub(super) fn sever(&self, generation: u32) {
         self.severed.store(generation, Ordering::Release);
@@ -399,6 +405,11 @@ impl Workspace {
             held: self.gate.held(),
             last_left: (seen.last_release > 0).then(|| self.shared.moment(seen.last_release)),
         }
+    }
+
+    /// Whether nobody is inside.
+    pub(super) fn is_empty(&self) -> bool {
+        self.gate.census().inside == 0
     }
 
     pub(super) fn lock_machine(&self) -> MutexGuard<'_, Machine> {

@@ -9,16 +9,19 @@ use http::{HeaderValue, Method, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::headers::{Client, Hop};
 use super::reply::{Body, Problem};
 use super::route::{self, Authority, Route};
-use super::upstream::{Exchange, RequestBody, ResponseBody, Reuse, Run, SendError};
-use super::{Proxy, headers, tunnel};
-use crate::lifecycle::{Lease, Refusal, Workspace};
+use super::tunnel::Tunnel;
+use super::upstream::{Exchange, RequestBody, ResponseBody, Reuse, SendError, Upstreams};
+use super::{Proxy, headers};
+use crate::lifecycle::{Lease, Refusal, TunnelLease, Workspace};
 
 /// Waits between attempts to connect: from this, doubling, to `PAUSE_MAX`.
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
@@ -88,7 +91,7 @@ async fn to_workspace(
     }
     match (exchange.response.status(), switch) {
         (StatusCode::SWITCHING_PROTOCOLS, Some(switch)) => {
-            open_tunnel(proxy, exchange, switch, lease)
+            Ok(open_tunnel(proxy, exchange, switch, lease))
         }
         // Nobody asked for it.
         (StatusCode::SWITCHING_PROTOCOLS, None) => Err(Problem::Broken),
@@ -148,7 +151,9 @@ async fn send(
         let reason = match proxy.upstreams.send(&lease, request, reuse, response_timeout).await {
             Ok(exchange) => return Ok((exchange, lease)),
             // Not again: that would wake what somebody has just stopped.
-            Err(_) if lease.is_severed() => return Err(Problem::Stopped),
+            Err(_) if proxy.upstreams.is_severed(lease.workspace(), lease.generation()) => {
+                return Err(Problem::Stopped);
+            }
             Err(SendError::TimedOut) => return Err(Problem::Silent),
             Err(SendError::BodyFailed) => return Err(Problem::BadBody),
             Err(SendError::Unsent { request: unsent, reason }) => {
@@ -239,7 +244,7 @@ fn pass_on(
     headers::to_client(&mut parts.headers, parts.version, false, &proxy.via);
     // The version is a matter of each hop; the listener lowers it for older clients.
     parts.version = if version == Version::HTTP_2 { version } else { Version::HTTP_11 };
-    let body = ResponseBody::new(incoming, sender, proxy.upstreams.clone(), lease);
+    let body = ResponseBody::new(&parts, incoming, sender, proxy.upstreams.clone(), lease);
     Response::from_parts(parts, Body::Workspace(Box::new(body)))
 }
 
@@ -247,10 +252,9 @@ fn pass_on(
 fn open_tunnel(
     proxy: &Rc<Proxy>,
     exchange: Exchange,
-    switch: hyper::upgrade::OnUpgrade,
+    switch: OnUpgrade,
     lease: Lease,
-) -> Result<Response<Body>, Problem> {
-    let run = Run::of(&lease).ok_or(Problem::Broken)?;
+) -> Response<Body> {
     let (mut parts, incoming) = exchange.response.into_parts();
     let received = parts.version;
     parts.version = Version::HTTP_11;
@@ -259,14 +263,38 @@ fn open_tunnel(
     let workspace_side = hyper::upgrade::on(&mut switched);
     let (parts, _) = switched.into_parts();
     // Counted before the client hears of it.
-    let inside = (proxy.tunnels.token(), lease.into_tunnel());
-    proxy.upstreams.keep_track(run, async move {
-        let _inside = inside;
+    let token = proxy.tunnels.token();
+    let (workspace, generation) = (lease.workspace().clone(), lease.generation());
+    let (upstreams, lease) = (proxy.upstreams.clone(), lease.into_tunnel());
+    proxy.upstreams.keep_tunnel(&workspace, generation, |look| async move {
+        let _token = token;
         let both = futures_util::future::try_join(switch, workspace_side);
         if let Ok(Ok((client, workspace))) = timeout(SWITCH_MAX, both).await {
-            // How a tunnel ends is its ends' affair.
-            drop(tunnel::run(TokioIo::new(client), TokioIo::new(workspace)).await);
+            let tunnel = Tunnel::new(TokioIo::new(client), TokioIo::new(workspace));
+            run_tunnel(tunnel, &upstreams, lease, &look).await;
         }
     });
-    Ok(Response::from_parts(parts, Body::Text(Full::default())))
+    Response::from_parts(parts, Body::Text(Full::default()))
+}
+
+/// Moves bytes until its ends have had enough, or it is severed.
+async fn run_tunnel(
+    mut tunnel: Tunnel<TokioIo<Upgraded>, TokioIo<Upgraded>>,
+    upstreams: &Upstreams,
+    lease: TunnelLease,
+    look: &Notify,
+) {
+    let (workspace, generation) = (lease.lease().workspace().clone(), lease.lease().generation());
+    let is_severed = || upstreams.is_severed(&workspace, generation);
+    while !is_severed() {
+        let over = tokio::select! {
+            ran = tunnel.run() => ran.is_err() || tunnel.is_over(),
+            () = look.notified() => false,
+        };
+        // How a tunnel ends is its ends' affair, unless one of them is being frozen.
+        if over && !is_severed() {
+            return;
+        }
+    }
+    tunnel.part(lease).await;
 }

@@ -157,6 +157,13 @@ pub(super) fn wants_websocket<B>(request: &Request<B>) -> bool {
         && connection_options(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 
+/// Whether an answer is a stream of events, as browsers' `EventSource` reads it.
+pub(super) fn is_event_stream(answer: &HeaderMap) -> bool {
+    let Some(value) = answer.get(header::CONTENT_TYPE) else { return false };
+    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+}
+
 /// A client, and what is said of it to workspaces.
 #[derive(Debug)]
 pub struct Client {

@@ -6,6 +6,7 @@
 //! moves the bytes. What goes wrong becomes an answer in `reply`, and nowhere else.
 
 mod forward;
+mod frames;
 mod headers;
 mod reply;
 mod route;
@@ -108,6 +109,10 @@ impl Serve for Proxy {
         request: Request<Incoming>,
     ) -> Response<Body> {
         forward::forward(&self, &client, request).await
+    }
+
+    fn close(&self) {
+        self.upstreams.close();
     }
 }
 

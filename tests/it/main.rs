@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 
+mod admin_stop;
 mod api;
 mod check_in;
 mod config_files;

@@ -10,7 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{Client, Origin, PATIENCE, get, ok, unique_state_dir};
+use crate::admin_stop::GOING_AWAY;
+use crate::support::{Client, Origin, PATIENCE, get, ok, unique_state_dir, until};
 use crate::websocket::{SWITCH, UPGRADE};
 
 const HOST: &str = "Host: alice.localhost\r\n";
@@ -25,12 +26,16 @@ struct Program {
 impl Program {
     /// Starts it in front of that upstream, after what the shell is to do first.
     async fn start(origin: &Origin, first: &str) -> Self {
+        Self::start_with_grace(origin, first, "5s").await
+    }
+
+    async fn start_with_grace(origin: &Origin, first: &str, drain_grace: &str) -> Self {
         let directory = unique_state_dir();
         std::fs::create_dir_all(&directory).unwrap();
         let config = directory.join("frostgate.toml");
         let text = format!(
             "state_dir = {:?}\n[listen]\npublic = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
-             workers = 2\ndrain_grace = \"5s\"\n[docker]\nenable = false\n\
+             workers = 2\ndrain_grace = {drain_grace:?}\n[docker]\nenable = false\n\
              [workspaces.alice]\nupstream = \"{}\"\n",
             directory.join("state"),
             origin.address
@@ -176,6 +181,46 @@ async fn it_ends_after_the_requests_that_are_under_way() {
     assert_eq!(slow.bytes(8).await, b"halfhalf");
     assert!(slow.is_hung_up_on(PATIENCE).await);
     assert_eq!(program.ended(Duration::from_secs(3)).await, Some(0));
+    assert!(program.log().contains("stopped"), "{}", program.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_outlives_the_grace_is_ended_as_an_admins_stop_ends_it() {
+    let origin = Origin::start(|mut connection| async move {
+        let Some(request) = connection.request().await else { return };
+        match request.path() {
+            "/ws" => {
+                connection.send(SWITCH).await;
+                connection.until_gone().await;
+            }
+            "/events" => {
+                let kind = "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked";
+                connection.send(format!("HTTP/1.1 200 OK\r\n{kind}\r\n\r\n2\r\n:\n\r\n")).await;
+                connection.until_gone().await;
+            }
+            _ => connection.until_gone().await,
+        }
+    })
+    .await;
+    let mut program = Program::start_with_grace(&origin, "", "300ms").await;
+    let mut clients = Vec::new();
+    for request in [UPGRADE, "GET /events HTTP/1.1\r\n", "GET /silent HTTP/1.1\r\n"] {
+        let mut client = Client::connect(program.public).await;
+        client.send(request).await;
+        if request != UPGRADE {
+            client.send(format!("{HOST}\r\n")).await;
+        }
+        clients.push(client);
+    }
+    until("all are inside", || origin.received().len() == 3).await;
+    assert!(clients[0].head().await.starts_with("HTTP/1.1 101"));
+    program.terminate();
+    assert_eq!(clients[0].rest(PATIENCE).await.unwrap(), GOING_AWAY);
+    let events = clients[1].reply().await;
+    assert_eq!((events.text().as_str(), events.complete), (":\n", true), "{events:?}");
+    let silent = clients[2].reply().await;
+    assert_eq!((silent.status, silent.complete), (503, true), "{silent:?}");
+    assert_eq!(program.ended(PATIENCE).await, Some(0));
     assert!(program.log().contains("stopped"), "{}", program.log());
 }
 

@@ -15,7 +15,7 @@ pub enum Effect {
         /// Latest moment at which somebody may have left.
         idle_before: Instant,
     },
-    /// Shut the gate, whoever is inside.
+    /// Shut the gate, whoever is inside; answer with [`super::Event::Emptied`] if that is nobody.
     Shut,
     /// Close the connections of those who are inside still.
     Sever,

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{Census, CheckIn, Job, Machine, State};
+use super::{Census, CheckIn, Drain, Job, Machine, State};
 use crate::model::{FrozenStorage, Phase, Tier};
 
 impl Machine {
@@ -20,7 +20,9 @@ impl Machine {
                 let earliest = || Some(now + self.inactivity_timeout()?);
                 self.freeze_at(census).or_else(earliest).map(not_too_soon)
             }
-            State::Freezing { drain_until, .. } => *drain_until,
+            State::Freezing { drain, .. } => {
+                drain.map(|(Drain::Finishing(until) | Drain::Severed(until))| until)
+            }
             State::Failed { retry_at, .. } if census.held > 0 => Some(*retry_at),
             // It is up and serves nobody.
             State::Failed { run: Some(_), .. } => {

@@ -20,6 +20,7 @@ struct Bench {
     phases: Vec<(Phase, bool)>,
     refused: u32,
     refused_stops: u32,
+    severed: bool,
     slot_is_free: bool,
 }
 
@@ -44,6 +45,7 @@ impl Bench {
             phases,
             refused: 0,
             refused_stops: 0,
+            severed: false,
             slot_is_free: true,
         }
     }
@@ -70,8 +72,13 @@ impl Bench {
                         self.open &= !idle;
                         next = Some(Event::Shut(idle));
                     }
-                    Effect::Shut => self.open = false,
-                    Effect::Sever => self.census.inside = 0,
+                    Effect::Shut => {
+                        self.open = false;
+                        if self.census.inside == 0 {
+                            next = Some(Event::Emptied);
+                        }
+                    }
+                    Effect::Sever => self.severed = true,
                     Effect::Open => {
                         self.open = true;
                         self.census.inside += self.census.held as u32;
@@ -309,8 +316,12 @@ fn an_admins_stop_waits_for_those_inside_and_then_closes_them() {
     assert_eq!((bench.phase(), bench.job(), bench.open), (Phase::Freezing, None, false));
     let stopped = bench.now;
     bench.pass();
-    assert_eq!(bench.now, stopped + policy().drain_grace);
-    assert_eq!(bench.census.inside, 0);
+    assert_eq!((bench.now, bench.severed), (stopped + policy().drain_grace, true));
+    // They are let go before the driver is told, but not for ever.
+    assert_eq!(bench.job(), None);
+    let severed = bench.now;
+    bench.pass();
+    assert_eq!(bench.now, severed + SEVERED_MAX);
     assert_eq!(bench.job(), Some(Job::Freeze(FreezeMode::Stop)));
 }
 
@@ -321,6 +332,13 @@ fn an_admins_stop_goes_on_when_the_last_one_leaves() {
     bench.handle(Event::Stop);
     bench.leave();
     assert_eq!(bench.job(), Some(Job::Freeze(FreezeMode::Stop)));
+    // The same of one that leaves because it was severed.
+    let mut bench = Bench::running();
+    bench.census.inside = 1;
+    bench.handle(Event::Stop);
+    bench.pass();
+    bench.leave();
+    assert_eq!((bench.severed, bench.job()), (true, Some(Job::Freeze(FreezeMode::Stop))));
 }
 
 #[test]
@@ -490,7 +508,7 @@ fn it_is_removed_at_its_age_even_in_use() {
     bench.census.inside = 1;
     bench.pass();
     assert_eq!((bench.now, bench.phase()), (created + IDLE, Phase::Removing));
-    assert_eq!(bench.census.inside, 0);
+    assert!(bench.severed);
 }
 
 #[test]

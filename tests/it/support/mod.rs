@@ -183,6 +183,12 @@ pub(crate) fn process(
     );
 }
 
+/// Adds a local process that passes everything on to `origin`, so that the test is the workspace,
+/// and it can be frozen all the same.
+pub(crate) fn relay(config: &mut Config, id: &str, mode: FreezeMode, idle: Duration, to: &Origin) {
+    process(config, id, mode, idle, &[("RELAY_TO", &to.address.to_string())]);
+}
+
 /// Adds a fixed upstream.
 pub(crate) fn upstream(config: &mut Config, id: &str, address: SocketAddr) {
     let spec = Spec {
