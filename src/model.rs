@@ -191,6 +191,8 @@ pub struct Policy {
     pub stop_grace: Duration,
     /// How long an admin's stop waits for the requests inside before it closes them.
     pub drain_grace: Duration,
+    /// How long after an admin's stop only a navigation or a resume wakes it.
+    pub stop_hold_off: Duration,
     /// `false`: only explicit calls freeze it.
     pub monitoring: bool,
     /// A paused workspace is stopped after this long; `None`: it stays paused.
@@ -212,6 +214,7 @@ impl Default for Policy {
             start_timeout: Duration::from_secs(60),
             stop_grace: Duration::from_secs(10),
             drain_grace: Duration::from_secs(10),
+            stop_hold_off: Duration::from_secs(60),
             monitoring: true,
             stop_after: None,
             storage: FrozenStorage::Unlimited,
@@ -247,6 +250,9 @@ pub struct PolicyOverrides {
     /// See [`Policy::drain_grace`].
     #[serde(with = "milliseconds")]
     pub drain_grace: Option<Duration>,
+    /// See [`Policy::stop_hold_off`].
+    #[serde(with = "milliseconds")]
+    pub stop_hold_off: Option<Duration>,
     /// See [`Policy::monitoring`].
     pub monitoring: Option<bool>,
     /// See [`Policy::stop_after`]; zero means never.
@@ -271,6 +277,7 @@ impl PolicyOverrides {
             start_timeout: later.start_timeout.or(self.start_timeout),
             stop_grace: later.stop_grace.or(self.stop_grace),
             drain_grace: later.drain_grace.or(self.drain_grace),
+            stop_hold_off: later.stop_hold_off.or(self.stop_hold_off),
             monitoring: later.monitoring.or(self.monitoring),
             stop_after: later.stop_after.or(self.stop_after),
             storage: later.storage.or(self.storage),
@@ -292,6 +299,7 @@ impl PolicyOverrides {
             start_timeout: self.start_timeout.unwrap_or(base.start_timeout),
             stop_grace: self.stop_grace.unwrap_or(base.stop_grace),
             drain_grace: self.drain_grace.unwrap_or(base.drain_grace),
+            stop_hold_off: self.stop_hold_off.unwrap_or(base.stop_hold_off),
             monitoring: self.monitoring.unwrap_or(base.monitoring),
             stop_after: self.stop_after.map_or(base.stop_after, unless_zero),
             storage: self.storage.unwrap_or(base.storage),

@@ -62,6 +62,10 @@ pub(super) async fn read(
 fn why(view: &View, last: Option<&JournalEntry>) -> String {
     let reason = last.map_or("nothing is known yet", |entry| entry.reason.as_str());
     let in_time = |at: Instant| spoken(at.saturating_duration_since(Instant::now()));
+    let held_off = || match view.held_off_until {
+        Some(until) => format!("; for {} only a page that is opened wakes it", in_time(until)),
+        None => String::new(),
+    };
     match view.phase {
         Phase::Running if view.inside > 0 => {
             let requests = view.inside.saturating_sub(view.tunnels);
@@ -76,8 +80,8 @@ fn why(view: &View, last: Option<&JournalEntry>) -> String {
             Some(before) => format!("waiting for a slot, {before} before it: {reason}"),
             None => format!("starting: {reason}"),
         },
-        Phase::Freezing => format!("being frozen: {reason}"),
-        Phase::Frozen => format!("frozen: {reason}"),
+        Phase::Freezing => format!("being frozen: {reason}{}", held_off()),
+        Phase::Frozen => format!("frozen: {reason}{}", held_off()),
         Phase::Failed => format!("failed: {}", view.failure.as_deref().unwrap_or(reason)),
         Phase::Removing | Phase::Removed => format!("being removed: {reason}"),
     }

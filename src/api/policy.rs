@@ -18,7 +18,7 @@ const STORAGE: &str = "max_inactive_storage_time";
 const STORAGE_ALIAS: &str = "max_inactivity_storage_time";
 
 /// Every field of a policy that a call may name.
-const FIELD_NAMES: [&str; 10] = [
+const FIELD_NAMES: [&str; 11] = [
     "inactivity_timeout",
     "initial_timeout",
     STORAGE,
@@ -28,6 +28,7 @@ const FIELD_NAMES: [&str; 10] = [
     "stop_after",
     "check_in_ttl",
     "hold_max",
+    "stop_hold_off",
     "monitoring",
 ];
 
@@ -43,6 +44,7 @@ pub(super) struct Representation {
     stop_after: Option<f64>,
     check_in_ttl: Option<f64>,
     hold_max: f64,
+    stop_hold_off: f64,
     monitoring: bool,
 }
 
@@ -62,6 +64,7 @@ impl From<&Policy> for Representation {
             stop_after: policy.stop_after.map(minutes),
             check_in_ttl: policy.check_in_ttl.map(minutes),
             hold_max: minutes(policy.hold_max),
+            stop_hold_off: minutes(policy.stop_hold_off),
             monitoring: policy.monitoring,
         }
     }
@@ -86,6 +89,7 @@ pub(super) fn overrides(fields: &Fields) -> Result<PolicyOverrides, Problem> {
         freeze_mode: freeze_mode(fields)?,
         check_in_ttl: time(fields, "check_in_ttl")?,
         hold_max: time(fields, "hold_max")?,
+        stop_hold_off: time(fields, "stop_hold_off")?,
         monitoring: switch(fields, "monitoring")?,
         stop_after: time(fields, "stop_after")?,
         storage: storage(fields)?,

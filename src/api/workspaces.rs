@@ -33,6 +33,8 @@ pub(super) struct Representation {
     queue_position: Option<usize>,
     /// Whether its own last check-in says that it is active.
     reports_activity: bool,
+    /// Until when only a navigation or a resume wakes it, because an admin stopped it; RFC 3339.
+    hold_off_until: Option<String>,
     /// When it will be frozen if nothing happens; RFC 3339. `null` while it is in use, doesn't run,
     /// or is never frozen by itself.
     freeze_at: Option<String>,
@@ -73,6 +75,7 @@ impl Representation {
             held,
             queue_position: view.queue_position,
             reports_activity: view.reports_activity,
+            hold_off_until: view.held_off_until.map(|at| Clock.rfc3339(at)),
             freeze_at: view.freeze_at.map(|at| Clock.rfc3339(at)),
             remove_at: view.remove_at.map(|at| Clock.rfc3339(at)),
             policy: (&*workspace.policy()).into(),

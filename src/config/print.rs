@@ -122,6 +122,7 @@ fn overrides(policy: &PolicyOverrides, page: &mut Page) {
     page.line_if("start_timeout", policy.start_timeout.map(span));
     page.line_if("stop_grace", policy.stop_grace.map(span));
     page.line_if("drain_grace", policy.drain_grace.map(span));
+    page.line_if("stop_hold_off", policy.stop_hold_off.map(span));
     page.line_if("monitoring", policy.monitoring.map(Value::Boolean));
     page.line_if("stop_after", policy.stop_after.map(span));
     page.line_if("max_inactive_storage_time", policy.storage.map(storage));
@@ -139,6 +140,7 @@ fn everything(policy: &Policy) -> PolicyOverrides {
         start_timeout: Some(policy.start_timeout),
         stop_grace: Some(policy.stop_grace),
         drain_grace: Some(policy.drain_grace),
+        stop_hold_off: Some(policy.stop_hold_off),
         monitoring: Some(policy.monitoring),
         stop_after: Some(policy.stop_after.unwrap_or_default()),
         storage: Some(policy.storage),

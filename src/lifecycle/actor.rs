@@ -11,10 +11,13 @@ use tokio::time::Instant;
 use super::jobs::{self, Announce, Rest, Running};
 use super::machine::{Effect, Event, Job, Outcome};
 use super::mailbox::{Answer, Command, CommandError, Inbox};
+use super::records;
 use super::slots::Slot;
 use super::workspace::Workspace;
 use super::{Change, Ending, Refusal};
+use crate::clock::Clock;
 use crate::model::Phase;
+use crate::store::RecordState;
 
 /// Leads the workspace's life. Returns when it is removed.
 pub(super) async fn live(workspace: Arc<Workspace>, announce: Announce) {
@@ -216,6 +219,7 @@ impl Actor {
                 workspace.gate.refuse(refusal);
             }
             Effect::Hold => workspace.gate.hold(),
+            Effect::HoldOff { until } => workspace.gate.hold_off(workspace.shared.tick(until)),
             Effect::GiveUp => self.job = None,
             Effect::Run(Job::Queue) => {
                 if self.slot.is_none() {
@@ -273,19 +277,20 @@ impl Actor {
     fn tell(&self, change: Change) {
         let Change { workspace, phase, reason, took, .. } = &change;
         let took_ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-        let state = change.state();
+        let words = change.state();
         if *phase == Phase::Failed {
-            tracing::warn!(%workspace, took_ms, "{workspace} {state}: {reason}");
+            tracing::warn!(%workspace, took_ms, "{workspace} {words}: {reason}");
         } else {
-            tracing::info!(%workspace, took_ms, "{workspace} {state}: {reason}");
+            tracing::info!(%workspace, took_ms, "{workspace} {words}: {reason}");
         }
-        let (since, failure) = {
+        let state = {
             let machine = self.workspace.lock_machine();
             // A step down in tier leaves the time of the freeze as it was.
             let since = if machine.phase() == *phase { machine.since() } else { change.at };
-            (since, machine.failure().map(str::to_owned))
+            let state = records::state_of(&machine);
+            RecordState { phase: *phase, tier: change.tier, since: Clock.date_of(since), ..state }
         };
-        self.workspace.shared.records.changed(&change, since, failure);
+        self.workspace.shared.records.changed(&change, state);
         drop(self.workspace.shared.changes.send(change));
     }
 

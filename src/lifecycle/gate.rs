@@ -53,6 +53,15 @@ enum Seat {
     Refused(Refusal),
 }
 
+/// Who comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// Somebody opens a page.
+    Navigation,
+    /// Anything else, such as what an open page asks for by itself.
+    Background,
+}
+
 /// Why somebody was not let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -60,6 +69,11 @@ pub enum Refusal {
     Failed {
         /// The tick from which on a request is held again and starts a new try.
         retry_at: u64,
+    },
+    /// An admin has stopped the workspace, and only a navigation wakes it before this tick.
+    HeldOff {
+        /// The tick from which on everybody is held again.
+        until: u64,
     },
     /// As many wait as may wait.
     Full,
@@ -120,7 +134,7 @@ impl Gate {
 
     /// Enters, or takes one of `held_max` seats. Whoever gets a seat must tell the workspace's
     /// task, which decides whether that means a wake.
-    pub fn enter_or_sit(&self, now: u64, held_max: usize) -> Result<Entry, Refusal> {
+    pub fn enter_or_sit(&self, now: u64, held_max: usize, visit: Visit) -> Result<Entry, Refusal> {
         if let Some(generation) = self.try_enter() {
             return Ok(Entry::Inside(generation));
         }
@@ -131,6 +145,7 @@ impl Gate {
         }
         match &room.refusing {
             Some(Refusal::Failed { retry_at }) if *retry_at <= now => {}
+            Some(Refusal::HeldOff { until }) if *until <= now || visit == Visit::Navigation => {}
             Some(refusal) => return Err(refusal.clone()),
             None => {}
         }
@@ -270,6 +285,12 @@ impl Gate {
         drop(room);
         wakers.into_iter().for_each(Waker::wake);
         refused
+    }
+
+    /// Lets nobody but navigations take seats before this tick, or [`Gate::hold`] or
+    /// [`Gate::open`]. Those who wait already keep theirs.
+    pub fn hold_off(&self, until: u64) {
+        self.lock().refusing = Some(Refusal::HeldOff { until });
     }
 
     /// Lets those who come take seats again.

@@ -31,6 +31,8 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// goodbye first.
 const SEVERED_MAX: Duration = Duration::from_secs(1);
 
+const STOPPED_BY_ADMIN: &str = "stopped by an admin";
+
 /// Who is at the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Census {
@@ -63,9 +65,14 @@ pub enum Past {
         tier: Tier,
         /// Since then.
         since: Instant,
+        /// When an admin stopped it, if one did.
+        stopped_at: Option<Instant>,
     },
     /// Its freeze was under way moments ago, and may be still.
-    Freezing,
+    Freezing {
+        /// When an admin stopped it, if one did.
+        stopped_at: Option<Instant>,
+    },
 }
 
 /// Everything that is remembered about a workspace's life.
@@ -83,6 +90,8 @@ pub struct Machine {
     look_wanted: bool,
     resume_wanted: bool,
     stop_wanted: bool,
+    /// When an admin stopped it; forgotten as soon as it is neither being frozen nor frozen.
+    stopped_at: Option<Instant>,
     /// Why it is to be removed, if it is.
     remove_wanted: Option<String>,
     /// It has been paused for long enough.
@@ -146,13 +155,13 @@ struct CheckIn {
 impl Machine {
     /// A workspace of which nothing is known yet: it counts as stopped until the first look.
     pub fn new(policy: Policy, nature: Nature, created: Instant, past: Past, now: Instant) -> Self {
-        let (state, since) = match past {
-            Past::Unknown => (State::Frozen { tier: Tier::Stopped }, now),
-            Past::Frozen { tier, since } => (State::Frozen { tier }, since),
+        let (state, since, stopped_at) = match past {
+            Past::Unknown => (State::Frozen { tier: Tier::Stopped }, now, None),
+            Past::Frozen { tier, since, stopped_at } => (State::Frozen { tier }, since, stopped_at),
             // What was begun is finished first: it may be ending, and would answer until it has.
-            Past::Freezing => {
+            Past::Freezing { stopped_at } => {
                 let why = "a restart came in the middle of its freeze".to_owned();
-                (State::Freezing { why, drain: None }, now)
+                (State::Freezing { why, drain: None }, now, stopped_at)
             }
         };
         Self {
@@ -167,6 +176,7 @@ impl Machine {
             look_wanted: false,
             resume_wanted: false,
             stop_wanted: false,
+            stopped_at,
             remove_wanted: None,
             demote_wanted: false,
             evicted: false,
@@ -194,7 +204,7 @@ impl Machine {
             Event::Changed => self.look_wanted = true,
             Event::Resync => self.on_resync(&mut effects, now),
             Event::Replaced => self.replaced = true,
-            Event::Policy(policy) => self.policy = *policy,
+            Event::Policy(policy) => self.on_policy(&mut effects, *policy),
             Event::Finished(outcome) => self.on_finished(&mut effects, outcome, census, now),
         }
         self.take_up_wishes(&mut effects, census, now);
@@ -229,7 +239,11 @@ impl Machine {
             State::Frozen { .. } | State::Failed { .. } => {
                 self.wake(effects, "an admin", true, now)
             }
-            State::Freezing { .. } => self.resume_wanted = true,
+            State::Freezing { .. } => {
+                self.resume_wanted = true;
+                self.stopped_at = None;
+                effects.push(Effect::Hold);
+            }
             State::Starting { .. } | State::Running { .. } => {}
             State::Removing { .. } | State::Removed => {}
         }
@@ -242,23 +256,43 @@ impl Machine {
         }
         self.resume_wanted = false;
         match &self.state {
-            State::Running { .. } => self.drain(effects, now),
+            State::Running { .. } => {
+                // Before the gate shuts, so that nobody sits down between the two.
+                self.hold_off(effects, now);
+                self.drain(effects, now);
+            }
             // It is let finish its start: those who wait for it are served first.
             State::Starting { .. } => self.stop_wanted = true,
             State::Failed { run: Some(_), .. } => {
-                self.freeze_now(effects, "stopped by an admin", now);
+                self.hold_off(effects, now);
+                self.freeze_now(effects, STOPPED_BY_ADMIN, now);
             }
             State::Failed { run: None, .. } => {
+                self.hold_off(effects, now);
                 self.go(State::Frozen { tier: Tier::Stopped }, now);
-                effects.push(Effect::Hold);
-                self.tell(effects, "stopped by an admin", None);
+                self.tell(effects, STOPPED_BY_ADMIN, None);
             }
-            State::Freezing { .. } | State::Frozen { .. } => {}
+            State::Freezing { .. } => self.hold_off(effects, now),
+            State::Frozen { .. } => {
+                self.hold_off(effects, now);
+                self.tell(effects, STOPPED_BY_ADMIN, None);
+            }
             State::Removing { .. } | State::Removed => {
                 let reason = "it is being removed".to_owned();
                 effects.push(Effect::StopFailed { reason });
             }
         }
+    }
+
+    /// From now on only a navigation wakes it, for `stop_hold_off`.
+    fn hold_off(&mut self, effects: &mut Vec<Effect>, now: Instant) {
+        self.stopped_at = Some(now);
+        effects.extend(self.held_off_until().map(|until| Effect::HoldOff { until }));
+    }
+
+    fn on_policy(&mut self, effects: &mut Vec<Effect>, policy: Policy) {
+        self.policy = policy;
+        effects.extend(self.held_off_until().map(|until| Effect::HoldOff { until }));
     }
 
     fn on_deadline(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
@@ -555,8 +589,8 @@ impl Machine {
     fn drain(&mut self, effects: &mut Vec<Effect>, now: Instant) {
         effects.push(Effect::Shut);
         let drain = Some(Drain::Finishing(now + self.policy.drain_grace));
-        self.go(State::Freezing { why: "stopped by an admin".to_owned(), drain }, now);
-        self.tell(effects, "stopped by an admin", None);
+        self.go(State::Freezing { why: STOPPED_BY_ADMIN.to_owned(), drain }, now);
+        self.tell(effects, STOPPED_BY_ADMIN, None);
     }
 
     fn drain_until(&mut self, until: Drain) {
@@ -590,6 +624,9 @@ impl Machine {
         self.since = now;
         let to = self.phase();
         assert!(is_legal(from, to), "a workspace can't go from {from} to {to}");
+        if !matches!(to, Phase::Freezing | Phase::Frozen) {
+            self.stopped_at = None;
+        }
     }
 
     fn assert_invariants(&self) {

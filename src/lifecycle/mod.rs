@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::model::{Phase, Tier, WorkspaceId};
 
-pub use gate::Refusal;
+pub use gate::{Refusal, Visit};
 pub use lease::{Lease, TunnelLease};
 pub use mailbox::{Answer, CommandError};
 pub use registry::{Options, Registry};

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::Change;
-use super::machine::Past;
+use super::machine::{Machine, Past};
 use crate::clock::Clock;
 use crate::model::{Phase, PolicyOverrides, Tier, WorkspaceId};
 use crate::store::{JournalEntry, Origin, Record, RecordState, Store, StoreError};
@@ -55,17 +55,21 @@ pub(super) struct Remembered {
     pub(super) age: Duration,
     /// The phase that it was in, its tier, and for how long.
     pub(super) phase: Option<(Phase, Option<Tier>, Duration)>,
+    /// How long ago an admin stopped it, if it was not woken since.
+    pub(super) stopped: Option<Duration>,
 }
 
 impl Remembered {
     /// What the rules are to know of it. A freeze is remembered for as long as it may take: older
     /// than that, whatever runs now was started since.
     pub(super) fn past(&self, freeze_max: Duration, now: Instant) -> Past {
+        let stopped_at = self.stopped.map(|age| ago(now, age));
         match self.phase {
             Some((Phase::Frozen, tier, age)) => {
-                Past::Frozen { tier: tier.unwrap_or(Tier::Stopped), since: ago(now, age) }
+                let tier = tier.unwrap_or(Tier::Stopped);
+                Past::Frozen { tier, since: ago(now, age), stopped_at }
             }
-            Some((Phase::Freezing, _, age)) if age < freeze_max => Past::Freezing,
+            Some((Phase::Freezing, _, age)) if age < freeze_max => Past::Freezing { stopped_at },
             _ => Past::Unknown,
         }
     }
@@ -94,8 +98,12 @@ impl Records {
         // The clock may have been set back meanwhile; nothing is younger than nothing.
         let age = |date: SystemTime| now.duration_since(date).unwrap_or_default();
         let state = &record.state;
-        let phase = Some((state.phase, state.tier, age(state.since)));
-        Remembered { policy: record.policy.clone(), age: age(record.created_at), phase }
+        Remembered {
+            policy: record.policy.clone(),
+            age: age(record.created_at),
+            phase: Some((state.phase, state.tier, age(state.since))),
+            stopped: state.stopped_by_admin_at.map(age),
+        }
     }
 
     /// Keeps what was changed of a policy. Durable when it returns.
@@ -104,18 +112,9 @@ impl Records {
     }
 
     /// Writes down that a phase was entered.
-    pub(super) fn changed(&self, change: &Change, since: Instant, failure: Option<String>) {
+    pub(super) fn changed(&self, change: &Change, state: RecordState) {
         let Change { workspace, phase, tier, reason, took, at } = change;
         let at = Clock.date_of(*at);
-        let state = RecordState {
-            phase: *phase,
-            tier: *tier,
-            since: Clock.date_of(since),
-            last_active: None,
-            intent: None,
-            stopped_by_admin_at: None,
-            failure,
-        };
         let reason = reason.clone();
         let entry = JournalEntry { at, phase: *phase, tier: *tier, reason, took: *took };
         self.note(Note::Changed(workspace.clone(), state, entry));
@@ -173,6 +172,19 @@ pub(super) fn new_record(id: &WorkspaceId, driver: &str, origin: Origin) -> Reco
             stopped_by_admin_at: None,
             failure: None,
         },
+    }
+}
+
+/// How a workspace is, as it is written down.
+pub(super) fn state_of(machine: &Machine) -> RecordState {
+    RecordState {
+        phase: machine.phase(),
+        tier: machine.tier(),
+        since: Clock.date_of(machine.since()),
+        last_active: None,
+        intent: None,
+        stopped_by_admin_at: machine.stopped_at().map(|at| Clock.date_of(at)),
+        failure: machine.failure().map(str::to_owned),
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
 use tokio::time::Instant;
 
 use super::deadlines::Deadlines;
-use super::gate::{Entry, Gate, Refusal};
+use super::gate::{Entry, Gate, Refusal, Visit};
 use super::jobs;
 use super::lease::{Held, HeldAmongAll, Lease};
 use super::machine::{self, Machine};
@@ -111,6 +111,8 @@ pub struct View {
     pub queue_position: Option<usize>,
     /// Whether it reports activity itself.
     pub reports_activity: bool,
+    /// Until when only a navigation or a resume wakes it, because an admin stopped it.
+    pub held_off_until: Option<Instant>,
     /// When it will be frozen if nothing happens.
     pub freeze_at: Option<Instant>,
     /// When it will be removed as things are.
@@ -132,8 +134,13 @@ impl Workspace {
         let now = Instant::now();
         let created = records::ago(now, remembered.age);
         let current = Arc::new(remembered.policy.over(&policy));
-        let past = remembered.past(jobs::CALL_MAX + current.stop_grace, now);
+        let freeze_max = current.drain_grace + jobs::CALL_MAX + current.stop_grace;
+        let past = remembered.past(freeze_max, now);
         let machine = Machine::new((*current).clone(), nature, created, past, now);
+        let gate = Gate::new();
+        if let Some(until) = machine.held_off_until() {
+            gate.hold_off(shared.tick(until));
+        }
         Self {
             serial,
             blueprint,
@@ -144,7 +151,7 @@ impl Workspace {
             created_at: Clock.date_of(created),
             driver,
             origin,
-            gate: Gate::new(),
+            gate,
             place: Mutex::default(),
             mailbox: Mailbox::default(),
             nudge: Notify::new(),
@@ -195,14 +202,10 @@ impl Workspace {
 
     /// What is to be remembered of it.
     fn record(&self) -> Record {
-        let view = self.view();
         let mut record = records::new_record(self.id(), self.driver.name(), self.origin);
         record.policy = self.lock_changed_policy().clone();
         record.created_at = self.created_at;
-        record.state.phase = view.phase;
-        record.state.tier = view.tier;
-        record.state.since = Clock.date_of(view.since);
-        record.state.failure = view.failure;
+        record.state = records::state_of(&self.lock_machine());
         record
     }
 
@@ -238,14 +241,14 @@ impl Workspace {
     }
 
     /// A lease; waits for it up to the policy's `hold_max`, and has the workspace woken if need
-    /// be. Whoever drops the future gives up its place; the wake goes on.
-    pub async fn enter(self: &Arc<Self>) -> Result<Lease, Refusal> {
+    /// be and the visit may wake it. Whoever drops the future gives up its place; the wake goes on.
+    pub async fn enter(self: &Arc<Self>, visit: Visit) -> Result<Lease, Refusal> {
         if let Some(lease) = self.try_enter() {
             return Ok(lease);
         }
         let _among_all = HeldAmongAll::join(&self.shared)?;
         let now = self.shared.tick(Instant::now());
-        match self.gate.enter_or_sit(now, self.shared.held_per_workspace_max)? {
+        match self.gate.enter_or_sit(now, self.shared.held_per_workspace_max, visit)? {
             Entry::Inside(generation) => Ok(Lease { workspace: self.clone(), generation }),
             Entry::Seat(seat) => {
                 let held = Held { workspace: self, seat: Some(seat) };
@@ -393,6 +396,7 @@ impl Workspace {
             held: census.held,
             queue_position: self.shared.slots.position(self.serial),
             reports_activity: machine.reports_activity(now),
+            held_off_until: machine.held_off_until().filter(|until| *until > now),
             freeze_at: machine.freeze_at(census),
             remove_at: machine.remove_at(),
         }

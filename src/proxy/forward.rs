@@ -21,7 +21,7 @@ use super::route::{self, Authority, Route};
 use super::tunnel::Tunnel;
 use super::upstream::{Exchange, RequestBody, ResponseBody, Reuse, SendError, Upstreams};
 use super::{Proxy, headers};
-use crate::lifecycle::{Lease, Refusal, TunnelLease, Workspace};
+use crate::lifecycle::{Lease, Refusal, TunnelLease, Visit, Workspace};
 
 /// Waits between attempts to connect: from this, doubling, to `PAUSE_MAX`.
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
@@ -77,7 +77,7 @@ async fn to_workspace(
     // The body stays unread until there is a workspace to read it.
     let lease = match workspace.try_enter() {
         Some(lease) => lease,
-        None => Box::pin(enter(proxy, workspace)).await?,
+        None => Box::pin(enter(proxy, workspace, headers::visit(&request))).await?,
     };
     let version = request.version();
     // A switch comes after the whole request, so one with a body is for its body alone.
@@ -99,10 +99,12 @@ async fn to_workspace(
     }
 }
 
-async fn enter(proxy: &Proxy, workspace: &Arc<Workspace>) -> Result<Lease, Problem> {
-    workspace.enter().await.map_err(|refusal| {
+async fn enter(proxy: &Proxy, workspace: &Arc<Workspace>, visit: Visit) -> Result<Lease, Problem> {
+    workspace.enter(visit).await.map_err(|refusal| {
         let retry = match &refusal {
-            Refusal::Failed { retry_at } => Some(proxy.registry.until(*retry_at)),
+            Refusal::Failed { retry_at: until } | Refusal::HeldOff { until } => {
+                Some(proxy.registry.until(*until))
+            }
             Refusal::Full | Refusal::TimedOut | Refusal::Removed => None,
         };
         Problem::NotLetIn(refusal, retry)
@@ -178,7 +180,8 @@ async fn send(
             }
         };
         let patience = patience.get_or_insert_with(|| Patience::new(&lease));
-        lease = Box::pin(patience.come_back(proxy, lease, &reason)).await?;
+        let visit = headers::visit(&request);
+        lease = Box::pin(patience.come_back(proxy, lease, visit, &reason)).await?;
     }
 }
 
@@ -201,6 +204,7 @@ impl Patience {
         &mut self,
         proxy: &Proxy,
         lease: Lease,
+        visit: Visit,
         reason: &str,
     ) -> Result<Lease, Problem> {
         let workspace = lease.workspace().clone();
@@ -213,7 +217,7 @@ impl Patience {
         drop(timeout(proxy.options.connect_timeout, workspace.suspect()).await);
         sleep(self.pause).await;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
-        let lease = enter(proxy, &workspace).await?;
+        let lease = enter(proxy, &workspace, visit).await?;
         if lease.generation() != self.generation {
             *self = Self { runs: self.runs + 1, ..Self::new(&lease) };
         }

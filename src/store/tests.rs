@@ -91,6 +91,7 @@ pub(super) fn full(name: &str) -> Record {
             start_timeout: time(5),
             stop_grace: time(6),
             drain_grace: time(u64::MAX),
+            stop_hold_off: time(10),
             monitoring: Some(false),
             stop_after: time(7),
             storage: Some(FrozenStorage::Limited(Duration::from_millis(8))),

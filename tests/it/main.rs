@@ -12,6 +12,7 @@ mod freeze_and_wake;
 mod gate_model;
 mod gate_stress;
 mod headers;
+mod hold_off;
 mod hostile_workspace;
 mod http1;
 mod http2;

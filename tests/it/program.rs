@@ -11,16 +11,25 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::admin_stop::GOING_AWAY;
-use crate::support::{Client, Origin, PATIENCE, get, ok, unique_state_dir, until};
+use crate::support::{Client, Origin, PATIENCE, Reply, get, ok, unique_state_dir, until};
 use crate::websocket::{SWITCH, UPGRADE};
 
 const HOST: &str = "Host: alice.localhost\r\n";
 
 struct Program {
     child: Child,
-    directory: PathBuf,
+    /// With its configuration, its state and its log, for as long as the test lasts.
+    directory: Directory,
     public: SocketAddr,
     admin: SocketAddr,
+}
+
+struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
 }
 
 impl Program {
@@ -30,23 +39,32 @@ impl Program {
     }
 
     async fn start_with_grace(origin: &Origin, first: &str, drain_grace: &str) -> Self {
-        let directory = unique_state_dir();
-        std::fs::create_dir_all(&directory).unwrap();
-        let config = directory.join("frostgate.toml");
-        let text = format!(
-            "state_dir = {:?}\n[listen]\npublic = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
-             workers = 2\ndrain_grace = {drain_grace:?}\n[docker]\nenable = false\n\
-             [workspaces.alice]\nupstream = \"{}\"\n",
-            directory.join("state"),
-            origin.address
-        );
-        std::fs::write(&config, text).unwrap();
-        let log = std::fs::File::create(directory.join("log")).unwrap();
+        let alice = format!("upstream = \"{}\"", origin.address);
+        Self::start_in(Directory::with(&alice, drain_grace), first).await
+    }
+
+    /// Starts it in front of a local process.
+    async fn start_before_a_process() -> Self {
+        let alice = format!("command = [{:?}]", crate::fixture::binary());
+        Self::start_in(Directory::with(&alice, "5s"), "").await
+    }
+
+    /// As `kill -9` does; starts it again.
+    async fn kill_and_start(mut self) -> Self {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let nowhere = Directory(PathBuf::new());
+        let directory = std::mem::replace(&mut self.directory, nowhere);
+        Self::start_in(directory, "").await
+    }
+
+    async fn start_in(directory: Directory, first: &str) -> Self {
+        let log = std::fs::File::create(directory.0.join("log")).unwrap();
         let child = Command::new("sh")
             .arg("-c")
             .arg(format!("{first} exec \"$0\" serve --config \"$1\""))
             .arg(env!("CARGO_BIN_EXE_frostgate"))
-            .arg(&config)
+            .arg(directory.0.join("frostgate.toml"))
             .env("FROSTGATE_LOG", "trace")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -79,7 +97,22 @@ impl Program {
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+        std::fs::read_to_string(self.directory.0.join("log")).unwrap_or_default()
+    }
+
+    fn token(&self) -> String {
+        let file = self.directory.0.join("state/token");
+        std::fs::read_to_string(file).unwrap().trim().to_owned()
+    }
+
+    /// A call of the admin API.
+    async fn call(&self, line: &str) -> Reply {
+        let mut client = Client::connect(self.admin).await;
+        let token = self.token();
+        let fields =
+            format!("Host: admin\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n");
+        client.send(format!("{line} HTTP/1.1\r\n{fields}\r\n")).await;
+        client.reply().await
     }
 
     /// Resident bytes.
@@ -110,7 +143,22 @@ impl Drop for Program {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
-        drop(std::fs::remove_dir_all(&self.directory));
+    }
+}
+
+impl Directory {
+    /// A new one, for a program that serves this workspace.
+    fn with(alice: &str, drain_grace: &str) -> Self {
+        let directory = unique_state_dir();
+        std::fs::create_dir_all(&directory).unwrap();
+        let text = format!(
+            "state_dir = {:?}\n[listen]\npublic = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
+             workers = 2\ndrain_grace = {drain_grace:?}\n[docker]\nenable = false\n\
+             [workspaces.alice]\n{alice}\n",
+            directory.join("state"),
+        );
+        std::fs::write(directory.join("frostgate.toml"), text).unwrap();
+        Self(directory)
     }
 }
 
@@ -228,8 +276,8 @@ async fn what_outlives_the_grace_is_ended_as_an_admins_stop_ends_it() {
 async fn no_secret_is_in_its_log() {
     let origin = Origin::answering(|request| ok(request.path())).await;
     let program = Program::start(&origin, "").await;
-    let state = program.directory.join("state");
-    let token = std::fs::read_to_string(state.join("token")).unwrap().trim().to_owned();
+    let state = program.directory.0.join("state");
+    let token = program.token();
     let key = std::fs::read_to_string(state.join("check-in.key")).unwrap().trim().to_owned();
     let calls = [
         format!("GET /workspaces HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"),
@@ -251,6 +299,40 @@ async fn no_secret_is_in_its_log() {
     let leaks: Vec<_> =
         log.lines().filter(|line| line.contains(&token) || line.contains(&key)).collect();
     assert!(leaks.is_empty(), "{leaks:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_admins_stop_holds_open_pages_off_after_a_kill_too() {
+    let program = Program::start_before_a_process().await;
+    let ask = async |program: &Program, mode: &str| {
+        let mut client = Client::connect(program.public).await;
+        client.send(format!("GET /boot HTTP/1.1\r\n{HOST}Sec-Fetch-Mode: {mode}\r\n\r\n")).await;
+        client.reply().await
+    };
+    assert_eq!(ask(&program, "cors").await.status, 200);
+    let stopped = program.call("PUT /workspaces/alice/stop").await;
+    assert_eq!(stopped.status, 200, "{stopped:?}");
+    assert_eq!(ask(&program, "cors").await.status, 503);
+
+    let program = program.kill_and_start().await;
+    for _ in 0..5 {
+        let refused = ask(&program, "cors").await;
+        assert_eq!(refused.status, 503, "{refused:?}");
+        assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    }
+    let shown = program.call("GET /workspaces/alice").await.json();
+    assert_eq!(shown["phase"], "frozen");
+    let until = |reply: &serde_json::Value| -> jiff::Timestamp {
+        reply["hold_off_until"].as_str().unwrap().parse().unwrap()
+    };
+    let moved = until(&shown).duration_since(until(&stopped.json())).abs();
+    assert!(moved < jiff::SignedDuration::from_secs(1), "the restart moved its end by {moved:?}");
+    let woken = ask(&program, "navigate").await;
+    assert_eq!(woken.status, 200, "{woken:?}");
+    // What ended it is remembered as well.
+    let program = program.kill_and_start().await;
+    assert_eq!(ask(&program, "cors").await.body, woken.body);
+    assert_eq!(program.call("DELETE /workspaces/alice").await.status, 204);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

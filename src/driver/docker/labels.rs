@@ -20,11 +20,23 @@ pub(super) const SCOPE: &str = "frostgate.scope";
 /// On the containers that we made ourselves.
 pub(super) const MANAGED: &str = "frostgate.managed";
 const INACTIVITY_TIMEOUT: &str = "frostgate.inactivity-timeout";
+const STOP_HOLD_OFF: &str = "frostgate.stop-hold-off";
 const FREEZE: &str = "frostgate.freeze";
 
 const PREFIX: &str = "frostgate.";
-const KNOWN: [&str; 10] =
-    [ENABLE, ID, PORT, HOST, INACTIVITY_TIMEOUT, FREEZE, READY_PATH, NETWORK, SCOPE, MANAGED];
+const KNOWN: [&str; 11] = [
+    ENABLE,
+    ID,
+    PORT,
+    HOST,
+    INACTIVITY_TIMEOUT,
+    STOP_HOLD_OFF,
+    FREEZE,
+    READY_PATH,
+    NETWORK,
+    SCOPE,
+    MANAGED,
+];
 
 /// A container with more warnings than this has labels that are not worth reading out.
 const WARNINGS_MAX: usize = 20;
@@ -89,7 +101,8 @@ pub(super) fn read(labels: &Labels) -> Reading {
         ready_path: reader.value(READY_PATH, "a path such as /healthz", parse_path),
     };
     let policy = PolicyOverrides {
-        inactivity_timeout: reader.inactivity_timeout(),
+        inactivity_timeout: reader.duration(INACTIVITY_TIMEOUT),
+        stop_hold_off: reader.duration(STOP_HOLD_OFF),
         freeze_mode: reader.value(FREEZE, "stop or pause", |text| match text {
             "stop" => Some(FreezeMode::Stop),
             "pause" => Some(FreezeMode::Pause),
@@ -146,11 +159,11 @@ impl Reader<'_> {
         hosts
     }
 
-    fn inactivity_timeout(&mut self) -> Option<Duration> {
-        match duration::parse(self.labels.get(INACTIVITY_TIMEOUT)?) {
-            Ok(timeout) => Some(timeout),
+    fn duration(&mut self, label: &str) -> Option<Duration> {
+        match duration::parse(self.labels.get(label)?) {
+            Ok(duration) => Some(duration),
             Err(reason) => {
-                self.warnings.push(format!("label {INACTIVITY_TIMEOUT}: {reason}"));
+                self.warnings.push(format!("label {label}: {reason}"));
                 None
             }
         }
@@ -243,6 +256,7 @@ mod tests {
             (PORT, "8080"),
             (HOST, "Alice.example, alice.test"),
             (INACTIVITY_TIMEOUT, "1.5s"),
+            (STOP_HOLD_OFF, "2m"),
             (FREEZE, "pause"),
             (READY_PATH, "/healthz"),
             (NETWORK, "back"),
@@ -255,6 +269,7 @@ mod tests {
         assert_eq!(reading.spec.hosts, ["alice.example", "alice.test"]);
         assert_eq!(reading.spec.ready_path.as_deref(), Some("/healthz"));
         assert_eq!(reading.policy.inactivity_timeout, Some(Duration::from_millis(1500)));
+        assert_eq!(reading.policy.stop_hold_off, Some(Duration::from_secs(120)));
         assert_eq!(reading.policy.freeze_mode, Some(FreezeMode::Pause));
     }
 
@@ -266,6 +281,7 @@ mod tests {
             (HOST, "http://a.example", "host name"),
             (HOST, "a.example:80", "host name"),
             (INACTIVITY_TIMEOUT, "soon", "15m"),
+            (STOP_HOLD_OFF, "60", "15m"),
             (FREEZE, "kill", "stop or pause"),
             (READY_PATH, "healthz", "/healthz"),
             (NETWORK, "../x", "networks"),

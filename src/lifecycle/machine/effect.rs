@@ -28,6 +28,11 @@ pub enum Effect {
     },
     /// Let those who come wait again.
     Hold,
+    /// Let nobody but navigations wait before this moment; those who do already go on.
+    HoldOff {
+        /// From then on everybody may.
+        until: Instant,
+    },
     /// Have the driver do something.
     Run(Job),
     /// Give up the job under way: a wait for a slot, or a wake.

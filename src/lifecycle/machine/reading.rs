@@ -103,6 +103,17 @@ impl Machine {
         self.since
     }
 
+    /// When an admin stopped it, if it was not woken since.
+    pub fn stopped_at(&self) -> Option<Instant> {
+        self.stopped_at
+    }
+
+    /// Until when only a navigation or a resume wakes it, because an admin stopped it. May have
+    /// passed.
+    pub fn held_off_until(&self) -> Option<Instant> {
+        Some(self.stopped_at? + self.policy.stop_hold_off)
+    }
+
     /// Why it failed, for admins.
     pub fn failure(&self) -> Option<&str> {
         match &self.state {

@@ -21,6 +21,7 @@ struct Bench {
     refused: u32,
     refused_stops: u32,
     severed: bool,
+    held_off_until: Option<Instant>,
     slot_is_free: bool,
 }
 
@@ -46,6 +47,7 @@ impl Bench {
             refused: 0,
             refused_stops: 0,
             severed: false,
+            held_off_until: None,
             slot_is_free: true,
         }
     }
@@ -81,6 +83,7 @@ impl Bench {
                     Effect::Sever => self.severed = true,
                     Effect::Open => {
                         self.open = true;
+                        self.held_off_until = None;
                         self.census.inside += self.census.held as u32;
                         self.census.held = 0;
                     }
@@ -98,7 +101,9 @@ impl Bench {
                         self.phases.push((phase, took.is_some()));
                         self.told.push(reason);
                     }
-                    Effect::Hold | Effect::StopFailed { .. } => {}
+                    Effect::Hold => self.held_off_until = None,
+                    Effect::HoldOff { until } => self.held_off_until = Some(until),
+                    Effect::StopFailed { .. } => {}
                 }
             }
         }
@@ -342,6 +347,82 @@ fn an_admins_stop_goes_on_when_the_last_one_leaves() {
 }
 
 #[test]
+fn after_an_admins_stop_it_is_held_off_until_it_is_woken_whoever_wakes_it() {
+    let hold_off = policy().stop_hold_off;
+    let wakers: [fn(&mut Bench); 3] = [
+        |bench| bench.handle(Event::Resume),
+        |bench| {
+            // A navigation; others get no seat.
+            bench.census.held = 1;
+            bench.handle(Event::Held);
+        },
+        |bench| {
+            bench.handle(Event::Changed);
+            bench.finish(running_as("found"));
+        },
+    ];
+    for wake in wakers {
+        let mut bench = Bench::running();
+        bench.census.inside = 1;
+        bench.handle(Event::Stop);
+        let until = Some(bench.now + hold_off);
+        assert_eq!((bench.phase(), bench.held_off_until), (Phase::Freezing, until));
+        bench.now += Duration::from_secs(1);
+        bench.leave();
+        bench.finish(Outcome::Frozen(Tier::Stopped));
+        assert_eq!((bench.machine.held_off_until(), bench.held_off_until), (until, until));
+        wake(&mut bench);
+        assert_eq!((bench.machine.held_off_until(), bench.held_off_until), (None, None));
+        assert_eq!(bench.job(), Some(Job::Wake));
+    }
+}
+
+#[test]
+fn a_resume_during_the_freeze_ends_the_hold_off_and_another_stop_begins_one() {
+    let mut bench = Bench::running();
+    bench.handle(Event::Stop);
+    bench.handle(Event::Resume);
+    assert_eq!((bench.machine.stopped_at(), bench.held_off_until), (None, None));
+    bench.handle(Event::Stop);
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!(bench.phase(), Phase::Frozen);
+    assert_eq!(bench.held_off_until, Some(bench.now + policy().stop_hold_off));
+}
+
+#[test]
+fn one_that_is_frozen_already_is_held_off_by_a_stop_and_idleness_holds_nobody_off() {
+    let mut bench = Bench::running();
+    bench.pass();
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!((bench.machine.stopped_at(), bench.held_off_until), (None, None));
+    bench.now += IDLE;
+    bench.handle(Event::Stop);
+    assert_eq!((bench.phase(), bench.machine.stopped_at()), (Phase::Frozen, Some(bench.now)));
+    assert!(bench.held_off_until.is_some());
+    // So that it is on record.
+    assert_eq!(bench.told.last().map(String::as_str), Some(STOPPED_BY_ADMIN));
+}
+
+#[test]
+fn the_hold_off_follows_the_policy_and_outlives_a_restart() {
+    let mut bench = Bench::running();
+    bench.handle(Event::Stop);
+    let stopped = bench.now;
+    for hold_off in [Duration::ZERO, IDLE * 3] {
+        let changed = Policy { stop_hold_off: hold_off, ..policy() };
+        bench.handle(Event::Policy(Box::new(changed)));
+        assert_eq!(bench.held_off_until, Some(stopped + hold_off));
+    }
+    let stopped_at = Some(stopped);
+    let frozen = Past::Frozen { tier: Tier::Stopped, since: stopped, stopped_at };
+    for past in [frozen, Past::Freezing { stopped_at }] {
+        let bench = Bench::with_past(policy(), false, past);
+        let until = Some(stopped + policy().stop_hold_off);
+        assert_eq!(bench.machine.held_off_until(), until);
+    }
+}
+
+#[test]
 fn a_stop_during_the_start_serves_those_who_wait_first() {
     let mut bench = Bench::new(policy(), false);
     bench.census.held = 1;
@@ -542,7 +623,7 @@ fn a_removal_does_not_wait_for_a_start() {
 
 #[test]
 fn a_freeze_that_a_crash_cut_in_half_is_finished_before_anybody_is_let_in() {
-    let mut bench = Bench::with_past(policy(), false, Past::Freezing);
+    let mut bench = Bench::with_past(policy(), false, Past::Freezing { stopped_at: None });
     bench.census.held = 1;
     bench.handle(Event::Changed);
     assert_eq!(

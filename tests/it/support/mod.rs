@@ -15,7 +15,7 @@ use frostgate::lifecycle::Workspace;
 use frostgate::model::{FreezeMode, Phase, PolicyOverrides, Runs, Spec, WorkspaceId};
 use tokio::time::{Instant, sleep};
 
-pub(crate) use client::{Client, Reply, get};
+pub(crate) use client::{Client, Reply, get, navigate};
 pub(crate) use origin::{Connection, Origin, Received, ok};
 
 use crate::fixture;
