@@ -279,7 +279,7 @@ impl Drivers {
             let driver = match &workspace.spec.runs {
                 Runs::Command { .. } => self.process.clone(),
                 Runs::Upstream(_) => self.upstream.clone(),
-                Runs::Image { .. } | Runs::Discovered { .. } => {
+                Runs::Image(_) | Runs::Discovered { .. } => {
                     self.docker.clone().with_context(|| {
                         format!("workspace {id} has an image, but there is no Docker Engine here")
                     })?

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::model::{Policy, PolicyOverrides, Spec, WorkspaceId};
+use crate::model::{Policy, PolicyOverrides, Project, ProjectId, Spec, WorkspaceId};
 
 mod check;
 mod print;
@@ -54,6 +54,8 @@ pub struct Config {
     pub docker: Docker,
     /// The process driver.
     pub process: Process,
+    /// The templates that workspaces are made from.
+    pub projects: BTreeMap<ProjectId, Project>,
     /// The workspaces that are configured here, beside those discovered by labels.
     pub workspaces: BTreeMap<WorkspaceId, Workspace>,
 }
@@ -171,6 +173,8 @@ pub enum Freezer {
 /// A workspace of the configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workspace {
+    /// The project that it is made from, if any; `spec` and `policy` have what that says.
+    pub project: Option<ProjectId>,
     /// What it is made of.
     pub spec: Spec,
     /// What it sets for itself.
@@ -308,6 +312,7 @@ impl Default for Config {
             policy: Policy::default(),
             docker: Docker::default(),
             process: Process::default(),
+            projects: BTreeMap::new(),
             workspaces: BTreeMap::new(),
         }
     }
