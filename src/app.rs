@@ -33,6 +33,7 @@ use crate::lifecycle::check_in::CheckInKey;
 use crate::lifecycle::create::{self, Creator};
 use crate::lifecycle::reconcile::Reconciler;
 use crate::lifecycle::registry::Newcomer;
+use crate::lifecycle::slots::Capacity;
 use crate::lifecycle::{self, Change, Registry};
 use crate::listen::{self, Ends, Serve};
 use crate::model::{Policy, PolicyOverrides};
@@ -386,7 +387,12 @@ fn lifecycle_options(config: &Config, public_port: u16) -> anyhow::Result<lifecy
         domain: config.routing.domain.clone(),
         held_max: config.limits.held_max,
         held_per_workspace_max: config.limits.held_per_workspace_max,
-        slots: Some(config.limits.slots).filter(|slots| *slots > 0),
+        capacity: Capacity {
+            slots: Some(config.limits.slots).filter(|slots| *slots > 0),
+            memory: Some(config.limits.memory_budget).filter(|bytes| *bytes > 0),
+        },
+        memory_assumed: config.limits.memory_assumed,
+        memory_low: Some(config.limits.memory_low).filter(|bytes| *bytes > 0),
         starts_max: config.limits.starts_max,
         check_in_key: CheckInKey::new(&secrets::as_key(&key)?),
         public_port,

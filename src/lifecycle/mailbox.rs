@@ -37,6 +37,7 @@ pub(super) enum Command {
     Policy { policy: Box<Policy>, answer: oneshot::Sender<Answer> },
     Suspect(oneshot::Sender<Answer>),
     Evict(oneshot::Sender<Answer>),
+    StepDown(oneshot::Sender<Answer>),
 }
 
 /// What a workspace's task is to look at. Flags for what may be merged, a queue for what wants an

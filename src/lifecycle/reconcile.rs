@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::registry::{Newcomer, Registry};
 use super::workspace::Workspace;
+use crate::clock::sleep_until;
 use crate::driver::{Driver, DriverError, DriverEvent, Found};
 use crate::model::{Policy, PolicyOverrides, WorkspaceId};
 use crate::store::Origin;
@@ -62,12 +63,6 @@ impl Reconciler {
         let react = async {
             let mut list_at = None;
             loop {
-                let list_due = async {
-                    match list_at {
-                        Some(at) => sleep_until(at).await,
-                        None => std::future::pending().await,
-                    }
-                };
                 tokio::select! {
                     event = events.recv() => match event {
                         Some(event) => {
@@ -77,7 +72,7 @@ impl Reconciler {
                         }
                         None => return,
                     },
-                    () = list_due => {
+                    () = sleep_until(list_at) => {
                         let again = self.list().await;
                         list_at = again.map(|wait| Instant::now() + wait);
                     }

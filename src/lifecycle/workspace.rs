@@ -34,6 +34,8 @@ pub(super) struct Shared {
     /// One permit for each start that may be under way.
     pub(super) starts: Semaphore,
     pub(super) slots: Arc<Slots>,
+    /// What a workspace counts for that does not say how much memory it may take.
+    pub(super) memory_assumed: u64,
     /// Requests held at all gates.
     pub(super) held: AtomicUsize,
     pub(super) held_max: usize,
@@ -361,6 +363,21 @@ impl Workspace {
     /// Freezes it if nobody is inside, because others want its slot. Returns when that is decided.
     pub(super) async fn evict(&self) -> Answer {
         self.ask(Command::Evict).await
+    }
+
+    /// Stops it if it is paused, because its memory is wanted. Returns when that is done or can't be.
+    pub(super) async fn step_down(&self) -> Answer {
+        self.ask(Command::StepDown).await
+    }
+
+    /// Since when it is paused, if it could be stopped now.
+    pub(super) fn paused_since(&self) -> Option<Instant> {
+        self.lock_machine().paused_since()
+    }
+
+    /// The memory that it counts for, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        self.blueprint.spec.memory.unwrap_or(self.shared.memory_assumed)
     }
 
     /// Since when it has been idle, if its slot may be taken from it.

@@ -17,6 +17,8 @@ pub enum Event {
     Deadline,
     /// Its slot is wanted by others.
     Evict,
+    /// Its memory is wanted by others: if it is paused, it is to be stopped.
+    StepDown,
     /// Nobody waits at the gate any more.
     Deserted,
     /// The answer to [`super::Effect::ShutIfIdle`].
@@ -49,13 +51,8 @@ pub enum Outcome {
         /// Whether its runtime won't make it, rather than can't just now.
         refused: bool,
     },
-    /// It has a slot.
+    /// It has room to run in.
     Admitted,
-    /// No slot was free in time.
-    NoSlot {
-        /// For admins.
-        reason: String,
-    },
     /// It is ready, as this run of it, at an endpoint that the task keeps.
     Woken {
         /// See [`crate::driver::Sighting::run`].
