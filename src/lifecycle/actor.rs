@@ -182,7 +182,7 @@ impl Actor {
                 self.handle(Event::StepDown);
             }
             Command::Policy { policy, answer } => {
-                self.workspace.replace_policy((*policy).clone());
+                self.workspace.replace_policy(policy.clone());
                 self.handle(Event::Policy(policy));
                 drop(answer.send(Ok(())));
             }

@@ -13,6 +13,7 @@ mod event;
 mod outside;
 mod reading;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -79,7 +80,7 @@ pub enum Past {
 /// Everything that is remembered about a workspace's life.
 #[derive(Debug)]
 pub struct Machine {
-    policy: Policy,
+    policy: Arc<Policy>,
     nature: Nature,
     state: State,
     since: Instant,
@@ -149,7 +150,13 @@ struct CheckIn {
 
 impl Machine {
     /// A workspace of which nothing is known yet: it counts as stopped until the first look.
-    pub fn new(policy: Policy, nature: Nature, created: Instant, past: Past, now: Instant) -> Self {
+    pub fn new(
+        policy: Arc<Policy>,
+        nature: Nature,
+        created: Instant,
+        past: Past,
+        now: Instant,
+    ) -> Self {
         let (state, since) = match past {
             Past::Unknown | Past::Removing { .. } => (State::Frozen { tier: Tier::Stopped }, now),
             Past::New => {
@@ -210,7 +217,7 @@ impl Machine {
             Event::Changed => self.look_wanted = true,
             Event::Resync => self.on_resync(&mut effects, now),
             Event::Replaced => self.replaced = true,
-            Event::Policy(policy) => self.policy = *policy,
+            Event::Policy(policy) => self.policy = policy,
             Event::Finished(outcome) => self.on_finished(&mut effects, outcome, census, now),
         }
         self.take_up_wishes(&mut effects, census, now);

@@ -32,14 +32,14 @@ const WARNED_MAX: usize = 10_000;
 pub struct Reconciler {
     registry: Arc<Registry>,
     driver: Arc<dyn Driver>,
-    policy: Policy,
+    policy: Arc<Policy>,
     /// What was warned of, so that it is said once.
     warned: HashSet<String>,
 }
 
 impl Reconciler {
     /// `policy` is what workspaces have that set nothing else.
-    pub fn new(registry: Arc<Registry>, driver: Arc<dyn Driver>, policy: Policy) -> Self {
+    pub fn new(registry: Arc<Registry>, driver: Arc<dyn Driver>, policy: Arc<Policy>) -> Self {
         Self { registry, driver, policy, warned: HashSet::new() }
     }
 
@@ -150,7 +150,7 @@ impl Reconciler {
     }
 
     fn add(&mut self, found: Found) {
-        let policy = found.policy.over(&self.policy);
+        let policy = found.policy.applied_to(&self.policy);
         let driver = self.driver.clone();
         let id = found.id.clone();
         let newcomer = Newcomer {

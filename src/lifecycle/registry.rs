@@ -81,7 +81,7 @@ pub struct Newcomer {
     /// What it is made of.
     pub spec: Spec,
     /// The policy that it has where it sets nothing for itself.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// What it sets for itself from the beginning, if it is to be made.
     pub own_policy: PolicyOverrides,
     /// What runs it.

@@ -1,5 +1,7 @@
 //! What the rules are told.
 
+use std::sync::Arc;
+
 use crate::model::{Policy, Tier};
 
 /// What happened.
@@ -34,7 +36,7 @@ pub enum Event {
     /// Another of the same id has taken its place outside.
     Replaced,
     /// Its policy is another from now on.
-    Policy(Box<Policy>),
+    Policy(Arc<Policy>),
     /// A job is done.
     Finished(Outcome),
 }

@@ -32,7 +32,7 @@ impl Bench {
         let now = Instant::now();
         let nature = Nature { can_freeze: true, discovered };
         let census = Census { inside: 0, held: 0, last_left: None };
-        let machine = Machine::new(policy, nature, now, past, now);
+        let machine = Machine::new(Arc::new(policy), nature, now, past, now);
         let (jobs, told, phases) = (Vec::new(), Vec::new(), Vec::new());
         Self {
             machine,
@@ -612,9 +612,9 @@ fn another_policy_counts_from_now_on() {
     let mut bench = Bench::running();
     let idle_since = bench.now;
     let changed = Policy { inactivity_timeout: Some(IDLE * 3), ..policy() };
-    bench.handle(Event::Policy(Box::new(changed)));
+    bench.handle(Event::Policy(Arc::new(changed)));
     assert_eq!(bench.machine.deadline(bench.census, bench.now), Some(idle_since + IDLE * 3));
-    bench.handle(Event::Policy(Box::new(Policy { monitoring: false, ..policy() })));
+    bench.handle(Event::Policy(Arc::new(Policy { monitoring: false, ..policy() })));
     assert_eq!(bench.machine.deadline(bench.census, bench.now), None);
 }
 
