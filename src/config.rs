@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::model::{Policy, PolicyOverrides, Spec, WorkspaceId};
+use crate::model::{FrozenStorage, Policy, PolicyOverrides, Project, ProjectId, Spec, WorkspaceId};
 
 mod check;
 mod print;
@@ -50,10 +50,14 @@ pub struct Config {
     pub limits: Limits,
     /// The policy of every workspace that sets nothing else.
     pub policy: Policy,
+    /// What the API may do.
+    pub api: Api,
     /// The Docker driver.
     pub docker: Docker,
     /// The process driver.
     pub process: Process,
+    /// The templates that workspaces are made from.
+    pub projects: BTreeMap<ProjectId, Project>,
     /// The workspaces that are configured here, beside those discovered by labels.
     pub workspaces: BTreeMap<WorkspaceId, Workspace>,
 }
@@ -110,8 +114,25 @@ pub struct Limits {
     pub held_per_workspace_max: usize,
     /// Workspaces that may run at a time; 0: any number.
     pub slots: usize,
+    /// Bytes of memory for all that run or are paused; 0: any number.
+    pub memory_budget: u64,
+    /// What a workspace counts for in that budget that has no `memory` of its own, in bytes.
+    pub memory_assumed: u64,
+    /// While this machine has fewer bytes of memory available, the workspace paused longest is
+    /// stopped; 0: never.
+    pub memory_low: u64,
     /// Workspaces that are started at the same time; the others queue.
     pub starts_max: usize,
+}
+
+/// What the API may do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Api {
+    /// Whether a creation may bring an image of its own instead of a project.
+    pub inline_specs: bool,
+    /// How long a created workspace is kept while it is frozen, where neither its project nor the
+    /// call says.
+    pub storage: FrozenStorage,
 }
 
 /// The Docker driver.
@@ -171,6 +192,8 @@ pub enum Freezer {
 /// A workspace of the configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workspace {
+    /// The project that it is made from, if any; `spec` and `policy` have what that says.
+    pub project: Option<ProjectId>,
     /// What it is made of.
     pub spec: Spec,
     /// What it sets for itself.
@@ -306,8 +329,10 @@ impl Default for Config {
             upstream: Upstream::default(),
             limits: Limits::default(),
             policy: Policy::default(),
+            api: Api::default(),
             docker: Docker::default(),
             process: Process::default(),
+            projects: BTreeMap::new(),
             workspaces: BTreeMap::new(),
         }
     }
@@ -360,7 +385,16 @@ impl Default for Limits {
             // A herd of containers that start at once is slower than the same herd in fours.
             starts_max: 4,
             slots: 0,
+            memory_budget: 0,
+            memory_assumed: 512 << 20,
+            memory_low: 0,
         }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { inline_specs: false, storage: FrozenStorage::None }
     }
 }
 

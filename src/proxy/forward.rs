@@ -101,6 +101,9 @@ async fn to_workspace(
 
 async fn enter(proxy: &Proxy, workspace: &Arc<Workspace>, visit: Visit) -> Result<Lease, Problem> {
     workspace.enter(visit).await.map_err(|refusal| {
+        if let (Refusal::TimedOut, Some(before)) = (&refusal, workspace.view().queue_position) {
+            return Problem::Queued(before);
+        }
         let retry = match &refusal {
             Refusal::Failed { retry_at: until } | Refusal::HeldOff { until } => {
                 Some(proxy.registry.until(*until))

@@ -6,6 +6,7 @@ mod admin_stop;
 mod api;
 mod check_in;
 mod config_files;
+mod create;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod freeze_and_wake;
