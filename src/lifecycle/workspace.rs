@@ -243,7 +243,7 @@ impl Workspace {
     pub async fn describe(&self) -> Result<Option<Description>, DriverError> {
         let described = timeout(DESCRIBE_MAX, self.driver.describe(self.id())).await;
         let (action, id, limit) = ("describe", self.id().clone(), DESCRIBE_MAX);
-        described.unwrap_or_else(|_| Err(DriverError::TimedOut { action, id, limit }))
+        described.unwrap_or(Err(DriverError::TimedOut { action, id, limit }))
     }
 
     /// The last lines of its journal, the newest first.
