@@ -30,10 +30,13 @@ use crate::driver::docker::{self, Docker};
 use crate::driver::process::{self, Process};
 use crate::driver::upstream::Upstream;
 use crate::lifecycle::check_in::CheckInKey;
+use crate::lifecycle::create::{self, Creator};
 use crate::lifecycle::reconcile::Reconciler;
+use crate::lifecycle::registry::Newcomer;
+use crate::lifecycle::slots::Capacity;
 use crate::lifecycle::{self, Change, Registry};
 use crate::listen::{self, Ends, Serve};
-use crate::model::Runs;
+use crate::model::{Policy, PolicyOverrides};
 use crate::proxy::{self, Body, Elsewhere, Proxy};
 use crate::store::{Origin, Sqlite, Store, StoreError};
 use data_plane::Plan;
@@ -81,16 +84,20 @@ impl App {
         let registry = Registry::open(options, store, Handle::current()).await?;
         let drivers = Drivers::make(&config)?;
         drivers.check(&config).await?;
-        drivers.add_configured(&config, &registry)?;
+        let policy = Arc::new(config.policy.clone());
+        let creator = Arc::new(creator(&config, &registry, &drivers));
+        add_configured(&config, &policy, &registry, &creator)?;
+        creator.restore();
         let mut followers = JoinSet::new();
         for driver in drivers.all() {
-            let mut reconciler = Reconciler::new(registry.clone(), driver, config.policy.clone());
+            let mut reconciler = Reconciler::new(registry.clone(), driver, policy.clone());
             reconciler.take_stock().await;
             followers.spawn(reconciler.follow());
         }
 
         let context = api::Context {
             registry: registry.clone(),
+            creator,
             token: AdminToken::new(&token),
             trusted_proxies: config.routing.trusted_proxies.clone().into(),
             public_port,
@@ -273,23 +280,36 @@ impl Drivers {
         let always = [self.process.clone(), self.upstream.clone()];
         always.into_iter().chain(self.docker.clone())
     }
+}
 
-    fn add_configured(&self, config: &Config, registry: &Arc<Registry>) -> anyhow::Result<()> {
-        for (id, workspace) in &config.workspaces {
-            let driver = match &workspace.spec.runs {
-                Runs::Command { .. } => self.process.clone(),
-                Runs::Upstream(_) => self.upstream.clone(),
-                Runs::Image(_) | Runs::Discovered { .. } => {
-                    self.docker.clone().with_context(|| {
-                        format!("workspace {id} has an image, but there is no Docker Engine here")
-                    })?
-                }
-            };
-            let policy = workspace.policy.over(&config.policy);
-            registry.add(id.clone(), workspace.spec.clone(), policy, driver, Origin::Config)?;
-        }
-        Ok(())
+fn creator(config: &Config, registry: &Arc<Registry>, drivers: &Drivers) -> Creator {
+    let options = create::Options {
+        projects: config.projects.clone(),
+        policy: Arc::new(Policy { storage: config.api.storage, ..config.policy.clone() }),
+        inline_specs: config.api.inline_specs,
+    };
+    Creator::new(registry.clone(), drivers.all().collect(), options)
+}
+
+fn add_configured(
+    config: &Config,
+    policy: &Arc<Policy>,
+    registry: &Arc<Registry>,
+    creator: &Creator,
+) -> anyhow::Result<()> {
+    for (id, workspace) in &config.workspaces {
+        let driver = creator.driver_for(&workspace.spec.runs);
+        registry.add(Newcomer {
+            id: id.clone(),
+            spec: workspace.spec.clone(),
+            policy: workspace.policy.applied_to(policy),
+            own_policy: PolicyOverrides::default(),
+            driver: driver.with_context(|| format!("workspace {id} can't be run"))?,
+            origin: Origin::Config,
+            project: workspace.project.clone(),
+        })?;
     }
+    Ok(())
 }
 
 /// Whether somebody named an engine, or there is a socket where it usually is.
@@ -369,7 +389,12 @@ fn lifecycle_options(config: &Config, public_port: u16) -> anyhow::Result<lifecy
         domain: config.routing.domain.clone(),
         held_max: config.limits.held_max,
         held_per_workspace_max: config.limits.held_per_workspace_max,
-        slots: Some(config.limits.slots).filter(|slots| *slots > 0),
+        capacity: Capacity {
+            slots: Some(config.limits.slots).filter(|slots| *slots > 0),
+            memory: Some(config.limits.memory_budget).filter(|bytes| *bytes > 0),
+        },
+        memory_assumed: config.limits.memory_assumed,
+        memory_low: Some(config.limits.memory_low).filter(|bytes| *bytes > 0),
         starts_max: config.limits.starts_max,
         check_in_key: CheckInKey::new(&secrets::as_key(&key)?),
         public_port,

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::model::{Policy, PolicyOverrides, Project, ProjectId, Spec, WorkspaceId};
+use crate::model::{FrozenStorage, Policy, PolicyOverrides, Project, ProjectId, Spec, WorkspaceId};
 
 mod check;
 mod print;
@@ -50,6 +50,8 @@ pub struct Config {
     pub limits: Limits,
     /// The policy of every workspace that sets nothing else.
     pub policy: Policy,
+    /// What the API may do.
+    pub api: Api,
     /// The Docker driver.
     pub docker: Docker,
     /// The process driver.
@@ -112,8 +114,25 @@ pub struct Limits {
     pub held_per_workspace_max: usize,
     /// Workspaces that may run at a time; 0: any number.
     pub slots: usize,
+    /// Bytes of memory for all that run or are paused; 0: any number.
+    pub memory_budget: u64,
+    /// What a workspace counts for in that budget that has no `memory` of its own, in bytes.
+    pub memory_assumed: u64,
+    /// While this machine has fewer bytes of memory available, the workspace paused longest is
+    /// stopped; 0: never.
+    pub memory_low: u64,
     /// Workspaces that are started at the same time; the others queue.
     pub starts_max: usize,
+}
+
+/// What the API may do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Api {
+    /// Whether a creation may bring an image of its own instead of a project.
+    pub inline_specs: bool,
+    /// How long a created workspace is kept while it is frozen, where neither its project nor the
+    /// call says.
+    pub storage: FrozenStorage,
 }
 
 /// The Docker driver.
@@ -310,6 +329,7 @@ impl Default for Config {
             upstream: Upstream::default(),
             limits: Limits::default(),
             policy: Policy::default(),
+            api: Api::default(),
             docker: Docker::default(),
             process: Process::default(),
             projects: BTreeMap::new(),
@@ -365,7 +385,16 @@ impl Default for Limits {
             // A herd of containers that start at once is slower than the same herd in fours.
             starts_max: 4,
             slots: 0,
+            memory_budget: 0,
+            memory_assumed: 512 << 20,
+            memory_low: 0,
         }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { inline_specs: false, storage: FrozenStorage::None }
     }
 }
 

@@ -84,7 +84,7 @@
 //! | `store` | `model`, `clock`, `duration` |
 //! | `lifecycle` | `model`, `clock`, `driver`, `store` |
 //! | `proxy` | `lifecycle`, `listen`, `model` |
-//! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration` |
+//! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration`, `size` |
 //! | `config` | `model`, `duration`, `size` |
 //! | `app`, `cli` | all |
 

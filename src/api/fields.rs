@@ -15,6 +15,20 @@ const FIELDS_MAX: usize = 200;
 pub(super) struct Fields(pub(super) Vec<(String, String)>);
 
 impl Fields {
+    /// Those of a query.
+    pub(super) fn of_query(query: Option<&str>) -> Result<Self, Problem> {
+        let fields: Vec<_> = serde_urlencoded::from_str(query.unwrap_or_default())
+            .map_err(|error| Problem::Invalid(format!("the query can't be read: {error}")))?;
+        at_most_the_limit(&fields)?;
+        Ok(Self(fields))
+    }
+
+    /// The values of all fields of that name.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let found = self.0.iter().filter(move |(field, _)| field == name);
+        found.map(|(_, value)| value.trim())
+    }
+
     /// The value of the first field of that name, without white space around it.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(field, _)| field == name);

@@ -6,6 +6,7 @@ mod check_in;
 mod fields;
 mod overview;
 mod policy;
+mod projects;
 mod reply;
 mod routes;
 mod workspaces;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::lifecycle::Registry;
+use crate::lifecycle::{Creator, Registry};
 
 pub use auth::AdminToken;
 pub use routes::{admin, check_in_only};
@@ -25,6 +26,8 @@ pub use routes::{admin, check_in_only};
 pub struct Context {
     /// All workspaces.
     pub registry: Arc<Registry>,
+    /// Makes more of them.
+    pub creator: Arc<Creator>,
     /// What an admin must present.
     pub token: AdminToken,
     /// Whose `X-Forwarded-For` tells where a check-in came from.

@@ -9,13 +9,16 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
-use crate::lifecycle::CommandError;
+use crate::lifecycle::registry::MakeError;
+use crate::lifecycle::{CommandError, CreateError};
 
 /// Why a call did not do what it was to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Problem {
     /// No token, or a wrong one.
     Unauthorized,
+    /// Whoever calls may not do that.
+    Forbidden(String),
     /// There is no such call.
     UnknownCall,
     /// No workspace is where an end user looked for one.
@@ -32,6 +35,8 @@ pub(super) enum Problem {
     TooLarge,
     /// The workspace is in no state for that, or of no kind.
     Conflict(String),
+    /// What is wanted can't be made.
+    Unmakeable(String),
     /// It was tried and failed.
     Failed(String),
     /// Not now.
@@ -58,6 +63,26 @@ impl From<CommandError> for Problem {
     }
 }
 
+impl From<CreateError> for Problem {
+    fn from(error: CreateError) -> Self {
+        let words = error.to_string();
+        match error {
+            CreateError::UnknownProject(_) => {
+                Self::Invalid(format!("project_id: {words}; GET /api/v1/projects lists them"))
+            }
+            CreateError::InlineSpec => Self::Forbidden(words),
+            CreateError::NoDriver(_) => Self::Unmakeable(words),
+            CreateError::NoRandomness => Self::Failed(words),
+            CreateError::Make(MakeError::Taken(_)) => Self::Conflict(words),
+            CreateError::Make(MakeError::Store(_)) => Self::Failed(words),
+            CreateError::Make(MakeError::Failed(CommandError::Impossible(_))) => {
+                Self::Unmakeable(words)
+            }
+            CreateError::Make(MakeError::Failed(error)) => error.into(),
+        }
+    }
+}
+
 impl Problem {
     /// Why a body could not be read: it is too large, or its sender broke off.
     pub(super) fn of_body(rejection: BytesRejection) -> Self {
@@ -75,6 +100,9 @@ impl Problem {
                 "Not authorized",
                 "send the admin token as \"Authorization: Bearer <token>\"".to_owned(),
             ),
+            Self::Forbidden(detail) => {
+                (StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail.clone())
+            }
             Self::UnknownCall => (
                 StatusCode::NOT_FOUND,
                 "not_found",
@@ -120,6 +148,12 @@ impl Problem {
             Self::Conflict(detail) => {
                 (StatusCode::CONFLICT, "conflict", "Not possible now", detail.clone())
             }
+            Self::Unmakeable(detail) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "creation_failed",
+                "It can't be created",
+                detail.clone(),
+            ),
             Self::Failed(detail) => (
                 StatusCode::BAD_GATEWAY,
                 "workspace_failed",

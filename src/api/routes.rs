@@ -7,7 +7,7 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use super::reply::Problem;
-use super::{Context, activity, auth, check_in, overview, workspaces};
+use super::{Context, activity, auth, check_in, overview, projects, workspaces};
 
 /// Largest body of a call.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -16,7 +16,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 pub fn admin(context: Context) -> Router {
     // `/workspaces…` and `/api/v1/workspaces…` are the same.
     let workspaces = Router::new()
-        .route("/workspaces", get(workspaces::list))
+        .route("/workspaces", get(workspaces::list).post(workspaces::create))
         .route(
             "/workspaces/{id}",
             get(workspaces::read).patch(workspaces::change).delete(workspaces::delete),
@@ -25,8 +25,10 @@ pub fn admin(context: Context) -> Router {
         .route("/workspaces/{id}/activity", get(activity::read))
         .route("/workspaces/{id}/stop", put(workspaces::stop))
         .route("/workspaces/{id}/resume", put(workspaces::resume));
-    let overview =
-        Router::new().route("/test", get(overview::test)).route("/stats", get(overview::stats));
+    let overview = Router::new()
+        .route("/test", get(overview::test))
+        .route("/stats", get(overview::stats))
+        .route("/projects", get(projects::list));
     let guarded = Router::new()
         .nest("/api/v1", workspaces.clone().merge(overview))
         .merge(workspaces)

@@ -29,9 +29,15 @@ pub(super) fn config(config: &Config) -> String {
     page.line("held_max", count(config.limits.held_max));
     page.line("held_per_workspace_max", count(config.limits.held_per_workspace_max));
     page.line("slots", count(config.limits.slots));
+    page.line("memory_budget", size(config.limits.memory_budget));
+    page.line("memory_assumed", size(config.limits.memory_assumed));
+    page.line("memory_low", size(config.limits.memory_low));
     page.line("starts_max", count(config.limits.starts_max));
     page.header("policy");
     overrides(&everything(&config.policy), &mut page);
+    page.header("api");
+    page.line("inline_specs", config.api.inline_specs);
+    page.line("max_inactive_storage_time", storage(config.api.storage));
     drivers(config, &mut page);
     for (id, project) in &config.projects {
         page.header(&format!("projects.{id}"));
@@ -134,15 +140,18 @@ fn spec(spec: &Spec, page: &mut Page) {
     page.line_if("ready_path", spec.ready_path.as_ref().map(text));
 }
 
+fn storage(storage: FrozenStorage) -> Value {
+    match storage {
+        FrozenStorage::None => span(Duration::ZERO),
+        FrozenStorage::Limited(limit) => span(limit),
+        FrozenStorage::Unlimited => text(values::UNLIMITED),
+    }
+}
+
 fn overrides(policy: &PolicyOverrides, page: &mut Page) {
     let mode = |mode| match mode {
         FreezeMode::Stop => text("stop"),
         FreezeMode::Pause => text("pause"),
-    };
-    let storage = |storage| match storage {
-        FrozenStorage::None => span(Duration::ZERO),
-        FrozenStorage::Limited(limit) => span(limit),
-        FrozenStorage::Unlimited => text(values::UNLIMITED),
     };
     page.line_if("inactivity_timeout", policy.inactivity_timeout.map(span));
     page.line_if("initial_timeout", policy.initial_timeout.map(span));
@@ -221,6 +230,9 @@ fn environment(variables: &BTreeMap<String, String>) -> Option<Value> {
 
 /// A size in the largest unit that it is a whole number of: `512MiB`.
 fn size(bytes: u64) -> Value {
+    if bytes == 0 {
+        return Value::Integer(0);
+    }
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     let fitting = units.into_iter().find(|(shift, _)| bytes.is_multiple_of(1 << shift));
     Value::String(match fitting {

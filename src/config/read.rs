@@ -27,6 +27,12 @@ pub(super) fn config(
         config.policy = overrides(&mut section).over(&config.policy);
         section.finish();
     });
+    top.inner("api", |mut section| {
+        section.read("inline_specs", &mut config.api.inline_specs, values::switch);
+        let storage = &mut config.api.storage;
+        section.read("max_inactive_storage_time", storage, values::frozen_storage);
+        section.finish();
+    });
     top.inner("docker", |section| docker(section, &mut config));
     top.inner("process", |mut section| {
         section.read("freezer", &mut config.process.freezer, values::freezer);
@@ -98,6 +104,9 @@ fn limits(mut section: Section<'_>, config: &mut Config) {
     section.read("held_max", &mut limits.held_max, count);
     section.read("held_per_workspace_max", &mut limits.held_per_workspace_max, count);
     section.read("slots", &mut limits.slots, values::count);
+    section.read("memory_budget", &mut limits.memory_budget, values::memory_or_none);
+    section.read("memory_assumed", &mut limits.memory_assumed, values::memory);
+    section.read("memory_low", &mut limits.memory_low, values::memory_or_none);
     section.read("starts_max", &mut limits.starts_max, count);
     section.finish();
 }

@@ -6,17 +6,19 @@
 
 mod actor;
 pub mod check_in;
+pub mod create;
 pub mod deadlines;
 pub mod gate;
 mod jobs;
 mod lease;
 pub mod machine;
 mod mailbox;
+mod pressure;
 mod ready;
 pub mod reconcile;
 mod records;
 pub mod registry;
-mod slots;
+pub mod slots;
 mod sync;
 mod workspace;
 
@@ -26,6 +28,7 @@ use tokio::time::Instant;
 
 use crate::model::{Phase, Tier, WorkspaceId};
 
+pub use create::{CreateError, Creator};
 pub use gate::Refusal;
 pub use lease::{Lease, TunnelLease};
 pub use mailbox::{Answer, CommandError};

@@ -17,7 +17,7 @@ use super::Change;
 use super::machine::Past;
 use crate::clock::Clock;
 use crate::model::{Phase, PolicyOverrides, Tier, WorkspaceId};
-use crate::store::{JournalEntry, Origin, Record, RecordState, Store, StoreError};
+use crate::store::{Intent, JournalEntry, Origin, Record, RecordState, Store, StoreError};
 
 /// Changes that may wait to be written: some for each of ten thousand workspaces that are taken in
 /// at once. A disk that is further behind is broken; what does not fit is lost to the journal, and
@@ -32,7 +32,7 @@ const FLUSH_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Records {
     store: Arc<dyn Store>,
     /// What was found at the start, until its workspace is known again.
-    found: Mutex<HashMap<WorkspaceId, Record>>,
+    found: Mutex<HashMap<WorkspaceId, Box<Record>>>,
     queue: mpsc::Sender<Note>,
 }
 
@@ -55,12 +55,18 @@ pub(super) struct Remembered {
     pub(super) age: Duration,
     /// The phase that it was in, its tier, and for how long.
     pub(super) phase: Option<(Phase, Option<Tier>, Duration)>,
+    /// Whether it was being created or removed: only known of what was created by a call, for only
+    /// that has an id that nobody else gives.
+    pub(super) cut_off: Option<&'static str>,
 }
 
 impl Remembered {
     /// What the rules are to know of it. A freeze is remembered for as long as it may take: older
     /// than that, whatever runs now was started since.
     pub(super) fn past(&self, freeze_max: Duration, now: Instant) -> Past {
+        if let Some(why) = self.cut_off {
+            return Past::Removing { why };
+        }
         match self.phase {
             Some((Phase::Frozen, tier, age)) => {
                 Past::Frozen { tier: tier.unwrap_or(Tier::Stopped), since: ago(now, age) }
@@ -78,7 +84,7 @@ impl Records {
         found: Vec<Record>,
     ) -> (Arc<Self>, impl Future<Output = ()> + use<>) {
         let (queue, notes) = mpsc::channel(BEHIND_MAX);
-        let found = found.into_iter().map(|record| (record.id.clone(), record)).collect();
+        let found = found.into_iter().map(|record| (record.id.clone(), Box::new(record))).collect();
         let records = Self { store: store.clone(), found: Mutex::new(found), queue };
         (Arc::new(records), write(store, notes))
     }
@@ -95,11 +101,31 @@ impl Records {
         let age = |date: SystemTime| now.duration_since(date).unwrap_or_default();
         let state = &record.state;
         let phase = Some((state.phase, state.tier, age(state.since)));
-        Remembered { policy: record.policy.clone(), age: age(record.created_at), phase }
+        let cut_off = match (record.origin, state.intent, state.phase) {
+            (Origin::Api, Some(Intent::Create), _) => {
+                Some("a restart came in the middle of its creation")
+            }
+            (Origin::Api, _, Phase::Removing) => {
+                Some("a restart came in the middle of its removal")
+            }
+            _ => None,
+        };
+        let age = age(record.created_at);
+        Remembered { policy: record.policy, age, phase, cut_off }
     }
 
-    /// Keeps what was changed of a policy. Durable when it returns.
-    pub(super) async fn keep_policy(&self, record: Record) -> Result<(), StoreError> {
+    /// Those that were created by a call, and are not known again yet.
+    pub(super) fn created(&self) -> Vec<Record> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found
+            .values()
+            .filter(|record| record.origin == Origin::Api)
+            .map(|one| (**one).clone())
+            .collect()
+    }
+
+    /// Keeps a record that is new, or has a policy that was changed. Durable when it returns.
+    pub(super) async fn keep(&self, record: Record) -> Result<(), StoreError> {
         self.store.put(record).await
     }
 

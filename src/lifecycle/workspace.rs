@@ -14,15 +14,18 @@ use super::deadlines::Deadlines;
 use super::gate::{Entry, Gate, Refusal};
 use super::jobs;
 use super::lease::{Held, HeldAmongAll, Lease};
-use super::machine::{self, Machine};
+use super::machine::{self, Machine, Past};
 use super::mailbox::{Answer, Command, CommandError, Mailbox};
-use super::records::{self, Records};
+use super::records::{self, Records, Remembered};
+use super::registry::Newcomer;
 use super::slots::Slots;
 use super::{Change, Ending};
 use crate::clock::Clock;
 use crate::driver::Driver;
-use crate::model::{Blueprint, Phase, Policy, PolicyOverrides, Tier, WorkspaceId};
-use crate::store::{JournalEntry, Origin, Record};
+use crate::model::{
+    Blueprint, CheckInAccess, Phase, Policy, PolicyOverrides, ProjectId, Tier, WorkspaceId,
+};
+use crate::store::{Intent, JournalEntry, Origin, Record, StoreError};
 
 /// What all workspaces share.
 pub(super) struct Shared {
@@ -31,6 +34,8 @@ pub(super) struct Shared {
     /// One permit for each start that may be under way.
     pub(super) starts: Semaphore,
     pub(super) slots: Arc<Slots>,
+    /// What a workspace counts for that does not say how much memory it may take.
+    pub(super) memory_assumed: u64,
     /// Requests held at all gates.
     pub(super) held: AtomicUsize,
     pub(super) held_max: usize,
@@ -62,9 +67,10 @@ pub struct Workspace {
     /// The policy that it came with, whatever it was changed to since.
     pub(super) first_policy: Arc<Policy>,
     /// What was changed of it since.
-    changed_policy: Mutex<PolicyOverrides>,
+    changed_policy: Mutex<Option<Box<PolicyOverrides>>>,
     created_at: SystemTime,
     origin: Origin,
+    project: Option<ProjectId>,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) gate: Gate,
     /// Written by the task alone; read by whoever wants to know how it is.
@@ -111,6 +117,8 @@ pub struct View {
     pub queue_position: Option<usize>,
     /// Whether it reports activity itself.
     pub reports_activity: bool,
+    /// When it was active last, as far as is known.
+    pub last_active: Option<Instant>,
     /// When it will be frozen if nothing happens.
     pub freeze_at: Option<Instant>,
     /// When it will be removed as things are.
@@ -118,32 +126,40 @@ pub struct View {
 }
 
 impl Workspace {
+    /// `remembered`: `None` if it is to be made.
     pub(super) fn new(
         serial: u64,
-        blueprint: Blueprint,
-        policy: Policy,
-        driver: Arc<dyn Driver>,
-        origin: Origin,
+        newcomer: Newcomer,
+        check_in: CheckInAccess,
+        remembered: Option<Remembered>,
         shared: Arc<Shared>,
     ) -> Self {
+        let Newcomer { id, spec, policy, own_policy, driver, origin, project } = newcomer;
+        let blueprint = Blueprint { id, spec, check_in };
         let discovered = origin == Origin::Discovered;
         let nature = machine::Nature { can_freeze: driver.can_freeze(), discovered };
-        let remembered = shared.records.recall(&blueprint.id, driver.name(), origin);
         let now = Instant::now();
+        let is_new = remembered.is_none();
+        let new = || Remembered { policy: own_policy, ..Remembered::default() };
+        let remembered = remembered.unwrap_or_else(new);
         let created = records::ago(now, remembered.age);
-        let current = Arc::new(remembered.policy.over(&policy));
-        let past = remembered.past(jobs::CALL_MAX + current.stop_grace, now);
-        let machine = Machine::new((*current).clone(), nature, created, past, now);
+        let current = remembered.policy.applied_to(&policy);
+        let past = match is_new {
+            true => Past::New,
+            false => remembered.past(jobs::CALL_MAX + current.stop_grace, now),
+        };
+        let machine = Machine::new(current.clone(), nature, created, past, now);
         Self {
             serial,
             blueprint,
             machine: Mutex::new(machine),
             policy: RwLock::new(current),
-            first_policy: Arc::new(policy),
-            changed_policy: Mutex::new(remembered.policy),
+            first_policy: policy,
+            changed_policy: Mutex::new(unless_empty(remembered.policy)),
             created_at: Clock.date_of(created),
             driver,
             origin,
+            project,
             gate: Gate::new(),
             place: Mutex::default(),
             mailbox: Mailbox::default(),
@@ -180,24 +196,38 @@ impl Workspace {
     pub async fn change_policy(&self, changes: &PolicyOverrides) -> Answer {
         // One after another, so that none is stored without the one before.
         let _turn = self.shared.policy_changes.lock().await;
-        let changed = self.lock_changed_policy().and(changes);
+        let changed = self.own_policy().and(changes);
         let record = Record { policy: changed.clone(), ..self.record() };
-        let stored = self.shared.records.keep_policy(record).await;
+        let stored = self.shared.records.keep(record).await;
         stored.map_err(|error| CommandError::Failed(error.to_string()))?;
-        *self.lock_changed_policy() = changed;
-        let policy = Box::new(changes.over(&self.policy()));
+        *self.lock_changed_policy() = unless_empty(changed);
+        let policy = Arc::new(changes.over(&self.policy()));
         self.ask(|answer| Command::Policy { policy, answer }).await
     }
 
-    fn lock_changed_policy(&self) -> MutexGuard<'_, PolicyOverrides> {
+    /// What it sets for itself, or was changed to.
+    fn own_policy(&self) -> PolicyOverrides {
+        self.lock_changed_policy().as_deref().cloned().unwrap_or_default()
+    }
+
+    fn lock_changed_policy(&self) -> MutexGuard<'_, Option<Box<PolicyOverrides>>> {
         self.changed_policy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps that it is to be made. What a crash leaves of it before it is made is removed.
+    pub(super) async fn keep_new(&self) -> Result<(), StoreError> {
+        let mut record = self.record();
+        record.state.intent = Some(Intent::Create);
+        self.shared.records.keep(record).await
     }
 
     /// What is to be remembered of it.
     fn record(&self) -> Record {
         let view = self.view();
         let mut record = records::new_record(self.id(), self.driver.name(), self.origin);
-        record.policy = self.lock_changed_policy().clone();
+        record.project = self.project().map(str::to_owned);
+        record.spec = (self.origin == Origin::Api).then(|| self.blueprint.spec.clone());
+        record.policy = self.own_policy();
         record.created_at = self.created_at;
         record.state.phase = view.phase;
         record.state.tier = view.tier;
@@ -212,13 +242,23 @@ impl Workspace {
         journal.map_err(|error| CommandError::Failed(error.to_string()))
     }
 
-    pub(super) fn replace_policy(&self, policy: Policy) {
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    pub(super) fn replace_policy(&self, policy: Arc<Policy>) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
     /// Its driver's name.
     pub fn driver_name(&self) -> &'static str {
         self.driver.name()
+    }
+
+    /// The project that it was created from.
+    pub fn project(&self) -> Option<&str> {
+        self.project.as_ref().map(ProjectId::as_str)
+    }
+
+    /// When it was first known.
+    pub fn created_at(&self) -> SystemTime {
+        self.created_at
     }
 
     /// Whether its driver found it.
@@ -296,17 +336,22 @@ impl Workspace {
             let why = format!("workspace {} can't be frozen: it is a fixed upstream", self.id());
             return Err(CommandError::Impossible(why));
         }
-        self.ask(Command::Stop).await
+        self.ask_for_good(Command::Stop).await
     }
 
     /// Wakes it. Returns when it is running, at once if it is.
     pub async fn resume(&self) -> Answer {
-        self.ask(Command::Resume).await
+        self.ask_for_good(Command::Resume).await
     }
 
-    /// Removes it and what it has. Returns when it is gone.
+    /// Removes it and what it has. Returns when it is gone, and its name is free.
     pub async fn remove(&self) -> Answer {
-        self.ask(Command::Remove).await
+        self.ask_for_good(Command::Remove).await
+    }
+
+    /// Returns when it has been made, or could not be and is gone.
+    pub(super) async fn made(&self) -> Answer {
+        self.ask_for_good(Command::Created).await
     }
 
     /// The workspace's own report of its activity.
@@ -323,6 +368,21 @@ impl Workspace {
     /// Freezes it if nobody is inside, because others want its slot. Returns when that is decided.
     pub(super) async fn evict(&self) -> Answer {
         self.ask(Command::Evict).await
+    }
+
+    /// Stops it if it is paused, because its memory is wanted. Returns when that is done or can't be.
+    pub(super) async fn step_down(&self) -> Answer {
+        self.ask(Command::StepDown).await
+    }
+
+    /// Since when it is paused, if it could be stopped now.
+    pub(super) fn paused_since(&self) -> Option<Instant> {
+        self.lock_machine().paused_since()
+    }
+
+    /// The memory that it counts for, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        self.blueprint.spec.memory.unwrap_or(self.shared.memory_assumed)
     }
 
     /// Since when it has been idle, if its slot may be taken from it.
@@ -366,6 +426,16 @@ impl Workspace {
         std::mem::replace(&mut current, addresses)
     }
 
+    /// What has come about is stored when it is answered, so that no crash takes it back.
+    async fn ask_for_good(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Answer>) -> Command,
+    ) -> Answer {
+        let answer = self.ask(command).await;
+        self.shared.records.flush().await;
+        answer
+    }
+
     async fn ask(&self, command: impl FnOnce(oneshot::Sender<Answer>) -> Command) -> Answer {
         let (answer, answered) = oneshot::channel();
         self.mailbox.put(command(answer))?;
@@ -387,6 +457,7 @@ impl Workspace {
             held: census.held,
             queue_position: self.shared.slots.position(self.serial),
             reports_activity: machine.reports_activity(now),
+            last_active: machine.last_active(census, now),
             freeze_at: machine.freeze_at(census),
             remove_at: machine.remove_at(),
         }
@@ -404,6 +475,11 @@ impl Workspace {
     pub(super) fn lock_machine(&self) -> MutexGuard<'_, Machine> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Most workspaces set nothing for themselves, and there are many.
+fn unless_empty(policy: PolicyOverrides) -> Option<Box<PolicyOverrides>> {
+    (policy != PolicyOverrides::default()).then(|| Box::new(policy))
 }
 
 impl fmt::Debug for Workspace {

@@ -1,5 +1,7 @@
 //! What the rules are told.
 
+use std::sync::Arc;
+
 use crate::model::{Policy, Tier};
 
 /// What happened.
@@ -17,6 +19,8 @@ pub enum Event {
     Deadline,
     /// Its slot is wanted by others.
     Evict,
+    /// Its memory is wanted by others: if it is paused, it is to be stopped.
+    StepDown,
     /// Nobody waits at the gate any more.
     Deserted,
     /// The answer to [`super::Effect::ShutIfIdle`].
@@ -32,7 +36,7 @@ pub enum Event {
     /// Another of the same id has taken its place outside.
     Replaced,
     /// Its policy is another from now on.
-    Policy(Box<Policy>),
+    Policy(Arc<Policy>),
     /// A job is done.
     Finished(Outcome),
 }
@@ -40,13 +44,17 @@ pub enum Event {
 /// What came of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It has a slot.
-    Admitted,
-    /// No slot was free in time.
-    NoSlot {
+    /// What it needs was made.
+    Created,
+    /// It could not be made.
+    CreateFailed {
         /// For admins.
         reason: String,
+        /// Whether its runtime won't make it, rather than can't just now.
+        refused: bool,
     },
+    /// It has room to run in.
+    Admitted,
     /// It is ready, as this run of it, at an endpoint that the task keeps.
     Woken {
         /// See [`crate::driver::Sighting::run`].

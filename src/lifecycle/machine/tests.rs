@@ -32,7 +32,7 @@ impl Bench {
         let now = Instant::now();
         let nature = Nature { can_freeze: true, discovered };
         let census = Census { inside: 0, held: 0, last_left: None };
-        let machine = Machine::new(policy, nature, now, past, now);
+        let machine = Machine::new(Arc::new(policy), nature, now, past, now);
         let (jobs, told, phases) = (Vec::new(), Vec::new(), Vec::new());
         Self {
             machine,
@@ -86,6 +86,7 @@ impl Bench {
                     }
                     Effect::Run(job) => self.jobs.push(job),
                     Effect::GiveUp | Effect::ResumeFailed { .. } => {}
+                    Effect::Created | Effect::CreateFailed { .. } => {}
                     Effect::StopRefused { .. } => self.refused_stops += 1,
                     Effect::Tell { phase, reason, took, .. } => {
                         self.phases.push((phase, took.is_some()));
@@ -132,6 +133,10 @@ fn woken(run: &str) -> Outcome {
 
 fn running_as(run: &str) -> Outcome {
     Outcome::Looked(Seen::Running { run: Some(run.to_owned()), same_endpoint: true })
+}
+
+fn create_failed() -> Outcome {
+    Outcome::CreateFailed { reason: "there is no such image".to_owned(), refused: true }
 }
 
 fn wake_failed() -> Outcome {
@@ -500,15 +505,64 @@ fn a_wake_waits_for_a_slot_and_gives_up_when_everybody_has_left() {
     bench.census.held = 1;
     bench.handle(Event::Held);
     assert_eq!((bench.phase(), bench.job()), (Phase::Starting, Some(Job::Queue)));
+    assert_eq!(bench.machine.deadline(bench.census, bench.now), None, "somebody waits for it");
+    for _ in 0..2 {
+        bench.census.held = 0;
+        bench.handle(Event::Deserted);
+        let kept_until = bench.now + PLACE_KEPT;
+        assert_eq!(bench.machine.deadline(bench.census, bench.now), Some(kept_until));
+        bench.now += PLACE_KEPT / 2;
+        bench.handle(Event::Deserted);
+        assert_eq!(bench.machine.deadline(bench.census, bench.now), Some(kept_until));
+        bench.census.held = 1;
+        bench.handle(Event::Held);
+        assert_eq!(bench.job(), Some(Job::Queue), "it has kept its place");
+    }
     bench.census.held = 0;
     bench.handle(Event::Deserted);
+    bench.pass();
     assert_eq!((bench.phase(), bench.job()), (Phase::Frozen, None));
-    assert!(bench.machine.needs_no_slot());
+    assert_eq!(bench.machine.footprint(), Footprint::Nothing);
     bench.census.held = 1;
     bench.handle(Event::Held);
     bench.finish(Outcome::Admitted);
     assert_eq!(bench.job(), Some(Job::Wake));
-    assert!(!bench.machine.needs_no_slot());
+    assert_eq!(bench.machine.footprint(), Footprint::Running);
+}
+
+#[test]
+fn an_admins_wake_waits_for_room_as_long_as_a_request_would() {
+    let mut bench = Bench::new(policy(), false);
+    bench.slot_is_free = false;
+    bench.handle(Event::Resume);
+    bench.handle(Event::Deserted);
+    let until = bench.now + policy().hold_max;
+    assert_eq!(bench.machine.deadline(bench.census, bench.now), Some(until));
+    bench.pass();
+    assert_eq!((bench.now, bench.phase(), bench.job()), (until, Phase::Frozen, None));
+}
+
+#[test]
+fn a_paused_one_is_stopped_when_its_memory_is_wanted_and_keeps_it_while_it_waits_for_a_slot() {
+    let mut bench = Bench::with_past(
+        Policy { freeze_mode: FreezeMode::Pause, ..policy() },
+        false,
+        Past::Frozen { tier: Tier::Paused, since: Instant::now() },
+    );
+    assert_eq!(bench.machine.footprint(), Footprint::Memory);
+    bench.slot_is_free = false;
+    bench.census.held = 1;
+    bench.handle(Event::Held);
+    assert_eq!((bench.job(), bench.machine.footprint()), (Some(Job::Queue), Footprint::Memory));
+    bench.census.held = 0;
+    bench.handle(Event::Deserted);
+    bench.pass();
+    bench.handle(Event::StepDown);
+    assert!(bench.machine.is_stepping_down());
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!(bench.machine.footprint(), Footprint::Nothing);
+    let told = bench.told.last().unwrap();
+    assert!(told.ends_with("and its memory was wanted"), "{told}");
 }
 
 #[test]
@@ -558,9 +612,9 @@ fn another_policy_counts_from_now_on() {
     let mut bench = Bench::running();
     let idle_since = bench.now;
     let changed = Policy { inactivity_timeout: Some(IDLE * 3), ..policy() };
-    bench.handle(Event::Policy(Box::new(changed)));
+    bench.handle(Event::Policy(Arc::new(changed)));
     assert_eq!(bench.machine.deadline(bench.census, bench.now), Some(idle_since + IDLE * 3));
-    bench.handle(Event::Policy(Box::new(Policy { monitoring: false, ..policy() })));
+    bench.handle(Event::Policy(Arc::new(Policy { monitoring: false, ..policy() })));
     assert_eq!(bench.machine.deadline(bench.census, bench.now), None);
 }
 
@@ -577,6 +631,37 @@ impl Dice {
     }
 }
 
+#[test]
+fn a_created_one_is_made_first_and_then_woken_without_being_asked() {
+    let mut bench = Bench::with_past(policy(), false, Past::New);
+    bench.handle(Event::Changed);
+    assert_eq!((bench.phase(), bench.job()), (Phase::Starting, Some(Job::Create)));
+    bench.finish(Outcome::Created);
+    assert_eq!(bench.job(), Some(Job::Wake));
+    bench.finish(woken("run-1"));
+    assert_eq!(bench.phase(), Phase::Running);
+}
+
+#[test]
+fn nothing_stays_of_one_that_could_not_be_made() {
+    let mut bench = Bench::with_past(policy(), false, Past::New);
+    bench.handle(Event::Changed);
+    bench.census.held = 1;
+    bench.handle(Event::Held);
+    bench.finish(create_failed());
+    assert_eq!((bench.phase(), bench.job()), (Phase::Removing, Some(Job::Remove)));
+    assert_eq!((bench.census.held, bench.refused), (0, 1));
+    bench.finish(Outcome::Removed);
+    assert_eq!(bench.phase(), Phase::Removed);
+}
+
+#[test]
+fn what_a_crash_cut_off_in_its_making_or_removal_is_removed() {
+    let mut bench = Bench::with_past(policy(), false, Past::Removing { why: "a crash" });
+    bench.handle(Event::Changed);
+    assert_eq!((bench.phase(), bench.job()), (Phase::Removing, Some(Job::Remove)));
+}
+
 /// Anything may happen in any order; the invariants are asserted after every event by the machine
 /// itself. In the end, when all goes well again, everybody who waits is served.
 fn random_life(seed: u64) {
@@ -588,6 +673,10 @@ fn random_life(seed: u64) {
     let freeze_mode = if dice.roll(2) == 0 { FreezeMode::Stop } else { FreezeMode::Pause };
     let stop_after = Some(IDLE * 2);
     let mut bench = Bench::new(Policy { storage, freeze_mode, stop_after, ..policy() }, false);
+    if dice.roll(4) == 0 {
+        bench = Bench::with_past(policy(), false, Past::New);
+        bench.handle(Event::Changed);
+    }
     for step in 0..200 {
         if bench.phase() == Phase::Removed {
             return;
@@ -623,6 +712,8 @@ fn random_life(seed: u64) {
                     }
                     (Some(Job::Freeze(_)), _) => Outcome::Frozen(Tier::Stopped),
                     (Some(Job::Remove), _) => Outcome::Removed,
+                    (Some(Job::Create), 0) => create_failed(),
+                    (Some(Job::Create), _) => Outcome::Created,
                     (Some(Job::Queue), _) => Outcome::Admitted,
                     (Some(Job::Look), 0) => Outcome::LookFailed,
                     (Some(Job::Look), 1) => Outcome::Looked(Seen::Paused),
@@ -640,6 +731,7 @@ fn random_life(seed: u64) {
             None if bench.census.held == 0 => break,
             None if bench.machine.deadline(bench.census, bench.now).is_some() => bench.pass(),
             None => bench.handle(Event::Held),
+            Some(Job::Create) => bench.finish(Outcome::Created),
             Some(Job::Queue) => bench.finish(Outcome::Admitted),
             Some(Job::Wake) => bench.finish(woken("the last run")),
             Some(Job::Freeze(_)) => bench.finish(Outcome::Frozen(Tier::Stopped)),
