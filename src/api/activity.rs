@@ -68,11 +68,15 @@ fn why(view: &View, last: Option<&JournalEntry>) -> String {
     };
     match view.phase {
         Phase::Running if view.inside > 0 => {
-            let requests = view.inside.saturating_sub(view.tunnels);
-            format!("awake: {requests} requests and {} tunnels are inside", view.tunnels)
+            let requests = view.requests();
+            format!("awake: {requests} requests and {} tunnels are inside", view.inside - requests)
         }
         Phase::Running if view.reports_activity => "awake: it reports activity itself".to_owned(),
         Phase::Running => match view.freeze_at {
+            Some(at) if view.quiet_tunnels > 0 => {
+                let tunnels = view.quiet_tunnels;
+                format!("awake and idle: {tunnels} tunnels are quiet, frozen in {}", in_time(at))
+            }
             Some(at) => format!("awake and idle: it will be frozen in {}", in_time(at)),
             None => "awake: its policy never freezes it by itself".to_owned(),
         },

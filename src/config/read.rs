@@ -134,6 +134,8 @@ fn overrides(section: &mut Section<'_>) -> PolicyOverrides {
         stop_grace: section.optional("stop_grace", values::any_duration),
         drain_grace: section.optional("drain_grace", values::any_duration),
         stop_hold_off: section.optional("stop_hold_off", values::any_duration),
+        connection_activity: section.optional("connection_activity", values::connection_activity),
+        idle_bytes: section.optional("idle_bytes", values::any_size),
         monitoring: section.optional("monitoring", values::switch),
         stop_after: section.optional("stop_after", values::any_duration),
         storage: section.optional("max_inactive_storage_time", values::frozen_storage),

@@ -14,7 +14,7 @@ use super::mailbox::{Answer, Command, CommandError, Inbox};
 use super::records;
 use super::slots::Room;
 use super::workspace::Workspace;
-use super::{Change, Ending, Refusal};
+use super::{Change, Ending, Notice, Refusal};
 use crate::clock::Clock;
 use crate::model::{Phase, Tier};
 use crate::store::RecordState;
@@ -198,6 +198,8 @@ impl Actor {
             }
             Command::Policy { policy, answer } => {
                 self.workspace.replace_policy(policy.clone());
+                let notice = Notice::PolicyChanged { serial: self.workspace.serial() };
+                drop(self.workspace.shared.notices.send(notice));
                 self.handle(Event::Policy(policy));
                 drop(answer.send(Ok(())));
             }
@@ -363,7 +365,7 @@ impl Actor {
             self.workspace.sever(generation);
         }
         let ending = Ending { serial: self.workspace.serial(), generation, sever };
-        drop(self.workspace.shared.endings.send(ending));
+        drop(self.workspace.shared.notices.send(Notice::Ended(ending)));
         (self.announce)(&self.workspace, &[]);
     }
 

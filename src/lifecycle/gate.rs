@@ -36,6 +36,8 @@ pub struct Gate {
     /// The tick at which somebody left last. Written before the count goes down, so that whoever
     /// sees nobody inside sees when the last one left, too.
     last_release: AtomicU64,
+    /// How many are inside and don't count: see [`Gate::join_quiet`].
+    quiet: AtomicU64,
     room: Mutex<Room>,
 }
 
@@ -92,6 +94,8 @@ pub struct Census {
     pub generation: u32,
     /// Leases that live.
     pub inside: u32,
+    /// Those who are inside and don't count.
+    pub quiet: u32,
     /// The tick at which the last lease ended.
     pub last_release: u64,
 }
@@ -111,6 +115,7 @@ impl Gate {
         Self {
             word: AtomicU64::new(0),
             last_release: AtomicU64::new(0),
+            quiet: AtomicU64::new(0),
             room: Mutex::new(Room { seats: BTreeMap::new(), next_seat: 0, refusing: None }),
         }
     }
@@ -199,6 +204,22 @@ impl Gate {
         let before = self.word.fetch_sub(1, Ordering::AcqRel);
         debug_assert!(before & COUNT != 0, "a lease was released twice");
         before & COUNT == 1 && (before & OPEN == 0 || before & WATCHED != 0)
+    }
+
+    /// Begins to be inside without being counted, which keeps nobody from shutting. Whoever is
+    /// counted does this first and then [leaves](Gate::release); whoever wants to be counted again
+    /// [enters](Gate::try_enter) first. So a shut gate with nobody inside has nobody quiet inside
+    /// that its [census](Gate::census) doesn't show. To be noticed for a moment is to enter and
+    /// leave.
+    pub fn join_quiet(&self) {
+        self.quiet.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Ends it. `true`: that was the last one, for which somebody may be waiting.
+    pub fn leave_quiet(&self) -> bool {
+        let before = self.quiet.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(before != 0, "somebody quiet left twice");
+        before == 1
     }
 
     /// Opens for `generation` and lets everybody in who waits, all in one step, so that the gate
@@ -311,6 +332,8 @@ impl Gate {
             open: word & OPEN != 0,
             generation: generation_of(word),
             inside: (word & COUNT) as u32,
+            // After the count: who gives that up is quiet before.
+            quiet: self.quiet.load(Ordering::Acquire) as u32,
             last_release: self.last_release.load(Ordering::Relaxed),
         }
     }

@@ -33,6 +33,13 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// goodbye first.
 const SEVERED_MAX: Duration = Duration::from_secs(1);
 
+/// A workspace that was in use less than this ago is not evicted: pages load in several requests,
+/// with gaps between them.
+const EVICT_IDLE_MIN: Duration = Duration::from_secs(1);
+/// The same of one with quiet tunnels: somebody who reads, and types a line now and then, is not to
+/// be thrown out as soon as others want the slot.
+const EVICT_QUIET_MIN: Duration = Duration::from_secs(60);
+
 const STOPPED_BY_ADMIN: &str = "stopped by an admin";
 /// How long a workspace keeps its place in the queue when everybody who waited has left: somebody
 /// who was told to try again in some seconds finds it where it was.
@@ -43,6 +50,8 @@ const PLACE_KEPT: Duration = Duration::from_secs(15);
 pub struct Census {
     /// Leases that live.
     pub inside: u32,
+    /// Tunnels that are open and don't keep it awake.
+    pub quiet: u32,
     /// Requests that wait.
     pub held: usize,
     /// When the last lease ended.
@@ -242,7 +251,7 @@ impl Machine {
             Event::Resync => self.on_resync(&mut effects, now),
             Event::Replaced => self.replaced = true,
             Event::Policy(policy) => self.on_policy(&mut effects, policy),
-            Event::Finished(outcome) => self.on_finished(&mut effects, outcome, census, now),
+            Event::Finished(outcome) => self.on_finished(&mut effects, outcome, now),
         }
         self.take_up_wishes(&mut effects, census, now);
         self.assert_invariants();
@@ -405,6 +414,11 @@ impl Machine {
             return;
         }
         self.freeze_now(effects, &why, now);
+        if census.quiet > 0 {
+            // They count for nothing, but are told before the driver is.
+            effects.push(Effect::Sever);
+            self.drain_until(Drain::Severed(now + SEVERED_MAX));
+        }
     }
 
     fn on_check_in(&mut self, active: bool, now: Instant) {
@@ -431,13 +445,7 @@ impl Machine {
         }
     }
 
-    fn on_finished(
-        &mut self,
-        effects: &mut Vec<Effect>,
-        outcome: Outcome,
-        census: Census,
-        now: Instant,
-    ) {
+    fn on_finished(&mut self, effects: &mut Vec<Effect>, outcome: Outcome, now: Instant) {
         self.job = None;
         match outcome {
             Outcome::Created => self.on_created(effects),
@@ -465,7 +473,7 @@ impl Machine {
                 self.go(State::Failed { reason: reason.clone(), retry_at, run: None }, now);
                 self.tell(effects, &reason, None);
             }
-            Outcome::Looked(seen) => self.on_looked(effects, seen, census, now),
+            Outcome::Looked(seen) => self.on_looked(effects, seen, now),
             Outcome::LookFailed => {}
         }
     }
@@ -514,7 +522,8 @@ impl Machine {
 
     /// Frozen to make room, if nobody is inside and it may be frozen for idleness at all.
     fn on_evict(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
-        if self.evictable_since(census, now).is_some() && self.job.is_none() {
+        let due = self.evictable_from(census, now).is_some_and(|at| at <= now);
+        if due && self.job.is_none() {
             self.evicted = true;
             effects.push(Effect::ShutIfIdle { idle_before: now });
         }
@@ -597,7 +606,7 @@ impl Machine {
             self.tell(effects, &why, None);
         }
         if self.replaced && !matches!(self.state, State::Removed) {
-            return self.gone(effects, census, "replaced outside", now);
+            return self.gone(effects, "replaced outside", now);
         }
         if self.stop_wanted && !matches!(self.state, State::Starting { .. }) {
             self.stop_wanted = false;

@@ -64,6 +64,19 @@ impl Change {
     }
 }
 
+/// What whoever keeps connections to workspaces has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// A run is over.
+    Ended(Ending),
+    /// The policy of a workspace is another from now on, and its tunnels may be worth another
+    /// thing.
+    PolicyChanged {
+        /// [`Workspace::serial`].
+        serial: u64,
+    },
+}
+
 /// A run of a workspace is over, or about to be: connections to it are of no more use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {

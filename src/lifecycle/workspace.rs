@@ -19,7 +19,7 @@ use super::mailbox::{Answer, Command, CommandError, Mailbox};
 use super::records::{self, Records, Remembered};
 use super::registry::Newcomer;
 use super::slots::Slots;
-use super::{Change, Ending};
+use super::{Change, Notice};
 use crate::clock::Clock;
 use crate::driver::{Description, Driver, DriverError};
 use crate::model::{
@@ -47,7 +47,7 @@ pub(super) struct Shared {
     /// Held while a policy is changed.
     pub(super) policy_changes: tokio::sync::Mutex<()>,
     pub(super) changes: broadcast::Sender<Change>,
-    pub(super) endings: broadcast::Sender<Ending>,
+    pub(super) notices: broadcast::Sender<Notice>,
 }
 
 impl Shared {
@@ -110,10 +110,12 @@ pub struct View {
     pub since: Instant,
     /// Why it failed. For admins only.
     pub failure: Option<String>,
-    /// Requests and tunnels inside.
+    /// Leases that live: those of requests, and of tunnels that are not quiet.
     pub inside: u32,
-    /// Tunnels among them.
+    /// All tunnels.
     pub tunnels: u32,
+    /// Those of them that don't keep it awake by being open.
+    pub quiet_tunnels: u32,
     /// Requests that wait at the gate.
     pub held: usize,
     /// How many workspaces wait for a slot before it; `None`: it doesn't wait for one.
@@ -128,6 +130,14 @@ pub struct View {
     pub freeze_at: Option<Instant>,
     /// When it will be removed as things are.
     pub remove_at: Option<Instant>,
+}
+
+impl View {
+    /// Requests inside.
+    pub fn requests(&self) -> u32 {
+        // The numbers are not of one moment.
+        self.inside.saturating_sub(self.tunnels.saturating_sub(self.quiet_tunnels))
+    }
 }
 
 impl Workspace {
@@ -412,10 +422,10 @@ impl Workspace {
         self.blueprint.spec.memory.unwrap_or(self.shared.memory_assumed)
     }
 
-    /// Since when it has been idle, if its slot may be taken from it.
-    pub(super) fn evictable_since(&self) -> Option<Instant> {
+    /// From when on its slot may be taken from it, if nothing happens.
+    pub(super) fn evictable_from(&self) -> Option<Instant> {
         let census = self.census();
-        self.lock_machine().evictable_since(census, Instant::now())
+        self.lock_machine().evictable_from(census, Instant::now())
     }
 
     /// The driver says that something may have changed.
@@ -489,6 +499,7 @@ impl Workspace {
             failure: machine.failure().map(str::to_owned),
             inside: census.inside,
             tunnels: self.tunnels.load(Ordering::Relaxed),
+            quiet_tunnels: census.quiet,
             held: census.held,
             queue_position: self.shared.slots.position(self.serial),
             reports_activity: machine.reports_activity(now),
@@ -503,14 +514,16 @@ impl Workspace {
         let seen = self.gate.census();
         machine::Census {
             inside: seen.inside,
+            quiet: seen.quiet,
             held: self.gate.held(),
             last_left: (seen.last_release > 0).then(|| self.shared.moment(seen.last_release)),
         }
     }
 
-    /// Whether nobody is inside.
+    /// Whether nobody is inside, quiet or not. Of use while the gate is shut.
     pub(super) fn is_empty(&self) -> bool {
-        self.gate.census().inside == 0
+        let seen = self.gate.census();
+        (seen.inside, seen.quiet) == (0, 0)
     }
 
     pub(super) fn lock_machine(&self) -> MutexGuard<'_, Machine> {

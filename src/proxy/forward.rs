@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::headers::{Client, Hop};
+use super::meter::Meter;
 use super::reply::{Body, Problem};
 use super::route::{self, Authority, Route};
 use super::tunnel::Tunnel;
@@ -288,14 +289,21 @@ fn open_tunnel(
 async fn run_tunnel(
     mut tunnel: Tunnel<TokioIo<Upgraded>, TokioIo<Upgraded>>,
     upstreams: &Upstreams,
-    lease: TunnelLease,
+    mut lease: TunnelLease,
     look: &Notify,
 ) {
-    let (workspace, generation) = (lease.lease().workspace().clone(), lease.lease().generation());
+    let (workspace, generation) = (lease.workspace().clone(), lease.generation());
     let is_severed = || upstreams.is_severed(&workspace, generation);
     while !is_severed() {
+        let mut meter = Meter::under(&workspace.policy());
+        lease.set_quiet(meter.is_some());
+        let ran = tunnel.run(|bytes| {
+            if meter.as_mut().is_some_and(|meter| meter.pass(bytes)) {
+                lease.note_activity();
+            }
+        });
         let over = tokio::select! {
-            ran = tunnel.run() => ran.is_err() || tunnel.is_over(),
+            ran = ran => ran.is_err() || tunnel.is_over(),
             () = look.notified() => false,
         };
         // How a tunnel ends is its ends' affair, unless one of them is being frozen.

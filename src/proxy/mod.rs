@@ -8,6 +8,7 @@
 mod forward;
 mod frames;
 mod headers;
+mod meter;
 mod reply;
 mod route;
 mod tunnel;
@@ -76,7 +77,7 @@ impl Proxy {
         tunnels: TaskTracker,
     ) -> Rc<Self> {
         let upstreams = upstream::Upstreams::new(
-            registry.endings(),
+            registry.notices(),
             options.connect_timeout,
             options.idle_per_workspace_max,
         );

@@ -50,13 +50,14 @@ where
 
     /// Moves bytes until an end has nothing more to send, or one has failed. The next call passes
     /// that end on and goes on with the other direction, until the tunnel [is over](Self::is_over).
-    /// Whoever drops the future may go on with another.
-    pub(super) async fn run(&mut self) -> io::Result<()> {
+    /// Whoever drops the future may go on with another. `passing` is told how many bytes are about
+    /// to be passed on, either way.
+    pub(super) async fn run(&mut self, mut passing: impl FnMut(usize)) -> io::Result<()> {
         let Self { client, workspace, up, down } = self;
         let ended = (up.ended, down.ended);
         poll_fn(|context| {
-            let upwards = up.poll_move(context, client, workspace)?;
-            let downwards = down.poll_move(context, workspace, client)?;
+            let upwards = up.poll_move(context, client, workspace, &mut passing)?;
+            let downwards = down.poll_move(context, workspace, client, &mut passing)?;
             let is_over = upwards.is_ready() && downwards.is_ready();
             if is_over || (up.ended, down.ended) != ended {
                 Poll::Ready(Ok(()))
@@ -137,6 +138,7 @@ impl Direction {
         context: &mut Context<'_>,
         reader: &mut R,
         writer: &mut W,
+        passing: &mut impl FnMut(usize),
     ) -> Poll<io::Result<()>>
     where
         R: AsyncRead + Unpin,
@@ -151,7 +153,7 @@ impl Direction {
                 ready!(self.poll_close(context, writer))?;
                 continue;
             }
-            match self.poll_read(context, reader, writer, SCRATCH_BYTES)? {
+            match self.poll_read(context, reader, writer, SCRATCH_BYTES, passing)? {
                 // Whoever runs the tunnel looks at that first.
                 Poll::Ready(()) if self.ended => return Poll::Pending,
                 Poll::Ready(()) => {}
@@ -186,7 +188,7 @@ impl Direction {
             }
             let left = usize::try_from(self.frames.left()).unwrap_or(usize::MAX);
             if left > 0 && !self.ended {
-                ready!(self.poll_read(context, reader, writer, left))?;
+                ready!(self.poll_read(context, reader, writer, left, &mut |_| ()))?;
                 continue;
             }
             self.parting = true;
@@ -251,6 +253,7 @@ impl Direction {
         reader: &mut R,
         writer: &mut W,
         limit: usize,
+        passing: &mut impl FnMut(usize),
     ) -> Poll<io::Result<()>>
     where
         R: AsyncRead + Unpin,
@@ -262,6 +265,7 @@ impl Direction {
                 return Ok(());
             }
             self.frames.pass(read);
+            passing(read.len());
             let written = match Pin::new(writer).poll_write(context, read)? {
                 Poll::Ready(written) => written,
                 Poll::Pending => 0,
@@ -304,7 +308,7 @@ mod tests {
             let mut tunnel = Tunnel::new(near, far);
             let run = async {
                 while !tunnel.is_over() {
-                    tunnel.run().await.unwrap();
+                    tunnel.run(|_| ()).await.unwrap();
                 }
                 std::future::pending().await
             };
@@ -326,7 +330,7 @@ mod tests {
         let tunnel = tokio::spawn(async move {
             let mut tunnel = Tunnel::new(near, far);
             while !tunnel.is_over() {
-                tunnel.run().await.unwrap();
+                tunnel.run(|_| ()).await.unwrap();
             }
         });
         let sent: Vec<u8> = (0..200_000_u32).map(|n| n as u8).collect();

@@ -28,7 +28,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use super::headers;
-use crate::lifecycle::{Ending, Lease, Workspace};
+use crate::lifecycle::{Ending, Lease, Notice, Workspace};
 
 /// A request that can't be repeated goes over a pooled connection only if that was in use this
 /// recently: servers close idle connections without a word, many after 2 s and most after 5, and a
@@ -109,10 +109,10 @@ pub(super) enum SendError {
 }
 
 impl Upstreams {
-    /// None yet. Forgets what ends, as `endings` tell it; for that it must be called inside the
+    /// None yet. Forgets what ends, as `notices` tell it; for that it must be called inside the
     /// thread's `LocalSet`, whose end is the end of the task.
     pub(super) fn new(
-        endings: broadcast::Receiver<Ending>,
+        notices: broadcast::Receiver<Notice>,
         connect_timeout: Duration,
         idle_max: usize,
     ) -> Rc<Self> {
@@ -123,7 +123,7 @@ impl Upstreams {
             connect_timeout,
             idle_max,
         });
-        tokio::task::spawn_local(follow(endings, Rc::downgrade(&upstreams)));
+        tokio::task::spawn_local(follow(notices, Rc::downgrade(&upstreams)));
         upstreams
     }
 
@@ -207,8 +207,8 @@ impl Upstreams {
         Ok(sender)
     }
 
-    /// Runs a tunnel to or from a run of a workspace. It is told by `look` when it has to see
-    /// whether that [is severed](Self::is_severed).
+    /// Runs a tunnel to or from a run of a workspace. It is told to look when that may
+    /// [be severed](Self::is_severed), and when the policy has changed.
     pub(super) fn keep_tunnel<T: Future<Output = ()> + 'static>(
         self: &Rc<Self>,
         workspace: &Arc<Workspace>,
@@ -306,7 +306,14 @@ impl Upstreams {
         }
     }
 
-    /// Endings were missed. Whatever lies idle may be of a run that has ended.
+    /// A policy has changed. What tunnels are worth is theirs to find out.
+    fn have_tunnels_look(&self, serial: u64) {
+        if let Some(pool) = self.pools.borrow().get(&serial) {
+            pool.have_tunnels_look();
+        }
+    }
+
+    /// Notices were missed. Whatever lies idle may be of a run that has ended.
     fn look_at_all(&self) {
         for pool in self.pools.borrow_mut().values_mut() {
             pool.idle.clear();
@@ -338,19 +345,24 @@ impl Pool {
         self.sever(|generation| workspace.is_severed(generation));
     }
 
-    /// Ends connections to such generations at once, and has all tunnels look.
+    /// Ends connections to such generations at once; tunnels look for themselves.
     fn sever(&mut self, concerns: impl Fn(u32) -> bool) {
+        self.have_tunnels_look();
         self.live.retain(|_, Live { generation, task }| match task {
             Task::Connection(handle) if concerns(*generation) => {
                 handle.abort();
                 false
             }
-            Task::Connection(_) => true,
-            Task::Tunnel(look) => {
-                look.notify_one();
-                true
-            }
+            Task::Connection(_) | Task::Tunnel(_) => true,
         });
+    }
+
+    fn have_tunnels_look(&self) {
+        for live in self.live.values() {
+            if let Task::Tunnel(look) = &live.task {
+                look.notify_one();
+            }
+        }
     }
 }
 
@@ -360,12 +372,13 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-async fn follow(mut endings: broadcast::Receiver<Ending>, upstreams: Weak<Upstreams>) {
+async fn follow(mut notices: broadcast::Receiver<Notice>, upstreams: Weak<Upstreams>) {
     loop {
-        let ending = endings.recv().await;
+        let notice = notices.recv().await;
         let Some(upstreams) = upstreams.upgrade() else { return };
-        match ending {
-            Ok(ending) => upstreams.end(ending),
+        match notice {
+            Ok(Notice::Ended(ending)) => upstreams.end(ending),
+            Ok(Notice::PolicyChanged { serial }) => upstreams.have_tunnels_look(serial),
             Err(RecvError::Lagged(_)) => upstreams.look_at_all(),
             Err(RecvError::Closed) => return,
         }

@@ -15,7 +15,7 @@ const DRAIN: Duration = Duration::from_millis(300);
 const HOST: &str = "Host: alice.localhost\r\n";
 /// A Close frame of a server that says 1001, and the same of a client, with a mask of zeros.
 pub(crate) const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
-const GOING_AWAY_MASKED: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
+pub(crate) const GOING_AWAY_MASKED: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
 const EVENT: &str = "data: tick\n\n";
 
 /// A gateway before a process that `origin` speaks for.

@@ -202,3 +202,76 @@ fn whoever_comes_after_a_stop_is_inside_or_refused_and_never_waits_to_undo_it() 
         assert!(matches!(gate.enter_or_sit(100, 10, Visit::Background), Ok(Entry::Seat(_))));
     });
 }
+
+#[test]
+fn whoever_is_quiet_or_becomes_so_is_seen_by_whoever_shuts() {
+    for becomes_quiet in [true, false] {
+        model(3, move || {
+            let gate = Arc::new(Gate::new());
+            gate.open(1);
+            if becomes_quiet {
+                assert!(gate.try_enter().is_some());
+            } else {
+                gate.join_quiet();
+            }
+            let tunnel = {
+                let gate = gate.clone();
+                thread::spawn(move || {
+                    if becomes_quiet {
+                        gate.join_quiet();
+                        gate.release(1);
+                    } else if gate.try_enter().is_some() {
+                        gate.leave_quiet();
+                    }
+                })
+            };
+            gate.shut();
+            let seen = gate.census();
+            assert!(seen.inside + seen.quiet > 0, "an open tunnel was overlooked: {seen:?}");
+            tunnel.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_freeze_for_idleness_knows_of_every_quiet_tunnel() {
+    model(3, || {
+        let gate = Arc::new(Gate::new());
+        gate.open(1);
+        assert!(gate.try_enter().is_some());
+        let tunnel = {
+            let gate = gate.clone();
+            thread::spawn(move || {
+                gate.join_quiet();
+                gate.release(1);
+            })
+        };
+        if gate.shut_if_idle(10) {
+            assert_eq!(gate.census().quiet, 1);
+        }
+        tunnel.join().unwrap();
+    });
+}
+
+#[test]
+fn bytes_that_count_either_postpone_the_freeze_or_find_the_gate_shut() {
+    model(3, || {
+        let gate = Arc::new(Gate::new());
+        gate.open(1);
+        gate.join_quiet();
+        let tunnel = {
+            let gate = gate.clone();
+            thread::spawn(move || {
+                let noticed = gate.try_enter().is_some();
+                if noticed {
+                    gate.release(20);
+                }
+                // Here they are passed on.
+                noticed
+            })
+        };
+        let shut = gate.shut_if_idle(10);
+        let noticed = tunnel.join().unwrap();
+        assert_eq!(shut, !noticed, "shut: {shut}, noticed: {noticed}");
+    });
+}

@@ -24,6 +24,7 @@ mod policies;
 mod pool;
 mod process_driver;
 mod program;
+mod quiet_tunnels;
 mod race_sweep;
 mod slots;
 mod smuggling;

@@ -59,6 +59,8 @@ pub(in crate::api) struct Representation {
 struct LiveConnections {
     requests: u32,
     tunnels: u32,
+    /// Tunnels that don't keep it awake by being open.
+    quiet_tunnels: u32,
 }
 
 /// A project, in a workspace or in a list.
@@ -105,7 +107,7 @@ pub(super) fn phase_named(text: &str) -> Option<Phase> {
 impl Representation {
     pub(in crate::api) fn of(workspace: &Workspace, context: &Context) -> Self {
         let view = workspace.view();
-        let (phase, tunnels) = (view.phase, view.tunnels);
+        let phase = view.phase;
         let policy = workspace.policy();
         let date = |at: Instant| Clock.rfc3339(at);
         Self {
@@ -124,8 +126,9 @@ impl Representation {
             max_inactive_storage_time: policy::stored(&policy),
             max_storage_time: policy.max_storage_time.map(Minutes),
             live_connections: LiveConnections {
-                requests: view.inside.saturating_sub(tunnels),
-                tunnels,
+                requests: view.requests(),
+                tunnels: view.tunnels,
+                quiet_tunnels: view.quiet_tunnels,
             },
             held: view.held,
             queue_position: view.queue_position,

@@ -3,17 +3,11 @@
 
 use tokio::time::Instant;
 
-use super::{Census, Effect, Machine, Seen, State};
+use super::{Effect, Machine, Seen, State};
 use crate::model::Tier;
 
 impl Machine {
-    pub(super) fn on_looked(
-        &mut self,
-        effects: &mut Vec<Effect>,
-        seen: Seen,
-        census: Census,
-        now: Instant,
-    ) {
+    pub(super) fn on_looked(&mut self, effects: &mut Vec<Effect>, seen: Seen, now: Instant) {
         match (&self.state, seen) {
             (State::Running { run, .. }, Seen::Running { run: seen, same_endpoint }) => {
                 // A run that was found while the engine was away has no name until now.
@@ -61,7 +55,7 @@ impl Machine {
                 State::Running { .. } | State::Frozen { .. } | State::Failed { .. },
                 Seen::Missing,
             ) => {
-                self.on_missing(effects, census, now);
+                self.on_missing(effects, now);
             }
             // A job that decides about the phase is under way, or it is over.
             (State::Starting { .. } | State::Freezing { .. }, _) => {}
@@ -69,9 +63,9 @@ impl Machine {
         }
     }
 
-    fn on_missing(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
+    fn on_missing(&mut self, effects: &mut Vec<Effect>, now: Instant) {
         if self.nature.discovered {
-            self.gone(effects, census, "removed outside", now);
+            self.gone(effects, "removed outside", now);
         } else if let State::Running { .. } = self.state {
             self.fell(effects, Tier::Stopped, "removed outside; it is made again when needed", now);
         } else {
@@ -79,18 +73,8 @@ impl Machine {
         }
     }
 
-    pub(super) fn gone(
-        &mut self,
-        effects: &mut Vec<Effect>,
-        census: Census,
-        why: &str,
-        now: Instant,
-    ) {
-        effects.push(Effect::Shut);
-        if census.inside > 0 {
-            effects.push(Effect::Sever);
-        }
-        effects.push(Effect::Refuse { retry_at: None });
+    pub(super) fn gone(&mut self, effects: &mut Vec<Effect>, why: &str, now: Instant) {
+        effects.extend([Effect::Shut, Effect::Sever, Effect::Refuse { retry_at: None }]);
         self.go(State::Removed, now);
         self.tell(effects, why, None);
     }

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{Census, CheckIn, Drain, Job, Machine, State};
+use super::{Census, CheckIn, Drain, EVICT_IDLE_MIN, EVICT_QUIET_MIN, Job, Machine, State};
 use crate::model::{FrozenStorage, Phase, Tier};
 
 /// What a workspace takes of this machine.
@@ -188,17 +188,21 @@ impl Machine {
         matches!(self.state, State::Running { .. } | State::Starting { .. })
     }
 
-    /// Since when it has been idle, if its slot may be taken from it.
-    pub fn evictable_since(&self, census: Census, now: Instant) -> Option<Instant> {
+    /// From when on its slot may be taken from it, if nothing happens; `None`: it is in use, or not
+    /// frozen by itself.
+    pub fn evictable_from(&self, census: Census, now: Instant) -> Option<Instant> {
         let State::Running { ready_at, .. } = &self.state else { return None };
+        let timeout = self.inactivity_timeout()?;
         let in_use = census.inside > 0 || self.live_check_in(now).is_some();
-        if in_use || self.inactivity_timeout().is_none() {
-            return None;
-        }
-        if self.policy.storage == FrozenStorage::None {
+        if in_use || self.policy.storage == FrozenStorage::None {
             return None;
         }
         let ends = [census.last_left, self.check_in_ended];
-        Some(ends.into_iter().flatten().fold(*ready_at, Instant::max))
+        let idle_since = ends.into_iter().flatten().fold(*ready_at, Instant::max);
+        let idle_min = match census.quiet {
+            0 => EVICT_IDLE_MIN,
+            _ => EVICT_QUIET_MIN.min(timeout),
+        };
+        Some(idle_since + idle_min)
     }
 }

@@ -33,7 +33,7 @@ impl Bench {
     fn with_past(policy: Policy, discovered: bool, past: Past) -> Self {
         let now = Instant::now();
         let nature = Nature { can_freeze: true, discovered };
-        let census = Census { inside: 0, held: 0, last_left: None };
+        let census = Census { inside: 0, quiet: 0, held: 0, last_left: None };
         let machine = Machine::new(Arc::new(policy), nature, now, past, now);
         let (jobs, told, phases) = (Vec::new(), Vec::new(), Vec::new());
         Self {
@@ -76,7 +76,7 @@ impl Bench {
                     }
                     Effect::Shut => {
                         self.open = false;
-                        if self.census.inside == 0 {
+                        if self.is_empty() {
                             next = Some(Event::Emptied);
                         }
                     }
@@ -122,7 +122,21 @@ impl Bench {
     fn leave(&mut self) {
         self.census.inside -= 1;
         self.census.last_left = Some(self.now);
-        if self.census.inside == 0 && !self.open {
+        self.tell_if_empty();
+    }
+
+    /// A quiet tunnel ends.
+    fn leave_quiet(&mut self) {
+        self.census.quiet -= 1;
+        self.tell_if_empty();
+    }
+
+    fn is_empty(&self) -> bool {
+        (self.census.inside, self.census.quiet) == (0, 0)
+    }
+
+    fn tell_if_empty(&mut self) {
+        if self.is_empty() && !self.open {
             self.handle(Event::Emptied);
         }
     }
@@ -707,6 +721,65 @@ fn only_an_idle_one_is_evicted() {
 }
 
 #[test]
+fn quiet_tunnels_keep_nothing_awake_and_are_severed_before_the_driver_is_told() {
+    for leaves in [true, false] {
+        let mut bench = Bench::running();
+        let idle_since = bench.now;
+        bench.census.quiet = 1;
+        bench.pass();
+        assert_eq!((bench.now, bench.phase()), (idle_since + IDLE, Phase::Freezing));
+        assert_eq!((bench.severed, bench.job()), (true, None));
+        assert_eq!(bench.told.last().map(String::as_str), Some("idle for 1m"));
+        if leaves {
+            bench.leave_quiet();
+        } else {
+            let severed = bench.now;
+            bench.pass();
+            assert_eq!(bench.now, severed + SEVERED_MAX);
+        }
+        assert_eq!(bench.job(), Some(Job::Freeze(FreezeMode::Stop)));
+    }
+}
+
+#[test]
+fn an_admins_stop_gives_quiet_tunnels_their_time_too() {
+    let mut bench = Bench::running();
+    bench.census.quiet = 2;
+    bench.handle(Event::Stop);
+    assert_eq!((bench.phase(), bench.job()), (Phase::Freezing, None));
+    bench.leave_quiet();
+    assert_eq!((bench.severed, bench.job()), (false, None));
+    let stopped = bench.now;
+    bench.pass();
+    assert_eq!((bench.now, bench.severed), (stopped + policy().drain_grace, true));
+    bench.leave_quiet();
+    assert_eq!(bench.job(), Some(Job::Freeze(FreezeMode::Stop)));
+}
+
+#[test]
+fn one_with_quiet_tunnels_is_evicted_later_than_one_without() {
+    let timeout = Some(EVICT_QUIET_MIN * 5);
+    for (quiet, timeout, from) in [
+        (0, timeout, EVICT_IDLE_MIN),
+        (1, timeout, EVICT_QUIET_MIN),
+        (1, Some(EVICT_QUIET_MIN / 2), EVICT_QUIET_MIN / 2),
+    ] {
+        let mut bench = Bench::running();
+        bench.handle(Event::Policy(Arc::new(Policy { inactivity_timeout: timeout, ..policy() })));
+        bench.census.quiet = quiet;
+        let idle_since = bench.now;
+        let evictable = bench.machine.evictable_from(bench.census, bench.now);
+        assert_eq!(evictable, Some(idle_since + from));
+        bench.now += from - Duration::from_millis(1);
+        bench.handle(Event::Evict);
+        assert_eq!(bench.phase(), Phase::Running, "{quiet} quiet ones");
+        bench.now = idle_since + from;
+        bench.handle(Event::Evict);
+        assert_eq!((bench.phase(), bench.severed), (Phase::Freezing, quiet > 0));
+    }
+}
+
+#[test]
 fn another_policy_counts_from_now_on() {
     let mut bench = Bench::running();
     let idle_since = bench.now;
@@ -782,7 +855,12 @@ fn random_life(seed: u64) {
         }
         bench.now += Duration::from_millis(dice.roll(30_000));
         bench.slot_is_free = dice.roll(3) > 0;
-        match dice.roll(15) {
+        match dice.roll(17) {
+            15 if bench.census.inside > 0 => {
+                bench.census.quiet += 1;
+                bench.leave();
+            }
+            16 if bench.census.quiet > 0 => bench.leave_quiet(),
             12 => bench.handle(Event::Evict),
             13 => {
                 bench.census.held = 0;
