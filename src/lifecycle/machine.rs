@@ -89,6 +89,14 @@ pub enum Past {
         /// When an admin stopped it, if one did.
         stopped_at: Option<Instant>,
     },
+    /// It was being stopped from paused, and may be still. That was finished if it was long ago, and
+    /// whatever runs now was started since; but nothing tells, and nobody is inside.
+    SteppingDown {
+        /// When it was frozen.
+        since: Instant,
+        /// When an admin stopped it, if one did.
+        stopped_at: Option<Instant>,
+    },
     /// Its creation or its removal was under way: nothing of it is to be left.
     Removing {
         /// Reads alone.
@@ -145,10 +153,12 @@ enum State {
         run: Option<String>,
         ready_at: Instant,
     },
-    /// `drain`: who is waited for; after that the freeze is under way.
+    /// `drain`: who is waited for; after that the freeze is under way. `paused_since`: it was frozen
+    /// already, and a restart came in the middle of its step down.
     Freezing {
         why: String,
         drain: Option<Drain>,
+        paused_since: Option<Instant>,
     },
     Frozen {
         tier: Tier,
@@ -201,12 +211,20 @@ impl Machine {
             // What was begun is finished first: it may be ending, and would answer until it has.
             Past::Freezing { stopped_at } => {
                 let why = "a restart came in the middle of its freeze".to_owned();
-                (State::Freezing { why, drain: None }, now, stopped_at)
+                (State::Freezing { why, drain: None, paused_since: None }, now, stopped_at)
+            }
+            Past::SteppingDown { since, stopped_at } => {
+                let why = "a restart came in the middle of its stop".to_owned();
+                (State::Freezing { why, drain: None, paused_since: Some(since) }, now, stopped_at)
             }
         };
         let remove_wanted = match past {
             Past::Removing { why } => Some(why.to_owned()),
-            Past::Unknown | Past::New | Past::Frozen { .. } | Past::Freezing { .. } => None,
+            Past::Unknown
+            | Past::New
+            | Past::Frozen { .. }
+            | Past::Freezing { .. }
+            | Past::SteppingDown { .. } => None,
         };
         Self {
             created,
@@ -557,20 +575,26 @@ impl Machine {
         self.freeze_failures = 0;
         self.freeze_not_before = None;
         match &mut self.state {
-            State::Freezing { why, .. } => {
-                let why = std::mem::take(why);
+            State::Freezing { why, paused_since, .. } => {
+                let (why, paused_since) = (std::mem::take(why), *paused_since);
                 let took = now - self.since;
                 self.go(State::Frozen { tier }, now);
+                self.since = paused_since.unwrap_or(now);
                 self.tell(effects, &why, Some(took));
             }
             // A step down. It has been frozen since it was first.
             State::Frozen { tier: before } => {
                 *before = tier;
-                let why = format!("paused for {}{}", spoken(now - self.since), self.stepping_down);
+                let why = self.why_stepping_down(now);
                 self.tell(effects, &why, None);
             }
-            // Somebody came while it was stepping down; the wake is next.
-            State::Starting { from, .. } => *from = tier,
+            // Somebody came while it was stepping down; the wake is next. That the stop is over is
+            // on record before that.
+            State::Starting { from, why, .. } => {
+                *from = tier;
+                let why = format!("{why}, and it is stopped now");
+                self.tell(effects, &why, None);
+            }
             _ => {}
         }
     }
@@ -628,6 +652,9 @@ impl Machine {
                 self.stepping_down = step_down.unwrap_or_default();
                 Some(Job::Freeze(FreezeMode::Stop))
             }
+            State::Freezing { drain: None, paused_since: Some(_), .. } => {
+                Some(Job::Freeze(FreezeMode::Stop))
+            }
             State::Freezing { drain: None, .. } => Some(Job::Freeze(self.policy.freeze_mode)),
             State::Removing { .. } => Some(Job::Remove),
             State::Removed => None,
@@ -637,6 +664,11 @@ impl Machine {
             | State::Failed { .. } => std::mem::take(&mut self.look_wanted).then_some(Job::Look),
         };
         self.job = job;
+        if self.is_stepping_down() {
+            // So that it is on record before the driver is told.
+            let why = format!("being stopped: {}", self.why_stepping_down(now));
+            self.tell(effects, &why, None);
+        }
         effects.extend(job.map(Effect::Run));
     }
 
@@ -677,7 +709,8 @@ impl Machine {
     fn drain(&mut self, effects: &mut Vec<Effect>, now: Instant) {
         effects.push(Effect::Shut);
         let drain = Some(Drain::Finishing(now + self.policy.drain_grace));
-        self.go(State::Freezing { why: STOPPED_BY_ADMIN.to_owned(), drain }, now);
+        let why = STOPPED_BY_ADMIN.to_owned();
+        self.go(State::Freezing { why, drain, paused_since: None }, now);
         self.tell(effects, STOPPED_BY_ADMIN, None);
     }
 
@@ -696,8 +729,12 @@ impl Machine {
 
     /// The gate is shut and nobody is inside.
     fn freeze_now(&mut self, effects: &mut Vec<Effect>, why: &str, now: Instant) {
-        self.go(State::Freezing { why: why.to_owned(), drain: None }, now);
+        self.go(State::Freezing { why: why.to_owned(), drain: None, paused_since: None }, now);
         self.tell(effects, why, None);
+    }
+
+    fn why_stepping_down(&self, now: Instant) -> String {
+        format!("paused for {}{}", spoken(now - self.since), self.stepping_down)
     }
 
     fn tell(&self, effects: &mut Vec<Effect>, reason: &str, took: Option<Duration>) {

@@ -57,6 +57,8 @@ pub(super) struct Remembered {
     pub(super) phase: Option<(Phase, Option<Tier>, Duration)>,
     /// How long ago an admin stopped it, if it was not woken since.
     pub(super) stopped: Option<Duration>,
+    /// Whether it was being stopped from paused.
+    pub(super) stop_under_way: bool,
     /// Whether it was being created or removed: only known of what was created by a call, for only
     /// that has an id that nobody else gives.
     pub(super) cut_off: Option<&'static str>,
@@ -70,6 +72,9 @@ impl Remembered {
             return Past::Removing { why };
         }
         let stopped_at = self.stopped.map(|age| ago(now, age));
+        if let (true, Some((_, _, age))) = (self.stop_under_way, self.phase) {
+            return Past::SteppingDown { since: ago(now, age), stopped_at };
+        }
         match self.phase {
             Some((Phase::Frozen, tier, age)) => {
                 let tier = tier.unwrap_or(Tier::Stopped);
@@ -106,6 +111,7 @@ impl Records {
         let state = &record.state;
         let phase = Some((state.phase, state.tier, age(state.since)));
         let stopped = state.stopped_by_admin_at.map(age);
+        let stop_under_way = state.intent == Some(Intent::Stop);
         let cut_off = match (record.origin, state.intent, state.phase) {
             (Origin::Api, Some(Intent::Create), _) => {
                 Some("a restart came in the middle of its creation")
@@ -116,7 +122,7 @@ impl Records {
             _ => None,
         };
         let age = age(record.created_at);
-        Remembered { policy: record.policy, age, phase, stopped, cut_off }
+        Remembered { policy: record.policy, age, phase, stopped, stop_under_way, cut_off }
     }
 
     /// Those that were created by a call, and are not known again yet.
@@ -205,7 +211,7 @@ pub(super) fn state_of(machine: &Machine) -> RecordState {
         tier: machine.tier(),
         since: Clock.date_of(machine.since()),
         last_active: None,
-        intent: None,
+        intent: machine.is_stop_under_way().then_some(Intent::Stop),
         stopped_by_admin_at: machine.stopped_at().map(|at| Clock.date_of(at)),
         failure: machine.failure().map(str::to_owned),
     }

@@ -43,9 +43,9 @@ impl Program {
         Self::start_in(Directory::with(&alice, drain_grace), first).await
     }
 
-    /// Starts it in front of a local process.
-    async fn start_before_a_process() -> Self {
-        let alice = format!("command = [{:?}]", crate::fixture::binary());
+    /// Starts it in front of a local process, with further lines of its configuration.
+    async fn start_before_a_process(further: &str) -> Self {
+        let alice = format!("command = [{:?}]\n{further}", crate::fixture::binary());
         Self::start_in(Directory::with(&alice, "5s"), "").await
     }
 
@@ -303,7 +303,7 @@ async fn no_secret_is_in_its_log() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_admins_stop_holds_open_pages_off_after_a_kill_too() {
-    let program = Program::start_before_a_process().await;
+    let program = Program::start_before_a_process("").await;
     let ask = async |program: &Program, mode: &str| {
         let mut client = Client::connect(program.public).await;
         client.send(format!("GET /boot HTTP/1.1\r\n{HOST}Sec-Fetch-Mode: {mode}\r\n\r\n")).await;
@@ -332,6 +332,34 @@ async fn an_admins_stop_holds_open_pages_off_after_a_kill_too() {
     // What ended it is remembered as well.
     let program = program.kill_and_start().await;
     assert_eq!(ask(&program, "cors").await.body, woken.body);
+    assert_eq!(program.call("DELETE /workspaces/alice").await.status, 204);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_in_the_middle_of_a_step_down_lets_nobody_into_what_is_ending() {
+    let workspace = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let program = Program::start_before_a_process(&format!(
+        "port = {}\nfreeze_mode = \"pause\"\ninactivity_timeout = \"300ms\"\nstop_after = \"300ms\"\n\
+         environment = {{ DYING_MS = \"2000\" }}",
+        workspace.port()
+    ))
+    .await;
+    let boot = async |program: &Program| get(program.public, "alice.localhost", "/boot").await;
+    let first = boot(&program).await;
+    assert_eq!(first.status, 200, "{first:?}");
+    // Paused it says nothing; then it is told to end, and says that it is dying.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let asked = timeout(Duration::from_millis(100), get(workspace, "x", "/boot")).await;
+        if asked.is_ok_and(|reply| reply.status == 500) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it was never stopped: {}", program.log());
+    }
+    let program = program.kill_and_start().await;
+    let second = boot(&program).await;
+    assert_eq!(second.status, 200, "{second:?}");
+    assert_ne!(first.body, second.body, "a dying run answered");
     assert_eq!(program.call("DELETE /workspaces/alice").await.status, 204);
 }
 

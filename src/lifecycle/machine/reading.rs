@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::{Census, CheckIn, Drain, EVICT_IDLE_MIN, EVICT_QUIET_MIN, Job, Machine, State};
-use crate::model::{FrozenStorage, Phase, Tier};
+use crate::model::{FreezeMode, FrozenStorage, Phase, Tier};
 
 /// What a workspace takes of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,6 +156,12 @@ impl Machine {
     /// Whether it is being stopped from paused.
     pub fn is_stepping_down(&self) -> bool {
         matches!((&self.state, self.job), (State::Frozen { .. }, Some(Job::Freeze(_))))
+    }
+
+    /// Whether that was begun, though somebody may have come since.
+    pub fn is_stop_under_way(&self) -> bool {
+        let stops = self.job == Some(Job::Freeze(FreezeMode::Stop));
+        stops && matches!(self.state, State::Frozen { .. } | State::Starting { .. })
     }
 
     /// Since when it is paused, if it could be stopped now.

@@ -703,6 +703,39 @@ fn a_freeze_that_a_crash_cut_in_half_is_finished_before_anybody_is_let_in() {
 }
 
 #[test]
+fn a_step_down_is_on_record_while_it_is_under_way_and_finished_after_a_crash() {
+    let policy = Policy { freeze_mode: FreezeMode::Pause, stop_after: Some(IDLE), ..policy() };
+    let mut bench = Bench::new(policy.clone(), false);
+    bench.handle(Event::Resume);
+    bench.finish(woken("run-1"));
+    bench.pass();
+    bench.finish(Outcome::Frozen(Tier::Paused));
+    let frozen = bench.now;
+    assert!(!bench.machine.is_stop_under_way());
+    bench.pass();
+    assert!(bench.machine.is_stop_under_way());
+    assert_eq!(bench.told.last().map(String::as_str), Some("being stopped: paused for 1m"));
+    // Whoever comes now does not undo it, and it stays on record.
+    bench.census.held = 1;
+    bench.handle(Event::Held);
+    assert_eq!((bench.phase(), bench.machine.is_stop_under_way()), (Phase::Starting, true));
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!((bench.job(), bench.machine.is_stop_under_way()), (Some(Job::Wake), false));
+    assert_eq!(bench.told.last().map(String::as_str), Some("a request, and it is stopped now"));
+
+    let past = Past::SteppingDown { since: frozen, stopped_at: None };
+    let mut bench = Bench::with_past(policy, false, past);
+    bench.now += IDLE * 3;
+    bench.census.held = 1;
+    bench.handle(Event::Changed);
+    assert_eq!(bench.job(), Some(Job::Freeze(FreezeMode::Stop)), "it may be ending");
+    bench.census.held = 0;
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!((bench.phase(), bench.machine.tier()), (Phase::Frozen, Some(Tier::Stopped)));
+    assert_eq!(bench.machine.since(), frozen, "it has been frozen since it was first");
+}
+
+#[test]
 fn only_an_idle_one_is_evicted() {
     let mut bench = Bench::running();
     bench.census.inside = 1;
