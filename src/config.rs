@@ -21,6 +21,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::model::{Policy, PolicyOverrides, Spec, WorkspaceId};
+use crate::token::{Grant, TokenName};
 
 mod check;
 mod print;
@@ -54,6 +55,8 @@ pub struct Config {
     pub docker: Docker,
     /// The process driver.
     pub process: Process,
+    /// The tokens that open the API, beside the one in the state directory and those made by calls.
+    pub tokens: BTreeMap<TokenName, Grant>,
     /// The workspaces that are configured here, beside those discovered by labels.
     pub workspaces: BTreeMap<WorkspaceId, Workspace>,
 }
@@ -308,6 +311,7 @@ impl Default for Config {
             policy: Policy::default(),
             docker: Docker::default(),
             process: Process::default(),
+            tokens: BTreeMap::new(),
             workspaces: BTreeMap::new(),
         }
     }

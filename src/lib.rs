@@ -78,14 +78,15 @@
 //!
 //! | module | may use |
 //! |---|---|
-//! | `clock`, `duration`, `listen` | none |
+//! | `clock`, `duration`, `listen`, `secrets` | none |
 //! | `model` | `duration` |
+//! | `token` | `model`, `secrets` |
 //! | `driver` | `model`, `clock`, `duration` |
-//! | `store` | `model`, `clock`, `duration` |
+//! | `store` | `model`, `clock`, `duration`, `token` |
 //! | `lifecycle` | `model`, `clock`, `driver`, `store` |
 //! | `proxy` | `lifecycle`, `listen`, `model` |
-//! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration` |
-//! | `config` | `model`, `duration` |
+//! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration`, `token`, `secrets` |
+//! | `config` | `model`, `duration`, `token` |
 //! | `app`, `cli` | all |
 
 pub mod app;
@@ -105,3 +106,5 @@ pub mod store;
 pub mod clock;
 pub mod duration;
 pub mod model;
+pub mod secrets;
+pub mod token;

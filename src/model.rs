@@ -33,13 +33,7 @@ pub struct InvalidWorkspaceId {
 impl WorkspaceId {
     /// Parses a DNS label as it stands; upper case is refused, not folded.
     pub fn parse(text: &str) -> Result<Self, InvalidWorkspaceId> {
-        let bytes = text.as_bytes();
-        let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        let valid = (1..=63).contains(&bytes.len())
-            && bytes.iter().all(|byte| alphanumeric(byte) || *byte == b'-')
-            && bytes.first().is_some_and(alphanumeric)
-            && bytes.last().is_some_and(alphanumeric);
-        if valid {
+        if is_label(text) {
             Ok(Self(text.into()))
         } else {
             Err(InvalidWorkspaceId { text: text.chars().take(100).collect() })
@@ -86,6 +80,16 @@ impl<'de> Deserialize<'de> for WorkspaceId {
         let text = String::deserialize(deserializer)?;
         Self::parse(&text).map_err(serde::de::Error::custom)
     }
+}
+
+/// Whether it is a DNS label in lower case, as the names of everything here are.
+pub fn is_label(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (1..=63).contains(&bytes.len())
+        && bytes.iter().all(|byte| alphanumeric(byte) || *byte == b'-')
+        && bytes.first().is_some_and(alphanumeric)
+        && bytes.last().is_some_and(alphanumeric)
 }
 
 /// What a workspace is made of. The driver reads it; nobody else looks inside [`Runs`].

@@ -2,14 +2,14 @@
 //! its journal.
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::Context;
+use super::caller::Caller;
 use super::reply::Problem;
-use super::workspaces::{Representation, find};
+use super::workspaces::{Id, Representation, find};
 use crate::clock::{rfc3339, spoken};
 use crate::lifecycle::View;
 use crate::model::{Phase, Tier};
@@ -47,9 +47,10 @@ impl From<JournalEntry> for Line {
 /// `GET /api/v1/workspaces/{id}/activity`
 pub(super) async fn read(
     State(context): State<Context>,
-    id: Result<Path<String>, PathRejection>,
+    caller: Caller,
+    id: Id,
 ) -> Result<Json<Activity>, Problem> {
-    let workspace = find(&context, id)?;
+    let workspace = find(&context, &caller, id)?;
     let journal = workspace.journal(JOURNAL_LINES_MAX).await?;
     Ok(Json(Activity {
         why: why(&workspace.view(), journal.first()),

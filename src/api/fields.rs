@@ -22,6 +22,37 @@ impl Fields {
     }
 }
 
+impl Fields {
+    /// Every item of a list: one for each field `name` or `name[]`, or several in one field, as
+    /// JSON or separated by commas.
+    pub(super) fn list(&self, name: &str) -> Result<Vec<String>, Problem> {
+        let is_of_list = |field: &str| field.strip_suffix("[]").unwrap_or(field) == name;
+        let mut items = Vec::new();
+        for (_, text) in self.0.iter().filter(|(field, _)| is_of_list(field)) {
+            if text.trim_start().starts_with('[') {
+                let several: Vec<String> = serde_json::from_str(text)
+                    .map_err(|_| Problem::Invalid(format!("{name}: send a list of texts")))?;
+                items.extend(several);
+            } else {
+                let several = text.split(',').map(|item| item.trim().to_owned());
+                items.extend(several.filter(|item| !item.is_empty()));
+            }
+        }
+        Ok(items)
+    }
+
+    /// Refuses every other field, lest a typo pass for a wish. `has` begins the list of `names`.
+    pub(super) fn only(&self, names: &[&str], has: &str) -> Result<(), Problem> {
+        match self.0.iter().find(|(name, _)| !names.contains(&name.as_str())) {
+            None => Ok(()),
+            Some((name, _)) => Err(Problem::Invalid(format!(
+                "there is no field {name:?}; {has} {}",
+                names.join(", ")
+            ))),
+        }
+    }
+}
+
 impl<S: Send + Sync> FromRequest<S> for Fields {
     type Rejection = Problem;
 

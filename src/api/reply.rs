@@ -2,13 +2,16 @@
 //! `message`, for people, and `error_code`, for programs. Nothing internal is in them that an admin
 //! could not know anyway.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
+use super::keyring::ChangeError;
 use crate::lifecycle::CommandError;
 
 /// Why a call did not do what it was to do.
@@ -16,6 +19,10 @@ use crate::lifecycle::CommandError;
 pub(super) enum Problem {
     /// No token, or a wrong one.
     Unauthorized,
+    /// Too many wrong tokens from there, for so long.
+    TooManyFailures { retry_after: Duration },
+    /// The token is not good for this.
+    Forbidden(String),
     /// There is no such call.
     UnknownCall,
     /// No workspace is where an end user looked for one.
@@ -24,6 +31,8 @@ pub(super) enum Problem {
     WrongMethod,
     /// There is no such workspace.
     UnknownWorkspace(String),
+    /// There is no such token.
+    UnknownToken(String),
     /// Whoever checked in is no workspace.
     UnknownSender,
     /// Something in the call can't be used; names it and the fix.
@@ -36,6 +45,8 @@ pub(super) enum Problem {
     Failed(String),
     /// Not now.
     Unavailable,
+    /// What was to be changed could not be kept, and so is as it was.
+    NotKept(String),
 }
 
 #[derive(Serialize)]
@@ -58,6 +69,21 @@ impl From<CommandError> for Problem {
     }
 }
 
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Unknown(_) => Self::UnknownToken(error.to_string()),
+            ChangeError::Taken(_)
+            | ChangeError::Configured(_)
+            | ChangeError::OfStateDir(_)
+            | ChangeError::TooMany => Self::Conflict(error.to_string()),
+            ChangeError::NotKept(_) | ChangeError::NotWritten(_) => {
+                Self::NotKept(error.to_string())
+            }
+        }
+    }
+}
+
 impl Problem {
     /// Why a body could not be read: it is too large, or its sender broke off.
     pub(super) fn of_body(rejection: BytesRejection) -> Self {
@@ -73,8 +99,17 @@ impl Problem {
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
                 "Not authorized",
-                "send the admin token as \"Authorization: Bearer <token>\"".to_owned(),
+                "send a token as \"Authorization: Bearer <token>\"".to_owned(),
             ),
+            Self::TooManyFailures { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_failures",
+                "Too many wrong tokens",
+                "too many wrong tokens were sent; a right one is accepted at any time".to_owned(),
+            ),
+            Self::Forbidden(detail) => {
+                (StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail.clone())
+            }
             Self::UnknownCall => (
                 StatusCode::NOT_FOUND,
                 "not_found",
@@ -100,6 +135,9 @@ impl Problem {
                 "Unknown workspace",
                 format!("there is no workspace {id:?}"),
             ),
+            Self::UnknownToken(detail) => {
+                (StatusCode::NOT_FOUND, "unknown_token", "Unknown token", detail.clone())
+            }
             Self::UnknownSender => (
                 StatusCode::NOT_FOUND,
                 "unknown_sender",
@@ -132,6 +170,12 @@ impl Problem {
                 "Unavailable",
                 "the workspace takes no calls at the moment; try again".to_owned(),
             ),
+            Self::NotKept(detail) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not_kept",
+                "Could not be kept",
+                detail.clone(),
+            ),
         }
     }
 }
@@ -150,6 +194,11 @@ impl IntoResponse for Problem {
         let mut response = (status, Json(document)).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(CONTENT_TYPE, kind);
+        if let Self::TooManyFailures { retry_after } = self {
+            // Rounded up: a client that comes back on the second is not too early.
+            let seconds = retry_after.as_secs() + 1;
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response
     }
 }

@@ -8,6 +8,7 @@ use axum::extract::{Path, Query, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use super::caller::Caller;
 use super::fields::Fields;
 use super::reply::Problem;
 use super::{Context, policy};
@@ -82,28 +83,30 @@ impl Representation {
 }
 
 /// `GET /api/v1/workspaces`
-pub(super) async fn list(State(context): State<Context>) -> Json<List> {
+pub(super) async fn list(State(context): State<Context>, caller: Caller) -> Json<List> {
     let all = context.registry.all();
-    let items = all.iter().map(|workspace| Representation::of(workspace, &context)).collect();
-    Json(List { items })
+    let seen = all.iter().filter(|workspace| caller.may_see(workspace));
+    Json(List { items: seen.map(|workspace| Representation::of(workspace, &context)).collect() })
 }
 
 /// `GET /api/v1/workspaces/{id}`
 pub(super) async fn read(
     State(context): State<Context>,
+    caller: Caller,
     id: Id,
 ) -> Result<Json<Representation>, Problem> {
-    let workspace = find(&context, id)?;
+    let workspace = find(&context, &caller, id)?;
     Ok(Json(Representation::of(&workspace, &context)))
 }
 
 /// `PATCH /api/v1/workspaces/{id}`: changes the fields of its policy that are named, at once.
 pub(super) async fn change(
     State(context): State<Context>,
-    id: Result<Path<String>, PathRejection>,
+    caller: Caller,
+    id: Id,
     fields: Fields,
 ) -> Result<Json<Representation>, Problem> {
-    let workspace = find(&context, id)?;
+    let workspace = find(&context, &caller, id)?;
     policy::only(&fields)?;
     let changes = policy::overrides(&fields)?;
     policy::check(&changes.over(&workspace.policy()))?;
@@ -114,18 +117,20 @@ pub(super) async fn change(
 /// `DELETE /api/v1/workspaces/{id}`: 204 once it is gone, with all that it had.
 pub(super) async fn delete(
     State(context): State<Context>,
-    id: Result<Path<String>, PathRejection>,
+    caller: Caller,
+    id: Id,
 ) -> Result<StatusCode, Problem> {
-    find(&context, id)?.remove().await?;
+    find(&context, &caller, id)?.remove().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `PUT /api/v1/workspaces/{id}/remove`: the same, with a message.
 pub(super) async fn remove(
     State(context): State<Context>,
-    id: Result<Path<String>, PathRejection>,
+    caller: Caller,
+    id: Id,
 ) -> Result<Json<serde_json::Value>, Problem> {
-    find(&context, id)?.remove().await?;
+    find(&context, &caller, id)?.remove().await?;
     Ok(Json(serde_json::json!({ "message": "Workspace has been removed" })))
 }
 
@@ -143,10 +148,11 @@ fn yes() -> bool {
 /// `PUT /api/v1/workspaces/{id}/stop`: 200 once it is frozen; with `?wait=false` 202 at once.
 pub(super) async fn stop(
     State(context): State<Context>,
+    caller: Caller,
     id: Id,
     wait: Result<Query<Wait>, QueryRejection>,
 ) -> Result<(StatusCode, Json<Representation>), Problem> {
-    let workspace = find(&context, id)?;
+    let workspace = find(&context, &caller, id)?;
     if !workspace.can_freeze() {
         workspace.stop().await?;
     }
@@ -157,10 +163,11 @@ pub(super) async fn stop(
 /// `PUT /api/v1/workspaces/{id}/resume`: 200 once it is running; with `?wait=false` 202 at once.
 pub(super) async fn resume(
     State(context): State<Context>,
+    caller: Caller,
     id: Id,
     wait: Result<Query<Wait>, QueryRejection>,
 ) -> Result<(StatusCode, Json<Representation>), Problem> {
-    let workspace = find(&context, id)?;
+    let workspace = find(&context, &caller, id)?;
     let asked = workspace.clone();
     carry_out(&context, &workspace, wait, async move { asked.resume().await }).await
 }
@@ -186,10 +193,12 @@ async fn carry_out(
 }
 
 /// The id in a path, which may be nothing that a workspace could be called.
-type Id = Result<Path<String>, PathRejection>;
+pub(super) type Id = Result<Path<String>, PathRejection>;
 
-pub(super) fn find(context: &Context, id: Id) -> Result<Arc<Workspace>, Problem> {
+/// The workspace of a path. One that the caller may not see is one that does not exist.
+pub(super) fn find(context: &Context, caller: &Caller, id: Id) -> Result<Arc<Workspace>, Problem> {
     let Path(id) = id.map_err(|rejection| Problem::Invalid(rejection.body_text()))?;
     let shown = || id.chars().take(100).collect();
-    context.registry.get(&id).ok_or_else(|| Problem::UnknownWorkspace(shown()))
+    let found = context.registry.get(&id).filter(|workspace| caller.may_see(workspace));
+    found.ok_or_else(|| Problem::UnknownWorkspace(shown()))
 }

@@ -33,6 +33,14 @@ pub(super) fn config(config: &Config) -> String {
     page.header("policy");
     overrides(&everything(&config.policy), &mut page);
     drivers(config, &mut page);
+    for (name, grant) in &config.tokens {
+        page.header(&format!("tokens.{name}"));
+        page.line("hash", text(grant.hash));
+        match grant.scope.projects() {
+            Some(projects) => page.line("projects", texts(projects)),
+            None => page.line("scope", text(grant.scope.word())),
+        }
+    }
     for (id, entry) in &config.workspaces {
         workspace(id, entry, &mut page);
     }

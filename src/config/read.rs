@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::model::{PolicyOverrides, Runs, Spec, WorkspaceId};
+use crate::token::{Grant, TokenName};
 
 use super::section::{Findings, Section};
 use super::tree::Tree;
@@ -32,6 +33,7 @@ pub(super) fn config(
         section.read("freezer", &mut config.process.freezer, values::freezer);
         section.finish();
     });
+    top.each("tokens", |name, section| token(name, section, &mut config));
     top.each("workspaces", |name, section| workspace(name, section, &mut config));
     top.finish();
     check::whole(&config, &mut findings);
@@ -104,6 +106,35 @@ fn docker(mut section: Section<'_>, config: &mut Config) {
     section.read("address", &mut docker.address, values::docker_address);
     section.read("network", &mut docker.network, values::text_or_none);
     section.read("scope", &mut docker.scope, values::scope);
+    section.finish();
+}
+
+fn token(name: &str, mut section: Section<'_>, config: &mut Config) {
+    let [has_hash, has_scope, has_projects] =
+        ["hash", "scope", "projects"].map(|key| section.has(key));
+    let hash = section.optional("hash", values::token_hash);
+    let scope = section.optional("scope", values::scope_of_everything);
+    let scope = section.optional("projects", values::scope_of_projects).or(scope);
+    if !has_hash {
+        section.problem_here(format!("token {name:?} needs its \"hash\""));
+    }
+    if has_scope == has_projects {
+        section.problem_here(format!(
+            "token {name:?} needs exactly one of \"scope\" and \"projects\""
+        ));
+    }
+    match TokenName::parse(name) {
+        Err(invalid) => section.problem_here(invalid.to_string()),
+        Ok(name) if name == TokenName::of_state_dir() => section.problem_here(format!(
+            "{:?} is the name of the token in the state directory; choose another",
+            name.as_str()
+        )),
+        Ok(name) => {
+            if let (Some(hash), Some(scope)) = (hash, scope) {
+                config.tokens.insert(name, Grant { hash, scope });
+            }
+        }
+    }
     section.finish();
 }
 

@@ -146,8 +146,8 @@ fn keys_of_variable(name: &str) -> Vec<String> {
     let lower = |part: &str| part.to_ascii_lowercase();
     let parts: Vec<&str> = name.splitn(4, "__").collect();
     match parts[..] {
-        ["WORKSPACES", id, key] => {
-            vec!["workspaces".to_owned(), lower(id).replace('_', "-"), lower(key)]
+        [section @ ("WORKSPACES" | "TOKENS"), id, key] => {
+            vec![lower(section), lower(id).replace('_', "-"), lower(key)]
         }
         ["WORKSPACES", id, "ENVIRONMENT", own] => vec![
             "workspaces".to_owned(),

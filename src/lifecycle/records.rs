@@ -49,6 +49,8 @@ enum Note {
 /// What is remembered of a workspace that is known again.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
+    /// The project that it was created from.
+    pub(super) project: Option<String>,
     /// What was changed of its policy.
     pub(super) policy: PolicyOverrides,
     /// How long ago it was first known.
@@ -95,7 +97,8 @@ impl Records {
         let age = |date: SystemTime| now.duration_since(date).unwrap_or_default();
         let state = &record.state;
         let phase = Some((state.phase, state.tier, age(state.since)));
-        Remembered { policy: record.policy.clone(), age: age(record.created_at), phase }
+        let (policy, age) = (record.policy.clone(), age(record.created_at));
+        Remembered { project: record.project, policy, age, phase }
     }
 
     /// Keeps what was changed of a policy. Durable when it returns.

@@ -65,6 +65,7 @@ pub struct Workspace {
     changed_policy: Mutex<PolicyOverrides>,
     created_at: SystemTime,
     origin: Origin,
+    project: Option<String>,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) gate: Gate,
     /// Written by the task alone; read by whoever wants to know how it is.
@@ -144,6 +145,7 @@ impl Workspace {
             created_at: Clock.date_of(created),
             driver,
             origin,
+            project: remembered.project,
             gate: Gate::new(),
             place: Mutex::default(),
             mailbox: Mailbox::default(),
@@ -169,6 +171,11 @@ impl Workspace {
     /// What it was made from.
     pub fn blueprint(&self) -> &Blueprint {
         &self.blueprint
+    }
+
+    /// The project that it was created from.
+    pub fn project(&self) -> Option<&str> {
+        self.project.as_deref()
     }
 
     /// Its policy.
@@ -197,6 +204,7 @@ impl Workspace {
     fn record(&self) -> Record {
         let view = self.view();
         let mut record = records::new_record(self.id(), self.driver.name(), self.origin);
+        record.project = self.project.clone();
         record.policy = self.lock_changed_policy().clone();
         record.created_at = self.created_at;
         record.state.phase = view.phase;

@@ -14,15 +14,18 @@ fn load(path: &Path) -> Result<Config, ConfigError> {
     Config::load(Some(path), [home].into_iter(), &Flags::default())
 }
 
-/// The keys of every table; those of the workspaces count as one table's.
+/// The sections whose keys are names, each with a table of its own.
+const NAMED: [&str; 2] = ["tokens", "workspaces"];
+
+/// The keys of every table; those of all workspaces count as one table's, and so do tokens'.
 fn keys(text: &str) -> BTreeMap<String, BTreeSet<String>> {
     let table: toml::Table = text.parse().expect("TOML");
     let mut sections: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, value) in table {
         match value.as_table() {
-            Some(workspaces) if name == "workspaces" => {
-                let inner = workspaces.values().filter_map(|workspace| workspace.as_table());
-                let keys = inner.flat_map(|workspace| workspace.keys().cloned());
+            Some(section) if NAMED.contains(&name.as_str()) => {
+                let inner = section.values().filter_map(|inner| inner.as_table());
+                let keys = inner.flat_map(|inner| inner.keys().cloned());
                 sections.insert(name, keys.collect());
             }
             Some(section) => {
@@ -56,25 +59,28 @@ fn the_full_example_sets_every_option_to_its_default() {
     let full = load(&examples().join("full.toml")).expect("the full example");
     let empty = load(Path::new("/dev/null")).expect("no options at all");
     assert_eq!(full.workspaces.len(), 3, "one of each kind");
-    let without_workspaces = Config { workspaces: BTreeMap::new(), ..full };
-    assert_eq!(without_workspaces, empty);
+    assert_eq!(full.tokens.len(), 2, "one of each kind");
+    let unnamed = Config { workspaces: BTreeMap::new(), tokens: BTreeMap::new(), ..full };
+    assert_eq!(unnamed, empty);
     let usual = Config { state_dir: empty.state_dir.clone(), ..Config::default() };
-    assert_eq!(without_workspaces, usual);
+    assert_eq!(unnamed, usual);
 }
 
 #[test]
 fn the_full_example_names_every_option() {
     let text = std::fs::read_to_string(examples().join("full.toml")).expect("the full example");
     let mut named = keys(&text);
-    let workspaces = named.remove("workspaces").expect("workspaces");
+    for name in NAMED {
+        assert_eq!(named.remove(name), Some(keys_of(name)), "{name}");
+    }
     assert_eq!(named, keys(&Config::default().to_toml()));
-    assert_eq!(workspaces, workspace_keys());
 }
 
-/// What a workspace may set, as the list in the error for a key that resembles none.
-fn workspace_keys() -> BTreeSet<String> {
-    let file = std::env::temp_dir().join(format!("frostgate-keys-{}.toml", std::process::id()));
-    std::fs::write(&file, "[workspaces.a]\nimage = \"i\"\nzzzzzzzz = 1").expect("a file");
+/// What a table of a section may set, as the list in the error for a key that resembles none.
+fn keys_of(section: &str) -> BTreeSet<String> {
+    let name = format!("frostgate-keys-{section}-{}.toml", std::process::id());
+    let file = std::env::temp_dir().join(name);
+    std::fs::write(&file, format!("[{section}.a]\nzzzzzzzz = 1")).expect("a file");
     let error = load(&file).expect_err("an unknown key").to_string();
     std::fs::remove_file(&file).expect("the file is there");
     let (_, known) = error.split_once("known keys: ").expect("the known keys");
