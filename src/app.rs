@@ -29,10 +29,12 @@ use crate::driver::docker::{self, Docker};
 use crate::driver::process::{self, Process};
 use crate::driver::upstream::Upstream;
 use crate::lifecycle::check_in::CheckInKey;
+use crate::lifecycle::create::{self, Creator};
 use crate::lifecycle::reconcile::Reconciler;
+use crate::lifecycle::registry::Newcomer;
 use crate::lifecycle::{self, Change, Registry};
 use crate::listen::{self, Ends, Serve};
-use crate::model::Runs;
+use crate::model::{Policy, PolicyOverrides};
 use crate::proxy::{self, Body, Elsewhere, Proxy};
 use crate::secrets::{self, SecretError};
 use crate::store::{Origin, Sqlite, Store, StoreError};
@@ -84,7 +86,9 @@ impl App {
         let registry = Registry::open(options, store, Handle::current()).await?;
         let drivers = Drivers::make(&config)?;
         drivers.check(&config).await?;
-        drivers.add_configured(&config, &registry)?;
+        let creator = Arc::new(creator(&config, &registry, &drivers));
+        add_configured(&config, &registry, &creator)?;
+        creator.restore();
         let mut followers = JoinSet::new();
         for driver in drivers.all() {
             let mut reconciler = Reconciler::new(registry.clone(), driver, config.policy.clone());
@@ -94,6 +98,7 @@ impl App {
 
         let context = api::Context {
             registry: registry.clone(),
+            creator,
             keyring: Arc::new(keyring),
             failures: Arc::new(Failures::default()),
             trusted_proxies: config.routing.trusted_proxies.clone().into(),
@@ -277,23 +282,36 @@ impl Drivers {
         let always = [self.process.clone(), self.upstream.clone()];
         always.into_iter().chain(self.docker.clone())
     }
+}
 
-    fn add_configured(&self, config: &Config, registry: &Arc<Registry>) -> anyhow::Result<()> {
-        for (id, workspace) in &config.workspaces {
-            let driver = match &workspace.spec.runs {
-                Runs::Command { .. } => self.process.clone(),
-                Runs::Upstream(_) => self.upstream.clone(),
-                Runs::Image { .. } | Runs::Discovered { .. } => {
-                    self.docker.clone().with_context(|| {
-                        format!("workspace {id} has an image, but there is no Docker Engine here")
-                    })?
-                }
-            };
-            let policy = workspace.policy.over(&config.policy);
-            registry.add(id.clone(), workspace.spec.clone(), policy, driver, Origin::Config)?;
-        }
-        Ok(())
+fn creator(config: &Config, registry: &Arc<Registry>, drivers: &Drivers) -> Creator {
+    let projects = config.projects.iter();
+    let options = create::Options {
+        projects: projects.map(|(id, project)| (id.to_string(), project.clone())).collect(),
+        policy: Policy { storage: config.api.storage, ..config.policy.clone() },
+        inline_specs: config.api.inline_specs,
+    };
+    Creator::new(registry.clone(), drivers.all().collect(), options)
+}
+
+fn add_configured(
+    config: &Config,
+    registry: &Arc<Registry>,
+    creator: &Creator,
+) -> anyhow::Result<()> {
+    for (id, workspace) in &config.workspaces {
+        let driver = creator.driver_for(&workspace.spec.runs);
+        registry.add(Newcomer {
+            id: id.clone(),
+            spec: workspace.spec.clone(),
+            policy: workspace.policy.over(&config.policy),
+            own_policy: PolicyOverrides::default(),
+            driver: driver.with_context(|| format!("workspace {id} can't be run"))?,
+            origin: Origin::Config,
+            project: None,
+        })?;
     }
+    Ok(())
 }
 
 /// Whether somebody named an engine, or there is a socket where it usually is.

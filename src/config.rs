@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::model::{Policy, PolicyOverrides, Spec, WorkspaceId};
+use crate::model::{FrozenStorage, Policy, PolicyOverrides, Project, Spec, WorkspaceId};
 use crate::token::{Grant, TokenName};
 
 mod check;
@@ -51,12 +51,16 @@ pub struct Config {
     pub limits: Limits,
     /// The policy of every workspace that sets nothing else.
     pub policy: Policy,
+    /// What the API may do.
+    pub api: Api,
     /// The Docker driver.
     pub docker: Docker,
     /// The process driver.
     pub process: Process,
     /// The tokens that open the API, beside the one in the state directory and those made by calls.
     pub tokens: BTreeMap<TokenName, Grant>,
+    /// What workspaces are created from through the API, by id.
+    pub projects: BTreeMap<WorkspaceId, Project>,
     /// The workspaces that are configured here, beside those discovered by labels.
     pub workspaces: BTreeMap<WorkspaceId, Workspace>,
 }
@@ -115,6 +119,16 @@ pub struct Limits {
     pub slots: usize,
     /// Workspaces that are started at the same time; the others queue.
     pub starts_max: usize,
+}
+
+/// What the API may do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Api {
+    /// Whether a creation may bring an image of its own instead of a project.
+    pub inline_specs: bool,
+    /// How long a created workspace is kept while it is frozen, where neither its project nor the
+    /// call says.
+    pub storage: FrozenStorage,
 }
 
 /// The Docker driver.
@@ -309,9 +323,11 @@ impl Default for Config {
             upstream: Upstream::default(),
             limits: Limits::default(),
             policy: Policy::default(),
+            api: Api::default(),
             docker: Docker::default(),
             process: Process::default(),
             tokens: BTreeMap::new(),
+            projects: BTreeMap::new(),
             workspaces: BTreeMap::new(),
         }
     }
@@ -365,6 +381,12 @@ impl Default for Limits {
             starts_max: 4,
             slots: 0,
         }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { inline_specs: false, storage: FrozenStorage::None }
     }
 }
 

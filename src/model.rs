@@ -111,6 +111,17 @@ pub struct Spec {
     pub ready_path: Option<String>,
 }
 
+/// What workspaces are created from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Project {
+    /// For people.
+    pub name: String,
+    /// What its workspaces are made of.
+    pub spec: Spec,
+    /// What they set for themselves unless a creation says otherwise.
+    pub policy: PolicyOverrides,
+}
+
 /// What runs behind a workspace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -39,22 +39,29 @@ impl Caller {
             (Need::Change, Scope::Read) => "\"admin\", or \"projects\" with the workspace's own",
             (Need::Govern, Scope::Read | Scope::Projects(_)) => "\"admin\"",
         };
-        Err(Problem::Forbidden(format!(
+        Err(self.refusal(wanted))
+    }
+
+    /// Says which scope it would have taken.
+    pub(super) fn refusal(&self, wanted: &str) -> Problem {
+        Problem::Forbidden(format!(
             "this call needs a token of the scope {wanted}; the token {:?} has the scope {:?}",
             self.name.as_str(),
             self.scope.word()
-        )))
+        ))
     }
 
     /// Whether a workspace is there, as far as the caller is concerned.
     pub(super) fn may_see(&self, workspace: &Workspace) -> bool {
         match &self.scope {
             Scope::Admin | Scope::Read => true,
-            Scope::Projects(projects) => {
-                let of = workspace.project();
-                of.is_some_and(|of| projects.iter().any(|project| project == of))
-            }
+            Scope::Projects(_) => workspace.project().is_some_and(|project| self.may_use(project)),
         }
+    }
+
+    /// Whether a project is there, as far as the caller is concerned.
+    pub(super) fn may_use(&self, project: &str) -> bool {
+        self.scope.projects().is_none_or(|own| own.iter().any(|one| one == project))
     }
 }
 

@@ -15,21 +15,32 @@ const FIELDS_MAX: usize = 200;
 pub(super) struct Fields(pub(super) Vec<(String, String)>);
 
 impl Fields {
+    /// Those of a query.
+    pub(super) fn of_query(query: Option<&str>) -> Result<Self, Problem> {
+        let fields: Vec<_> = serde_urlencoded::from_str(query.unwrap_or_default())
+            .map_err(|error| Problem::Invalid(format!("the query can't be read: {error}")))?;
+        at_most_the_limit(&fields)?;
+        Ok(Self(fields))
+    }
+
+    /// The values of all fields of that name.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let found = self.0.iter().filter(move |(field, _)| field == name);
+        found.map(|(_, value)| value.trim())
+    }
+
     /// The value of the first field of that name, without white space around it.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(field, _)| field == name);
         found.map(|(_, value)| value.trim())
     }
-}
 
-impl Fields {
     /// Every item of a list: one for each field `name` or `name[]`, or several in one field, as
     /// JSON or separated by commas.
     pub(super) fn list(&self, name: &str) -> Result<Vec<String>, Problem> {
-        let is_of_list = |field: &str| field.strip_suffix("[]").unwrap_or(field) == name;
         let mut items = Vec::new();
-        for (_, text) in self.0.iter().filter(|(field, _)| is_of_list(field)) {
-            if text.trim_start().starts_with('[') {
+        for text in self.all(&format!("{name}[]")).chain(self.all(name)) {
+            if text.starts_with('[') {
                 let several: Vec<String> = serde_json::from_str(text)
                     .map_err(|_| Problem::Invalid(format!("{name}: send a list of texts")))?;
                 items.extend(several);
@@ -41,15 +52,16 @@ impl Fields {
         Ok(items)
     }
 
-    /// Refuses every other field, lest a typo pass for a wish. `has` begins the list of `names`.
-    pub(super) fn only(&self, names: &[&str], has: &str) -> Result<(), Problem> {
-        match self.0.iter().find(|(name, _)| !names.contains(&name.as_str())) {
-            None => Ok(()),
-            Some((name, _)) => Err(Problem::Invalid(format!(
-                "there is no field {name:?}; {has} {}",
-                names.join(", ")
-            ))),
-        }
+    /// Refuses fields of other names, lest a typo pass for a wish.
+    pub(super) fn only<'a>(
+        &self,
+        known: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<(), Problem> {
+        let unknown = self.0.iter().find(|(name, _)| !known.clone().any(|known| known == name));
+        let Some((name, _)) = unknown else { return Ok(()) };
+        let known: Vec<&str> = known.collect();
+        let known = known.join(", ");
+        Err(Problem::Invalid(format!("there is no field {name:?}; there are {known}")))
     }
 }
 

@@ -10,6 +10,7 @@ mod keyring;
 mod overview;
 mod peer;
 mod policy;
+mod projects;
 mod reply;
 mod routes;
 mod token_file;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::lifecycle::Registry;
+use crate::lifecycle::{Creator, Registry};
 
 pub use failures::Failures;
 pub use keyring::Keyring;
@@ -32,6 +33,8 @@ pub use routes::{admin, check_in_only};
 pub struct Context {
     /// All workspaces.
     pub registry: Arc<Registry>,
+    /// Makes more of them.
+    pub creator: Arc<Creator>,
     /// What opens the API.
     pub keyring: Arc<Keyring>,
     /// How often it was tried with what doesn't.

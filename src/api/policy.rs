@@ -34,42 +34,60 @@ const FIELD_NAMES: [&str; 10] = [
 /// A policy as the API tells it. Times in minutes, fractions included; `null`: never.
 #[derive(Debug, Serialize)]
 pub(super) struct Representation {
-    inactivity_timeout: Option<f64>,
-    initial_timeout: f64,
+    inactivity_timeout: Option<Minutes>,
+    initial_timeout: Minutes,
     /// 0: it can't be frozen. `null`: it is kept for ever.
-    max_inactive_storage_time: Option<f64>,
-    max_storage_time: Option<f64>,
+    max_inactive_storage_time: Option<Minutes>,
+    max_storage_time: Option<Minutes>,
     freeze_mode: FreezeMode,
-    stop_after: Option<f64>,
-    check_in_ttl: Option<f64>,
-    hold_max: f64,
+    stop_after: Option<Minutes>,
+    check_in_ttl: Option<Minutes>,
+    hold_max: Minutes,
     monitoring: bool,
+}
+
+/// A time in minutes: an integer where it is one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Minutes(pub(super) Duration);
+
+impl Serialize for Minutes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let seconds = self.0.as_secs();
+        if self.0.subsec_nanos() == 0 && seconds.is_multiple_of(60) {
+            return serializer.serialize_u64(seconds / 60);
+        }
+        serializer.serialize_f64(self.0.as_secs_f64() / 60.0)
+    }
+}
+
+/// How long it is kept while it is frozen; `None`: for ever.
+pub(super) fn stored(policy: &Policy) -> Option<Minutes> {
+    match policy.storage {
+        FrozenStorage::None => Some(Minutes(Duration::ZERO)),
+        FrozenStorage::Limited(limit) => Some(Minutes(limit)),
+        FrozenStorage::Unlimited => None,
+    }
 }
 
 impl From<&Policy> for Representation {
     fn from(policy: &Policy) -> Self {
-        let minutes = |duration: Duration| duration.as_secs_f64() / 60.0;
         Self {
-            inactivity_timeout: policy.inactivity_timeout.map(minutes),
-            initial_timeout: minutes(policy.initial_timeout),
-            max_inactive_storage_time: match policy.storage {
-                FrozenStorage::None => Some(0.0),
-                FrozenStorage::Limited(limit) => Some(minutes(limit)),
-                FrozenStorage::Unlimited => None,
-            },
-            max_storage_time: policy.max_storage_time.map(minutes),
+            inactivity_timeout: policy.inactivity_timeout.map(Minutes),
+            initial_timeout: Minutes(policy.initial_timeout),
+            max_inactive_storage_time: stored(policy),
+            max_storage_time: policy.max_storage_time.map(Minutes),
             freeze_mode: policy.freeze_mode,
-            stop_after: policy.stop_after.map(minutes),
-            check_in_ttl: policy.check_in_ttl.map(minutes),
-            hold_max: minutes(policy.hold_max),
+            stop_after: policy.stop_after.map(Minutes),
+            check_in_ttl: policy.check_in_ttl.map(Minutes),
+            hold_max: Minutes(policy.hold_max),
             monitoring: policy.monitoring,
         }
     }
 }
 
-/// Refuses fields that are of no policy.
-pub(super) fn only(fields: &Fields) -> Result<(), Problem> {
-    fields.only(&FIELD_NAMES, "a policy has")
+/// Refuses fields that are neither of a policy nor among `others`.
+pub(super) fn only(fields: &Fields, others: &[&str]) -> Result<(), Problem> {
+    fields.only(others.iter().chain(&FIELD_NAMES).copied())
 }
 
 /// The overrides that a call's fields say. Fields that are of no policy are left alone.

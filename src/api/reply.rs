@@ -12,7 +12,8 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
 use super::keyring::ChangeError;
-use crate::lifecycle::CommandError;
+use crate::lifecycle::registry::MakeError;
+use crate::lifecycle::{CommandError, CreateError};
 
 /// Why a call did not do what it was to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub(super) enum Problem {
     TooLarge,
     /// The workspace is in no state for that, or of no kind.
     Conflict(String),
+    /// What is wanted can't be made.
+    Unmakeable(String),
     /// It was tried and failed.
     Failed(String),
     /// Not now.
@@ -80,6 +83,26 @@ impl From<ChangeError> for Problem {
             ChangeError::NotKept(_) | ChangeError::NotWritten(_) => {
                 Self::NotKept(error.to_string())
             }
+        }
+    }
+}
+
+impl From<CreateError> for Problem {
+    fn from(error: CreateError) -> Self {
+        let words = error.to_string();
+        match error {
+            CreateError::UnknownProject(_) => {
+                Self::Invalid(format!("project_id: {words}; GET /api/v1/projects lists them"))
+            }
+            CreateError::InlineSpec => Self::Forbidden(words),
+            CreateError::NoDriver(_) => Self::Unmakeable(words),
+            CreateError::NoRandomness => Self::Failed(words),
+            CreateError::Make(MakeError::Taken(_)) => Self::Conflict(words),
+            CreateError::Make(MakeError::Store(_)) => Self::Failed(words),
+            CreateError::Make(MakeError::Failed(CommandError::Impossible(_))) => {
+                Self::Unmakeable(words)
+            }
+            CreateError::Make(MakeError::Failed(error)) => error.into(),
         }
     }
 }
@@ -158,6 +181,12 @@ impl Problem {
             Self::Conflict(detail) => {
                 (StatusCode::CONFLICT, "conflict", "Not possible now", detail.clone())
             }
+            Self::Unmakeable(detail) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "creation_failed",
+                "It can't be created",
+                detail.clone(),
+            ),
             Self::Failed(detail) => (
                 StatusCode::BAD_GATEWAY,
                 "workspace_failed",

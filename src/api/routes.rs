@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::caller::Need;
 use super::reply::Problem;
-use super::{Context, activity, auth, check_in, overview, tokens, workspaces};
+use super::{Context, activity, auth, check_in, overview, projects, tokens, workspaces};
 
 /// Largest body of a call.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -25,13 +25,16 @@ pub fn admin(context: Context) -> Router {
         .route("/workspaces/{id}/activity", get(activity::read));
     // `admin`, and `projects` for their own workspaces.
     let changing = Router::new()
+        .route("/workspaces", post(workspaces::create))
         .route("/workspaces/{id}", patch(workspaces::change).delete(workspaces::delete))
         .route("/workspaces/{id}/remove", put(workspaces::remove))
         .route("/workspaces/{id}/stop", put(workspaces::stop))
         .route("/workspaces/{id}/resume", put(workspaces::resume));
     // Every token.
-    let overview =
-        Router::new().route("/test", get(overview::test)).route("/stats", get(overview::stats));
+    let overview = Router::new()
+        .route("/test", get(overview::test))
+        .route("/stats", get(overview::stats))
+        .route("/projects", get(projects::list));
     // `admin`.
     let governing = Router::new()
         .route("/tokens", get(tokens::list).post(tokens::add))

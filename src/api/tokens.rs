@@ -126,7 +126,7 @@ fn known_name(name: Name) -> Result<TokenName, Problem> {
 
 impl NewToken {
     fn read(fields: &Fields) -> Result<Self, Problem> {
-        fields.only(&FIELD_NAMES, "a token has")?;
+        fields.only(FIELD_NAMES.into_iter())?;
         let name = fields.get("name").ok_or_else(|| {
             Problem::Invalid("the field \"name\" is missing: send what to call it".to_owned())
         })?;

@@ -1,4 +1,8 @@
-//! Workspaces, for admins.
+//! Workspaces, for admins: list and create in files of their own; the rest is here.
+
+mod create;
+mod list;
+mod representation;
 
 use std::sync::Arc;
 
@@ -6,88 +10,17 @@ use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::caller::Caller;
 use super::fields::Fields;
 use super::reply::Problem;
 use super::{Context, policy};
-use crate::clock::Clock;
-use crate::lifecycle::{View, Workspace};
-use crate::model::{Phase, Tier};
+use crate::lifecycle::Workspace;
 
-/// A workspace as the API tells it.
-#[derive(Debug, Serialize)]
-pub(super) struct Representation {
-    id: String,
-    /// Where end users find it.
-    url: String,
-    driver: &'static str,
-    phase: Phase,
-    tier: Option<Tier>,
-    /// When it entered its phase; RFC 3339.
-    since: String,
-    live_connections: LiveConnections,
-    /// Requests that wait at its gate.
-    held: usize,
-    /// How many workspaces wait for a slot before it; `null`: it doesn't wait for one.
-    queue_position: Option<usize>,
-    /// Whether its own last check-in says that it is active.
-    reports_activity: bool,
-    /// When it will be frozen if nothing happens; RFC 3339. `null` while it is in use, doesn't run,
-    /// or is never frozen by itself.
-    freeze_at: Option<String>,
-    /// When it will be removed as things are; RFC 3339. `null`: never.
-    remove_at: Option<String>,
-    policy: policy::Representation,
-    /// Why it failed.
-    last_error: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct LiveConnections {
-    requests: u32,
-    tunnels: u32,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct List {
-    items: Vec<Representation>,
-}
-
-impl Representation {
-    pub(super) fn of(workspace: &Workspace, context: &Context) -> Self {
-        let view = workspace.view();
-        let View { phase, tier, since, failure, inside, tunnels, held, .. } = view;
-        let port = match context.public_port {
-            80 => String::new(),
-            port => format!(":{port}"),
-        };
-        Self {
-            id: workspace.id().to_string(),
-            url: format!("http://{}.{}{port}/", workspace.id(), context.registry.domain()),
-            driver: workspace.driver_name(),
-            phase,
-            tier,
-            since: Clock.rfc3339(since),
-            live_connections: LiveConnections { requests: inside.saturating_sub(tunnels), tunnels },
-            held,
-            queue_position: view.queue_position,
-            reports_activity: view.reports_activity,
-            freeze_at: view.freeze_at.map(|at| Clock.rfc3339(at)),
-            remove_at: view.remove_at.map(|at| Clock.rfc3339(at)),
-            policy: (&*workspace.policy()).into(),
-            last_error: failure,
-        }
-    }
-}
-
-/// `GET /api/v1/workspaces`
-pub(super) async fn list(State(context): State<Context>, caller: Caller) -> Json<List> {
-    let all = context.registry.all();
-    let seen = all.iter().filter(|workspace| caller.may_see(workspace));
-    Json(List { items: seen.map(|workspace| Representation::of(workspace, &context)).collect() })
-}
+pub(super) use create::create;
+pub(super) use list::list;
+pub(super) use representation::{Project, Representation};
 
 /// `GET /api/v1/workspaces/{id}`
 pub(super) async fn read(
@@ -107,7 +40,7 @@ pub(super) async fn change(
     fields: Fields,
 ) -> Result<Json<Representation>, Problem> {
     let workspace = find(&context, &caller, id)?;
-    policy::only(&fields)?;
+    policy::only(&fields, &[])?;
     let changes = policy::overrides(&fields)?;
     policy::check(&changes.over(&workspace.policy()))?;
     workspace.change_policy(&changes).await?;

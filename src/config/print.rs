@@ -32,6 +32,9 @@ pub(super) fn config(config: &Config) -> String {
     page.line("starts_max", count(config.limits.starts_max));
     page.header("policy");
     overrides(&everything(&config.policy), &mut page);
+    page.header("api");
+    page.line("inline_specs", config.api.inline_specs);
+    page.line("max_inactive_storage_time", storage(config.api.storage));
     drivers(config, &mut page);
     for (name, grant) in &config.tokens {
         page.header(&format!("tokens.{name}"));
@@ -112,15 +115,18 @@ fn workspace(id: &WorkspaceId, workspace: &Workspace, page: &mut Page) {
     overrides(&workspace.policy, page);
 }
 
+fn storage(storage: FrozenStorage) -> Value {
+    match storage {
+        FrozenStorage::None => span(Duration::ZERO),
+        FrozenStorage::Limited(limit) => span(limit),
+        FrozenStorage::Unlimited => text(values::UNLIMITED),
+    }
+}
+
 fn overrides(policy: &PolicyOverrides, page: &mut Page) {
     let mode = |mode| match mode {
         FreezeMode::Stop => text("stop"),
         FreezeMode::Pause => text("pause"),
-    };
-    let storage = |storage| match storage {
-        FrozenStorage::None => span(Duration::ZERO),
-        FrozenStorage::Limited(limit) => span(limit),
-        FrozenStorage::Unlimited => text(values::UNLIMITED),
     };
     page.line_if("inactivity_timeout", policy.inactivity_timeout.map(span));
     page.line_if("initial_timeout", policy.initial_timeout.map(span));

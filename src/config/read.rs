@@ -28,6 +28,12 @@ pub(super) fn config(
         config.policy = overrides(&mut section).over(&config.policy);
         section.finish();
     });
+    top.inner("api", |mut section| {
+        section.read("inline_specs", &mut config.api.inline_specs, values::switch);
+        let storage = &mut config.api.storage;
+        section.read("max_inactive_storage_time", storage, values::frozen_storage);
+        section.finish();
+    });
     top.inner("docker", |section| docker(section, &mut config));
     top.inner("process", |mut section| {
         section.read("freezer", &mut config.process.freezer, values::freezer);

@@ -85,8 +85,8 @@ pub(super) struct Tree {
 impl Tree {
     /// Adds the text of the file at `path`, or tells every place where it is not TOML.
     pub(super) fn add_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
-        let file =
-            File { name: path.strip_prefix("./").unwrap_or(path).display().to_string(), text };
+        let name = path.strip_prefix("./").unwrap_or(path).display().to_string();
+        let file = File::new(name, text);
         let (table, errors) = DeTable::parse_recoverable(text);
         if errors.is_empty() {
             self.keys = file.keys(table.get_ref());
@@ -179,18 +179,20 @@ fn put(keys: &mut Keys, path: &[String], node: Node) {
 }
 
 /// A file while it is read.
-struct File<'a> {
+struct File {
     name: String,
-    text: &'a str,
+    /// The offsets of all line ends.
+    line_ends: Vec<usize>,
 }
 
-impl File<'_> {
+impl File {
+    fn new(name: String, text: &str) -> Self {
+        Self { name, line_ends: text.match_indices('\n').map(|(offset, _)| offset).collect() }
+    }
+
     fn origin(&self, offset: usize) -> Origin {
-        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
-        Origin::File {
-            path: self.name.clone(),
-            line: 1 + before.iter().filter(|&&byte| byte == b'\n').count(),
-        }
+        let before = self.line_ends.partition_point(|end| *end < offset);
+        Origin::File { path: self.name.clone(), line: 1 + before }
     }
 
     fn keys(&self, table: &DeTable<'_>) -> Keys {

@@ -16,8 +16,9 @@ use super::workspace::Workspace;
 use super::{Change, Ending, Refusal};
 use crate::model::Phase;
 
-/// Leads the workspace's life. Returns when it is removed.
-pub(super) async fn live(workspace: Arc<Workspace>, announce: Announce) {
+/// Leads the workspace's life. Returns when it is removed, with those who are to hear of that when
+/// nothing knows it any more.
+pub(super) async fn live(workspace: Arc<Workspace>, announce: Announce) -> Farewells {
     let mut actor = Actor {
         workspace,
         announce,
@@ -26,6 +27,8 @@ pub(super) async fn live(workspace: Arc<Workspace>, announce: Announce) {
         endpoint: None,
         slot: None,
         waiting: Vec::new(),
+        farewells: Farewells::default(),
+        creation_failure: None,
         suspects: Vec::new(),
     };
     actor.handle(Event::Changed);
@@ -37,6 +40,18 @@ pub(super) async fn live(workspace: Arc<Workspace>, announce: Announce) {
         actor.step().await;
     }
     actor.workspace.mailbox.close();
+    actor.farewells
+}
+
+/// Answers that wait for the workspace to be forgotten.
+#[derive(Default)]
+pub(super) struct Farewells(Vec<(oneshot::Sender<Answer>, Answer)>);
+
+impl Farewells {
+    /// Whoever hung up no longer wants to know.
+    pub(super) fn send(self) {
+        self.0.into_iter().for_each(|(answer, result)| drop(answer.send(result)));
+    }
 }
 
 struct Actor {
@@ -52,12 +67,16 @@ struct Actor {
     slot: Option<Slot>,
     /// Admins' calls to be answered when what they want has come about.
     waiting: Vec<(Wish, oneshot::Sender<Answer>)>,
+    farewells: Farewells,
+    /// Why its creation failed, if it did.
+    creation_failure: Option<CommandError>,
     /// Requests that could not reach it and wait for a look.
     suspects: Vec<oneshot::Sender<Answer>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
+    Created,
     Frozen,
     Running,
     Removed,
@@ -122,6 +141,13 @@ impl Actor {
 
     fn obey(&mut self, command: Command) {
         match command {
+            Command::Created(answer) => {
+                if self.workspace.lock_machine().is_made() {
+                    drop(answer.send(Ok(())));
+                } else {
+                    self.waiting.push((Wish::Created, answer));
+                }
+            }
             Command::Stop(answer) => {
                 self.waiting.push((Wish::Frozen, answer));
                 self.handle(Event::Stop);
@@ -250,6 +276,13 @@ impl Actor {
                 let workspace = self.workspace.id().clone();
                 self.tell(Change { workspace, phase, tier, reason, took, at: now });
             }
+            Effect::Created => self.answer(Ok(()), |wish| wish == Wish::Created),
+            Effect::CreateFailed { reason, refused: true } => {
+                self.creation_failure = Some(CommandError::Impossible(reason));
+            }
+            Effect::CreateFailed { reason, refused: false } => {
+                self.creation_failure = Some(CommandError::Failed(reason));
+            }
             Effect::StopFailed { reason } => self.fail_stops(&CommandError::Failed(reason)),
             Effect::ResumeFailed { reason } => self.fail_resumes(&CommandError::Failed(reason)),
             Effect::StopRefused { reason } => self.fail_stops(&CommandError::Impossible(reason)),
@@ -296,15 +329,21 @@ impl Actor {
                 (Wish::Frozen, Phase::Frozen | Phase::Removed)
                 | (Wish::Running, Phase::Running)
                 | (Wish::Removed, Phase::Removed) => Some(Ok(())),
+                (Wish::Created, Phase::Removed) => {
+                    let removed =
+                        || CommandError::Failed("it was removed before it was made".to_owned());
+                    Some(Err(self.creation_failure.clone().unwrap_or_else(removed)))
+                }
                 (Wish::Running, Phase::Failed) => {
                     Some(Err(CommandError::Failed(failure.clone().unwrap_or_default())))
                 }
                 (Wish::Running, Phase::Removed) => Some(Err(CommandError::Unavailable)),
                 (Wish::Evicted, Phase::Freezing) => None,
                 (Wish::Evicted, _) => Some(Ok(())),
-                (Wish::Frozen | Wish::Running | Wish::Removed, _) => None,
+                (Wish::Created | Wish::Frozen | Wish::Running | Wish::Removed, _) => None,
             };
             match verdict {
+                Some(result) if phase == Phase::Removed => self.farewells.0.push((answer, result)),
                 Some(result) => drop(answer.send(result)),
                 None if answer.is_closed() => {}
                 None => self.waiting.push((wish, answer)),
@@ -313,17 +352,19 @@ impl Actor {
     }
 
     fn fail_stops(&mut self, error: &CommandError) {
-        self.fail(error, |wish| matches!(wish, Wish::Frozen | Wish::Removed | Wish::Evicted));
+        self.answer(Err(error.clone()), |wish| {
+            matches!(wish, Wish::Frozen | Wish::Removed | Wish::Evicted)
+        });
     }
 
     fn fail_resumes(&mut self, error: &CommandError) {
-        self.fail(error, |wish| matches!(wish, Wish::Running));
+        self.answer(Err(error.clone()), |wish| wish == Wish::Running);
     }
 
-    fn fail(&mut self, error: &CommandError, is_concerned: impl Fn(Wish) -> bool) {
+    fn answer(&mut self, result: Answer, is_concerned: impl Fn(Wish) -> bool) {
         for (wish, answer) in std::mem::take(&mut self.waiting) {
             if is_concerned(wish) {
-                drop(answer.send(Err(error.clone())));
+                drop(answer.send(result.clone()));
             } else {
                 self.waiting.push((wish, answer));
             }

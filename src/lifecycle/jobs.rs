@@ -60,6 +60,7 @@ pub(super) type Announce = Arc<dyn Fn(&Workspace, &[IpAddr]) + Send + Sync>;
 pub(super) fn begin(job: Job, workspace: Arc<Workspace>, announce: Announce) -> Running {
     Box::pin(async move {
         match job {
+            Job::Create => create(&workspace).await.into(),
             Job::Queue => queue(&workspace).await,
             Job::Wake => wake(&workspace, &announce).await,
             Job::Freeze(mode) => freeze(&workspace, mode).await.into(),
@@ -67,6 +68,16 @@ pub(super) fn begin(job: Job, workspace: Arc<Workspace>, announce: Announce) -> 
             Job::Look => look(&workspace, &announce).await.into(),
         }
     })
+}
+
+/// The driver keeps its own time: an image may have to be fetched first.
+async fn create(workspace: &Workspace) -> Outcome {
+    match workspace.driver.create(&workspace.blueprint).await {
+        Ok(()) => Outcome::Created,
+        Err(error) => {
+            Outcome::CreateFailed { reason: error.to_string(), refused: !is_away(&error) }
+        }
+    }
 }
 
 /// Waits for a slot, as long as a request may wait: whoever wants it to run waits no longer.

@@ -54,6 +54,8 @@ pub struct Nature {
 pub enum Past {
     /// Nothing that still counts: the first look tells.
     Unknown,
+    /// There is none: it is to be made, and started.
+    New,
     /// It was frozen.
     Frozen {
         /// On this tier.
@@ -63,6 +65,11 @@ pub enum Past {
     },
     /// Its freeze was under way moments ago, and may be still.
     Freezing,
+    /// Its creation or its removal was under way: nothing of it is to be left.
+    Removing {
+        /// Reads alone.
+        why: &'static str,
+    },
 }
 
 /// Everything that is remembered about a workspace's life.
@@ -96,9 +103,11 @@ pub struct Machine {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    /// `from`: where it falls back to if it leaves the queue for a slot.
+    /// `made`: what it needs is there. `from`: where it falls back to if it leaves the queue for a
+    /// slot.
     Starting {
         why: String,
+        made: bool,
         admitted: bool,
         from: Tier,
         by_admin: bool,
@@ -135,13 +144,23 @@ impl Machine {
     /// A workspace of which nothing is known yet: it counts as stopped until the first look.
     pub fn new(policy: Policy, nature: Nature, created: Instant, past: Past, now: Instant) -> Self {
         let (state, since) = match past {
-            Past::Unknown => (State::Frozen { tier: Tier::Stopped }, now),
+            Past::Unknown | Past::Removing { .. } => (State::Frozen { tier: Tier::Stopped }, now),
+            Past::New => {
+                let (why, from) = ("it was created".to_owned(), Tier::Stopped);
+                let new =
+                    State::Starting { why, made: false, admitted: false, from, by_admin: true };
+                (new, now)
+            }
             Past::Frozen { tier, since } => (State::Frozen { tier }, since),
             // What was begun is finished first: it may be ending, and would answer until it has.
             Past::Freezing => {
                 let why = "a restart came in the middle of its freeze".to_owned();
                 (State::Freezing { why, drain_until: None }, now)
             }
+        };
+        let remove_wanted = match past {
+            Past::Removing { why } => Some(why.to_owned()),
+            Past::Unknown | Past::New | Past::Frozen { .. } | Past::Freezing => None,
         };
         Self {
             created,
@@ -155,7 +174,7 @@ impl Machine {
             look_wanted: false,
             resume_wanted: false,
             stop_wanted: false,
-            remove_wanted: None,
+            remove_wanted,
             demote_wanted: false,
             evicted: false,
             replaced: false,
@@ -337,6 +356,12 @@ impl Machine {
     ) {
         self.job = None;
         match outcome {
+            Outcome::Created => self.on_created(effects),
+            // What was made of it must not stay.
+            Outcome::CreateFailed { reason, refused } => {
+                effects.push(Effect::CreateFailed { reason: reason.clone(), refused });
+                self.remove_wanted = Some(reason);
+            }
             Outcome::Admitted => self.on_admitted(),
             Outcome::NoSlot { reason } => {
                 self.fall_back(effects, &reason, now);
@@ -362,6 +387,15 @@ impl Machine {
             }
             Outcome::Looked(seen) => self.on_looked(effects, seen, census, now),
             Outcome::LookFailed => {}
+        }
+    }
+
+    fn on_created(&mut self, effects: &mut Vec<Effect>) {
+        if let State::Starting { made, why, .. } = &mut self.state {
+            *made = true;
+            let why = why.clone();
+            self.tell(effects, &why, None);
+            effects.push(Effect::Created);
         }
     }
 
@@ -488,6 +522,7 @@ impl Machine {
         }
         let demote = std::mem::take(&mut self.demote_wanted);
         let job = match &self.state {
+            State::Starting { made: false, .. } => Some(Job::Create),
             State::Starting { admitted: false, .. } => Some(Job::Queue),
             State::Starting { admitted: true, .. } => Some(Job::Wake),
             State::Frozen { tier: Tier::Paused } if demote => Some(Job::Freeze(FreezeMode::Stop)),
@@ -512,15 +547,15 @@ impl Machine {
         let from = self.tier().unwrap_or(Tier::Stopped);
         self.set_out(
             effects,
-            State::Starting { why: why.to_owned(), admitted: false, from, by_admin },
+            State::Starting { why: why.to_owned(), made: true, admitted: false, from, by_admin },
             now,
         );
     }
 
     /// It runs, or may: it is found out how, and it keeps its slot or takes one by force.
     fn adopt(&mut self, effects: &mut Vec<Effect>, why: &str, now: Instant) {
-        let why = why.to_owned();
-        let adopted = State::Starting { why, admitted: true, from: Tier::Stopped, by_admin: true };
+        let (why, from) = (why.to_owned(), Tier::Stopped);
+        let adopted = State::Starting { why, made: true, admitted: true, from, by_admin: true };
         self.set_out(effects, adopted, now);
     }
 
@@ -581,8 +616,11 @@ impl Machine {
 
     fn assert_invariants(&self) {
         match (&self.state, self.job) {
-            (State::Starting { .. }, Some(Job::Queue | Job::Wake | Job::Look | Job::Freeze(_))) => {
-            }
+            (State::Starting { made: false, .. }, Some(Job::Create)) => {}
+            (
+                State::Starting { made: true, .. },
+                Some(Job::Queue | Job::Wake | Job::Look | Job::Freeze(_)),
+            ) => {}
             (State::Frozen { .. }, Some(Job::Freeze(FreezeMode::Stop))) => {}
             (State::Starting { .. }, job) => panic!("starting without a wake: {job:?}"),
             (State::Freezing { drain_until: None, .. }, Some(Job::Freeze(_) | Job::Look)) => {}

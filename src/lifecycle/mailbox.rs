@@ -29,6 +29,7 @@ pub enum CommandError {
 pub type Answer = Result<(), CommandError>;
 
 pub(super) enum Command {
+    Created(oneshot::Sender<Answer>),
     Stop(oneshot::Sender<Answer>),
     Resume(oneshot::Sender<Answer>),
     Remove(oneshot::Sender<Answer>),

@@ -6,6 +6,7 @@
 
 mod actor;
 pub mod check_in;
+pub mod create;
 pub mod deadlines;
 pub mod gate;
 mod jobs;
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 
 use crate::model::{Phase, Tier, WorkspaceId};
 
+pub use create::{CreateError, Creator};
 pub use gate::Refusal;
 pub use lease::{Lease, TunnelLease};
 pub use mailbox::{Answer, CommandError};

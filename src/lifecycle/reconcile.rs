@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::registry::Registry;
+use super::registry::{Newcomer, Registry};
 use super::workspace::Workspace;
 use crate::driver::{Driver, DriverError, DriverEvent, Found};
-use crate::model::{Policy, WorkspaceId};
+use crate::model::{Policy, PolicyOverrides, WorkspaceId};
 use crate::store::Origin;
 
 /// Events come in bursts (a `docker compose up` is a dozen); one listing answers them all.
@@ -158,7 +158,16 @@ impl Reconciler {
         let policy = found.policy.over(&self.policy);
         let driver = self.driver.clone();
         let id = found.id.clone();
-        match self.registry.add(found.id, found.spec, policy, driver, Origin::Discovered) {
+        let newcomer = Newcomer {
+            id: found.id,
+            spec: found.spec,
+            policy,
+            own_policy: PolicyOverrides::default(),
+            driver,
+            origin: Origin::Discovered,
+            project: None,
+        };
+        match self.registry.add(newcomer) {
             Ok(workspace) => {
                 tracing::info!(workspace = %workspace.id(), "found workspace {}", workspace.id());
             }

@@ -17,7 +17,7 @@ use super::Change;
 use super::machine::Past;
 use crate::clock::Clock;
 use crate::model::{Phase, PolicyOverrides, Tier, WorkspaceId};
-use crate::store::{JournalEntry, Origin, Record, RecordState, Store, StoreError};
+use crate::store::{Intent, JournalEntry, Origin, Record, RecordState, Store, StoreError};
 
 /// Changes that may wait to be written: some for each of ten thousand workspaces that are taken in
 /// at once. A disk that is further behind is broken; what does not fit is lost to the journal, and
@@ -49,20 +49,24 @@ enum Note {
 /// What is remembered of a workspace that is known again.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
-    /// The project that it was created from.
-    pub(super) project: Option<String>,
     /// What was changed of its policy.
     pub(super) policy: PolicyOverrides,
     /// How long ago it was first known.
     pub(super) age: Duration,
     /// The phase that it was in, its tier, and for how long.
     pub(super) phase: Option<(Phase, Option<Tier>, Duration)>,
+    /// Whether it was being created or removed: only known of what was created by a call, for only
+    /// that has an id that nobody else gives.
+    pub(super) cut_off: Option<&'static str>,
 }
 
 impl Remembered {
     /// What the rules are to know of it. A freeze is remembered for as long as it may take: older
     /// than that, whatever runs now was started since.
     pub(super) fn past(&self, freeze_max: Duration, now: Instant) -> Past {
+        if let Some(why) = self.cut_off {
+            return Past::Removing { why };
+        }
         match self.phase {
             Some((Phase::Frozen, tier, age)) => {
                 Past::Frozen { tier: tier.unwrap_or(Tier::Stopped), since: ago(now, age) }
@@ -97,12 +101,27 @@ impl Records {
         let age = |date: SystemTime| now.duration_since(date).unwrap_or_default();
         let state = &record.state;
         let phase = Some((state.phase, state.tier, age(state.since)));
-        let (policy, age) = (record.policy.clone(), age(record.created_at));
-        Remembered { project: record.project, policy, age, phase }
+        let cut_off = match (record.origin, state.intent, state.phase) {
+            (Origin::Api, Some(Intent::Create), _) => {
+                Some("a restart came in the middle of its creation")
+            }
+            (Origin::Api, _, Phase::Removing) => {
+                Some("a restart came in the middle of its removal")
+            }
+            _ => None,
+        };
+        let age = age(record.created_at);
+        Remembered { policy: record.policy, age, phase, cut_off }
     }
 
-    /// Keeps what was changed of a policy. Durable when it returns.
-    pub(super) async fn keep_policy(&self, record: Record) -> Result<(), StoreError> {
+    /// Those that were created by a call, and are not known again yet.
+    pub(super) fn created(&self) -> Vec<Record> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.values().filter(|record| record.origin == Origin::Api).cloned().collect()
+    }
+
+    /// Keeps a record that is new, or has a policy that was changed. Durable when it returns.
+    pub(super) async fn keep(&self, record: Record) -> Result<(), StoreError> {
         self.store.put(record).await
     }
 

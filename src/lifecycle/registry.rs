@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ahash::RandomState;
 use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::task::{JoinHandle, JoinSet};
@@ -19,13 +18,13 @@ use super::actor;
 use super::check_in::{CheckInKey, canonical};
 use super::deadlines::Deadlines;
 use super::jobs::Announce;
-use super::records::Records;
+use super::records::{Records, Remembered};
 use super::slots::{self, Slots};
 use super::workspace::{Shared, Workspace};
-use super::{Change, Ending};
+use super::{Change, CommandError, Ending, Refusal};
 use crate::driver::Driver;
-use crate::model::{Blueprint, CheckInAccess, Policy, Spec, WorkspaceId};
-use crate::store::{Origin, Store, StoreError};
+use crate::model::{CheckInAccess, Policy, PolicyOverrides, Spec, WorkspaceId};
+use crate::store::{Origin, Record, Store, StoreError};
 
 /// Changes that a slow listener may fall behind by; after that it misses some and is told so.
 const CHANGES_BEHIND_MAX: usize = 4_096;
@@ -70,6 +69,24 @@ pub struct Registry {
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// A workspace to be registered.
+pub struct Newcomer {
+    /// Its id.
+    pub id: WorkspaceId,
+    /// What it is made of.
+    pub spec: Spec,
+    /// The policy that it has where it sets nothing for itself.
+    pub policy: Policy,
+    /// What it sets for itself from the beginning, if it is to be made.
+    pub own_policy: PolicyOverrides,
+    /// What runs it.
+    pub driver: Arc<dyn Driver>,
+    /// Who asked for it.
+    pub origin: Origin,
+    /// The project that it is created from.
+    pub project: Option<String>,
+}
+
 /// Why a workspace was not registered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
@@ -84,6 +101,20 @@ pub enum RegistryError {
         /// Whose it is.
         owner: WorkspaceId,
     },
+}
+
+/// Why a workspace was not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MakeError {
+    /// Its name or a host of it belongs to another.
+    #[error(transparent)]
+    Taken(#[from] RegistryError),
+    /// It could not be stored, so that a restart would lose it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It could not be made, ever or just now. Nothing of it is left.
+    #[error(transparent)]
+    Failed(#[from] CommandError),
 }
 
 impl Registry {
@@ -137,41 +168,68 @@ impl Registry {
         self.shared.slots.count()
     }
 
-    /// Registers a workspace and begins its life. It counts as stopped until its first look, which
-    /// begins at once.
-    pub fn add(
-        self: &Arc<Self>,
-        id: WorkspaceId,
-        spec: Spec,
-        policy: Policy,
-        driver: Arc<dyn Driver>,
-        origin: Origin,
+    /// Registers a workspace that is there and begins its life with what is remembered of it. It
+    /// counts as stopped until its first look, which begins at once.
+    pub fn add(self: &Arc<Self>, newcomer: Newcomer) -> Result<Arc<Workspace>, RegistryError> {
+        let workspace = self.enlist(newcomer, |newcomer| {
+            let Newcomer { id, driver, origin, .. } = newcomer;
+            Some(self.shared.records.recall(id, driver.name(), *origin))
+        })?;
+        self.begin(&workspace);
+        Ok(workspace)
+    }
+
+    /// Registers a workspace that is not there yet, and has it made and started. Returns when it is
+    /// made, which outlives a restart from then on.
+    pub async fn make(self: &Arc<Self>, newcomer: Newcomer) -> Result<Arc<Workspace>, MakeError> {
+        let workspace = self.enlist(newcomer, |_| None)?;
+        let unlisted = Unlisted { registry: self, workspace: &workspace };
+        workspace.keep_new().await?;
+        std::mem::forget(unlisted);
+        self.begin(&workspace);
+        workspace.made().await?;
+        Ok(workspace)
+    }
+
+    /// Those that were made by a call in an earlier life of this program.
+    pub(super) fn made_before(&self) -> Vec<Record> {
+        self.shared.records.created()
+    }
+
+    fn enlist(
+        &self,
+        newcomer: Newcomer,
+        remember: impl FnOnce(&Newcomer) -> Option<Remembered>,
     ) -> Result<Arc<Workspace>, RegistryError> {
         let _one_at_a_time = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
-        let hosts = self.free_hosts(&id, &spec)?;
-        let token = self.options.check_in_key.token(&id);
-        let check_in = CheckInAccess { port: self.options.public_port, token };
-        let blueprint = Blueprint { id: id.clone(), spec, check_in };
-        let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
-        let shared = self.shared.clone();
-        let workspace = Arc::new(Workspace::new(serial, blueprint, policy, driver, origin, shared));
-        match self.by_id.entry(id.clone()) {
-            Entry::Occupied(_) => return Err(RegistryError::IdTaken(id)),
-            Entry::Vacant(place) => drop(place.insert(workspace.clone())),
+        if self.by_id.contains_key(&newcomer.id) {
+            return Err(RegistryError::IdTaken(newcomer.id));
         }
+        let hosts = self.free_hosts(&newcomer.id, &newcomer.spec)?;
+        let token = self.options.check_in_key.token(&newcomer.id);
+        let check_in = CheckInAccess { port: self.options.public_port, token };
+        let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
+        let remembered = remember(&newcomer);
+        let shared = self.shared.clone();
+        let workspace = Arc::new(Workspace::new(serial, newcomer, check_in, remembered, shared));
+        self.by_id.insert(workspace.id().clone(), workspace.clone());
         self.by_serial.insert(serial, workspace.clone());
         for host in hosts {
             self.by_host.insert(host, workspace.clone());
         }
+        Ok(workspace)
+    }
+
+    fn begin(self: &Arc<Self>, workspace: &Arc<Workspace>) {
         let registry = Arc::downgrade(self);
         let living = workspace.clone();
         self.spawn(async move {
-            actor::live(living.clone(), announce_to(registry.clone())).await;
+            let farewells = actor::live(living.clone(), announce_to(registry.clone())).await;
             if let Some(registry) = registry.upgrade() {
                 registry.forget(&living);
             }
+            farewells.send();
         });
-        Ok(workspace)
     }
 
     /// The workspace of that id.
@@ -259,6 +317,7 @@ impl Registry {
         }
         self.by_address.retain(|_, other| other.serial() != serial);
         self.shared.records.gone(workspace.id());
+        workspace.gate.refuse(Refusal::Removed);
         self.by_id.remove_if(workspace.id(), |_, other| other.serial() == serial);
     }
 
@@ -277,6 +336,18 @@ impl Registry {
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Registry({} workspaces)", self.by_id.len())
+    }
+}
+
+/// A workspace that has no life yet: dropped, it is forgotten again.
+struct Unlisted<'a> {
+    registry: &'a Registry,
+    workspace: &'a Workspace,
+}
+
+impl Drop for Unlisted<'_> {
+    fn drop(&mut self) {
+        self.registry.forget(self.workspace);
     }
 }
 

@@ -14,15 +14,16 @@ use super::deadlines::Deadlines;
 use super::gate::{Entry, Gate, Refusal};
 use super::jobs;
 use super::lease::{Held, HeldAmongAll, Lease};
-use super::machine::{self, Machine};
+use super::machine::{self, Machine, Past};
 use super::mailbox::{Answer, Command, CommandError, Mailbox};
-use super::records::{self, Records};
+use super::records::{self, Records, Remembered};
+use super::registry::Newcomer;
 use super::slots::Slots;
 use super::{Change, Ending};
 use crate::clock::Clock;
 use crate::driver::Driver;
-use crate::model::{Blueprint, Phase, Policy, PolicyOverrides, Tier, WorkspaceId};
-use crate::store::{JournalEntry, Origin, Record};
+use crate::model::{Blueprint, CheckInAccess, Phase, Policy, PolicyOverrides, Tier, WorkspaceId};
+use crate::store::{Intent, JournalEntry, Origin, Record, StoreError};
 
 /// What all workspaces share.
 pub(super) struct Shared {
@@ -65,7 +66,7 @@ pub struct Workspace {
     changed_policy: Mutex<PolicyOverrides>,
     created_at: SystemTime,
     origin: Origin,
-    project: Option<String>,
+    project: Option<Box<str>>,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) gate: Gate,
     /// Written by the task alone; read by whoever wants to know how it is.
@@ -112,6 +113,8 @@ pub struct View {
     pub queue_position: Option<usize>,
     /// Whether it reports activity itself.
     pub reports_activity: bool,
+    /// When it was active last, as far as is known.
+    pub last_active: Option<Instant>,
     /// When it will be frozen if nothing happens.
     pub freeze_at: Option<Instant>,
     /// When it will be removed as things are.
@@ -119,21 +122,28 @@ pub struct View {
 }
 
 impl Workspace {
+    /// `remembered`: `None` if it is to be made.
     pub(super) fn new(
         serial: u64,
-        blueprint: Blueprint,
-        policy: Policy,
-        driver: Arc<dyn Driver>,
-        origin: Origin,
+        newcomer: Newcomer,
+        check_in: CheckInAccess,
+        remembered: Option<Remembered>,
         shared: Arc<Shared>,
     ) -> Self {
+        let Newcomer { id, spec, policy, own_policy, driver, origin, project } = newcomer;
+        let blueprint = Blueprint { id, spec, check_in };
         let discovered = origin == Origin::Discovered;
         let nature = machine::Nature { can_freeze: driver.can_freeze(), discovered };
-        let remembered = shared.records.recall(&blueprint.id, driver.name(), origin);
         let now = Instant::now();
+        let is_new = remembered.is_none();
+        let new = || Remembered { policy: own_policy, ..Remembered::default() };
+        let remembered = remembered.unwrap_or_else(new);
         let created = records::ago(now, remembered.age);
         let current = Arc::new(remembered.policy.over(&policy));
-        let past = remembered.past(jobs::CALL_MAX + current.stop_grace, now);
+        let past = match is_new {
+            true => Past::New,
+            false => remembered.past(jobs::CALL_MAX + current.stop_grace, now),
+        };
         let machine = Machine::new((*current).clone(), nature, created, past, now);
         Self {
             serial,
@@ -145,7 +155,7 @@ impl Workspace {
             created_at: Clock.date_of(created),
             driver,
             origin,
-            project: remembered.project,
+            project: project.map(String::into_boxed_str),
             gate: Gate::new(),
             place: Mutex::default(),
             mailbox: Mailbox::default(),
@@ -173,11 +183,6 @@ impl Workspace {
         &self.blueprint
     }
 
-    /// The project that it was created from.
-    pub fn project(&self) -> Option<&str> {
-        self.project.as_deref()
-    }
-
     /// Its policy.
     pub fn policy(&self) -> Arc<Policy> {
         self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -189,7 +194,7 @@ impl Workspace {
         let _turn = self.shared.policy_changes.lock().await;
         let changed = self.lock_changed_policy().and(changes);
         let record = Record { policy: changed.clone(), ..self.record() };
-        let stored = self.shared.records.keep_policy(record).await;
+        let stored = self.shared.records.keep(record).await;
         stored.map_err(|error| CommandError::Failed(error.to_string()))?;
         *self.lock_changed_policy() = changed;
         let policy = Box::new(changes.over(&self.policy()));
@@ -200,11 +205,19 @@ impl Workspace {
         self.changed_policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Keeps that it is to be made. What a crash leaves of it before it is made is removed.
+    pub(super) async fn keep_new(&self) -> Result<(), StoreError> {
+        let mut record = self.record();
+        record.state.intent = Some(Intent::Create);
+        self.shared.records.keep(record).await
+    }
+
     /// What is to be remembered of it.
     fn record(&self) -> Record {
         let view = self.view();
         let mut record = records::new_record(self.id(), self.driver.name(), self.origin);
-        record.project = self.project.clone();
+        record.project = self.project().map(str::to_owned);
+        record.spec = (self.origin == Origin::Api).then(|| self.blueprint.spec.clone());
         record.policy = self.lock_changed_policy().clone();
         record.created_at = self.created_at;
         record.state.phase = view.phase;
@@ -227,6 +240,16 @@ impl Workspace {
     /// Its driver's name.
     pub fn driver_name(&self) -> &'static str {
         self.driver.name()
+    }
+
+    /// The project that it was created from.
+    pub fn project(&self) -> Option<&str> {
+        self.project.as_deref()
+    }
+
+    /// When it was first known.
+    pub fn created_at(&self) -> SystemTime {
+        self.created_at
     }
 
     /// Whether its driver found it.
@@ -304,17 +327,22 @@ impl Workspace {
             let why = format!("workspace {} can't be frozen: it is a fixed upstream", self.id());
             return Err(CommandError::Impossible(why));
         }
-        self.ask(Command::Stop).await
+        self.ask_for_good(Command::Stop).await
     }
 
     /// Wakes it. Returns when it is running, at once if it is.
     pub async fn resume(&self) -> Answer {
-        self.ask(Command::Resume).await
+        self.ask_for_good(Command::Resume).await
     }
 
-    /// Removes it and what it has. Returns when it is gone.
+    /// Removes it and what it has. Returns when it is gone, and its name is free.
     pub async fn remove(&self) -> Answer {
-        self.ask(Command::Remove).await
+        self.ask_for_good(Command::Remove).await
+    }
+
+    /// Returns when it has been made, or could not be and is gone.
+    pub(super) async fn made(&self) -> Answer {
+        self.ask_for_good(Command::Created).await
     }
 
     /// The workspace's own report of its activity.
@@ -374,6 +402,16 @@ impl Workspace {
         std::mem::replace(&mut current, addresses)
     }
 
+    /// What has come about is stored when it is answered, so that no crash takes it back.
+    async fn ask_for_good(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Answer>) -> Command,
+    ) -> Answer {
+        let answer = self.ask(command).await;
+        self.shared.records.flush().await;
+        answer
+    }
+
     async fn ask(&self, command: impl FnOnce(oneshot::Sender<Answer>) -> Command) -> Answer {
         let (answer, answered) = oneshot::channel();
         self.mailbox.put(command(answer))?;
@@ -395,6 +433,7 @@ impl Workspace {
             held: census.held,
             queue_position: self.shared.slots.position(self.serial),
             reports_activity: machine.reports_activity(now),
+            last_active: machine.last_active(census, now),
             freeze_at: machine.freeze_at(census),
             remove_at: machine.remove_at(),
         }

@@ -173,7 +173,7 @@ async fn what_is_not_there_is_a_problem_document() {
         assert_problem(&gateway.call("GET", path).await, 404, path);
     }
     let wrong_methods = [
-        ("POST", "/workspaces"),
+        ("PUT", "/workspaces"),
         ("DELETE", "/workspaces"),
         ("GET", "/workspaces/alice/stop"),
         ("POST", "/api/v1/workspaces/alice/resume"),

@@ -5,6 +5,7 @@
 mod api;
 mod check_in;
 mod config_files;
+mod create;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod freeze_and_wake;

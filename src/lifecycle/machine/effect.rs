@@ -32,6 +32,15 @@ pub enum Effect {
     Run(Job),
     /// Give up the job under way: a wait for a slot, or a wake.
     GiveUp,
+    /// Its creation has succeeded.
+    Created,
+    /// Its creation has failed; it is removed.
+    CreateFailed {
+        /// For admins.
+        reason: String,
+        /// See [`super::Outcome::CreateFailed`].
+        refused: bool,
+    },
     /// A wake that an admin may be waiting for has failed.
     ResumeFailed {
         /// For admins.
@@ -64,6 +73,8 @@ pub enum Effect {
 /// Something for the driver to do; one at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Job {
+    /// Make what it needs, for the first time.
+    Create,
     /// Wait for a slot.
     Queue,
     /// Make it run and wait until it is ready, from whatever state it is in.

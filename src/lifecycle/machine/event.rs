@@ -40,6 +40,15 @@ pub enum Event {
 /// What came of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
+    /// What it needs was made.
+    Created,
+    /// It could not be made.
+    CreateFailed {
+        /// For admins.
+        reason: String,
+        /// Whether its runtime won't make it, rather than can't just now.
+        refused: bool,
+    },
     /// It has a slot.
     Admitted,
     /// No slot was free in time.

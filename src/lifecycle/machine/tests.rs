@@ -86,6 +86,7 @@ impl Bench {
                     }
                     Effect::Run(job) => self.jobs.push(job),
                     Effect::GiveUp | Effect::ResumeFailed { .. } => {}
+                    Effect::Created | Effect::CreateFailed { .. } => {}
                     Effect::StopRefused { .. } => self.refused_stops += 1,
                     Effect::Tell { phase, reason, took, .. } => {
                         self.phases.push((phase, took.is_some()));
@@ -132,6 +133,10 @@ fn woken(run: &str) -> Outcome {
 
 fn running_as(run: &str) -> Outcome {
     Outcome::Looked(Seen::Running { run: Some(run.to_owned()), same_endpoint: true })
+}
+
+fn create_failed() -> Outcome {
+    Outcome::CreateFailed { reason: "there is no such image".to_owned(), refused: true }
 }
 
 fn wake_failed() -> Outcome {
@@ -577,6 +582,37 @@ impl Dice {
     }
 }
 
+#[test]
+fn a_created_one_is_made_first_and_then_woken_without_being_asked() {
+    let mut bench = Bench::with_past(policy(), false, Past::New);
+    bench.handle(Event::Changed);
+    assert_eq!((bench.phase(), bench.job()), (Phase::Starting, Some(Job::Create)));
+    bench.finish(Outcome::Created);
+    assert_eq!(bench.job(), Some(Job::Wake));
+    bench.finish(woken("run-1"));
+    assert_eq!(bench.phase(), Phase::Running);
+}
+
+#[test]
+fn nothing_stays_of_one_that_could_not_be_made() {
+    let mut bench = Bench::with_past(policy(), false, Past::New);
+    bench.handle(Event::Changed);
+    bench.census.held = 1;
+    bench.handle(Event::Held);
+    bench.finish(create_failed());
+    assert_eq!((bench.phase(), bench.job()), (Phase::Removing, Some(Job::Remove)));
+    assert_eq!((bench.census.held, bench.refused), (0, 1));
+    bench.finish(Outcome::Removed);
+    assert_eq!(bench.phase(), Phase::Removed);
+}
+
+#[test]
+fn what_a_crash_cut_off_in_its_making_or_removal_is_removed() {
+    let mut bench = Bench::with_past(policy(), false, Past::Removing { why: "a crash" });
+    bench.handle(Event::Changed);
+    assert_eq!((bench.phase(), bench.job()), (Phase::Removing, Some(Job::Remove)));
+}
+
 /// Anything may happen in any order; the invariants are asserted after every event by the machine
 /// itself. In the end, when all goes well again, everybody who waits is served.
 fn random_life(seed: u64) {
@@ -588,6 +624,10 @@ fn random_life(seed: u64) {
     let freeze_mode = if dice.roll(2) == 0 { FreezeMode::Stop } else { FreezeMode::Pause };
     let stop_after = Some(IDLE * 2);
     let mut bench = Bench::new(Policy { storage, freeze_mode, stop_after, ..policy() }, false);
+    if dice.roll(4) == 0 {
+        bench = Bench::with_past(policy(), false, Past::New);
+        bench.handle(Event::Changed);
+    }
     for step in 0..200 {
         if bench.phase() == Phase::Removed {
             return;
@@ -623,6 +663,8 @@ fn random_life(seed: u64) {
                     }
                     (Some(Job::Freeze(_)), _) => Outcome::Frozen(Tier::Stopped),
                     (Some(Job::Remove), _) => Outcome::Removed,
+                    (Some(Job::Create), 0) => create_failed(),
+                    (Some(Job::Create), _) => Outcome::Created,
                     (Some(Job::Queue), _) => Outcome::Admitted,
                     (Some(Job::Look), 0) => Outcome::LookFailed,
                     (Some(Job::Look), 1) => Outcome::Looked(Seen::Paused),
@@ -640,6 +682,7 @@ fn random_life(seed: u64) {
             None if bench.census.held == 0 => break,
             None if bench.machine.deadline(bench.census, bench.now).is_some() => bench.pass(),
             None => bench.handle(Event::Held),
+            Some(Job::Create) => bench.finish(Outcome::Created),
             Some(Job::Queue) => bench.finish(Outcome::Admitted),
             Some(Job::Wake) => bench.finish(woken("the last run")),
             Some(Job::Freeze(_)) => bench.finish(Outcome::Frozen(Tier::Stopped)),

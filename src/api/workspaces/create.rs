@@ -1,0 +1,101 @@
+//! Workspaces on demand.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::Representation;
+use crate::api::caller::Caller;
+use crate::api::fields::Fields;
+use crate::api::reply::Problem;
+use crate::api::{Context, policy};
+use crate::lifecycle::CreateError;
+use crate::lifecycle::create::{Order, Template};
+use crate::model::{Runs, Spec, WorkspaceId};
+
+/// What a creation may say beside the fields of a policy.
+const FIELD_NAMES: [&str; 3] = ["project_id", "spec", "id"];
+
+/// What is answered.
+#[derive(Debug, Serialize)]
+pub(in crate::api) struct Created {
+    message: &'static str,
+    workspace: Representation,
+}
+
+/// A spec of the caller's own: what may be said of a container without handing out the host.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InlineSpec {
+    image: String,
+    #[serde(default)]
+    command: Vec<String>,
+    port: Option<u16>,
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
+    ready_path: Option<String>,
+}
+
+impl From<InlineSpec> for Spec {
+    fn from(spec: InlineSpec) -> Self {
+        let InlineSpec { image, command, port, environment, ready_path } = spec;
+        let runs = Runs::Image { image, command, network: None };
+        Self { runs, port, environment, hosts: Vec::new(), ready_path }
+    }
+}
+
+/// `POST /api/v1/workspaces`: 201 once it is made and its start has begun. Where that fails nothing
+/// is left of it.
+pub(in crate::api) async fn create(
+    State(context): State<Context>,
+    caller: Caller,
+    fields: Fields,
+) -> Result<(StatusCode, Json<Created>), Problem> {
+    policy::only(&fields, &FIELD_NAMES)?;
+    let order =
+        Order { id: id(&fields)?, from: template(&fields)?, policy: policy::overrides(&fields)? };
+    check_template(&caller, &order.from)?;
+    policy::check(&context.creator.policy(&order)?)?;
+    let workspace = context.creator.create(order).await?;
+    let workspace = Representation::of(&workspace, &context);
+    let message = "Workspace has been created";
+    Ok((StatusCode::CREATED, Json(Created { message, workspace })))
+}
+
+/// A project that the caller may not see is one that does not exist.
+fn check_template(caller: &Caller, template: &Template) -> Result<(), Problem> {
+    match template {
+        Template::Project(id) if caller.may_use(id) => Ok(()),
+        Template::Project(id) => Err(CreateError::UnknownProject(id.clone()).into()),
+        // It would be of no project, and so not theirs.
+        Template::Spec(_) if caller.scope.projects().is_some() => Err(caller.refusal("\"admin\"")),
+        Template::Spec(_) => Ok(()),
+    }
+}
+
+fn id(fields: &Fields) -> Result<Option<WorkspaceId>, Problem> {
+    let Some(text) = fields.get("id") else { return Ok(None) };
+    let parsed = WorkspaceId::parse(text);
+    parsed.map(Some).map_err(|error| Problem::Invalid(format!("id: {error}")))
+}
+
+fn template(fields: &Fields) -> Result<Template, Problem> {
+    match (fields.get("project_id"), fields.get("spec")) {
+        (Some(project), None) => Ok(Template::Project(project.to_owned())),
+        (None, Some(text)) => {
+            let spec: InlineSpec = serde_json::from_str(text).map_err(|error| {
+                Problem::Invalid(format!("spec is not an object with an \"image\": {error}"))
+            })?;
+            Ok(Template::Spec(Box::new(spec.into())))
+        }
+        (Some(_), Some(_)) => {
+            Err(Problem::Invalid("project_id and spec exclude each other; send one".to_owned()))
+        }
+        (None, None) => Err(Problem::Invalid(
+            "project_id is missing: name one of those that GET /api/v1/projects lists".to_owned(),
+        )),
+    }
+}
