@@ -22,7 +22,7 @@ async fn call_over(mut client: Client, line: &str, fields: &str) -> Reply {
     client.reply().await
 }
 
-fn assert_problem(reply: &Reply, status: u16, what: &str) {
+pub(crate) fn assert_problem(reply: &Reply, status: u16, what: &str) {
     assert_eq!(reply.status, status, "{what}: {reply:?}");
     assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{what}");
     let document = reply.json();

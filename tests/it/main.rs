@@ -27,4 +27,5 @@ mod slots;
 mod smuggling;
 mod store_durability;
 mod support;
+mod tokens;
 mod websocket;
