@@ -50,6 +50,18 @@ pub fn rfc3339(date: SystemTime) -> String {
     }
 }
 
+/// An RFC 3339 date as people where this machine is read it: `2026-11-20 12:04:11`. A text that is
+/// no date stays as it is.
+pub fn local(date: &str) -> String {
+    match date.parse::<jiff::Timestamp>() {
+        Ok(timestamp) => {
+            let local = timestamp.to_zoned(jiff::tz::TimeZone::system());
+            local.strftime("%Y-%m-%d %H:%M:%S").to_string()
+        }
+        Err(_) => date.to_owned(),
+    }
+}
+
 /// A duration in the words of a log line: `420 ms`, `4.2 s`, `15m`, `2h 5m`.
 pub fn spoken(duration: Duration) -> String {
     let seconds = duration.as_secs();

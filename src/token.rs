@@ -64,14 +64,6 @@ impl fmt::Display for TokenName {
     }
 }
 
-impl std::str::FromStr for TokenName {
-    type Err = InvalidTokenName;
-
-    fn from_str(text: &str) -> Result<Self, InvalidTokenName> {
-        Self::parse(text)
-    }
-}
-
 impl<'de> Deserialize<'de> for TokenName {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
