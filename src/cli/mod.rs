@@ -1,6 +1,6 @@
 //! The command line: what each command is called, what it takes, and how it ends.
 //!
-//! Exit codes are for scripts and service managers, and stay what they are: see [`EXIT_CODES`].
+//! Exit codes are for scripts and service managers, and stay what they are: `EXIT_CODES` has them all.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -103,12 +103,14 @@ fn signals(activity: &Activity) -> Vec<[String; 2]> {
     let date = |date: &Option<String>, without: &str| {
         date.as_deref().map_or_else(|| without.to_owned(), local)
     };
+    let until = |date: &Option<String>, without: &str| {
+        date.as_deref().map_or_else(|| without.to_owned(), |date| format!("until {}", local(date)))
+    };
     let check_in = match &signals.check_in {
         None => "none since it was started".to_owned(),
         Some(CheckIn { active, at, expires_at }) => {
             let said = if *active { "active" } else { "idle" };
-            let until = expires_at.as_deref().map(|at| format!(", counts until {}", local(at)));
-            format!("{said}, at {}{}", local(at), until.unwrap_or_default())
+            format!("{said}, at {}, counts {}", local(at), until(expires_at, "until the next"))
         }
     };
     let monitoring = if signals.monitoring { "on" } else { "off: only a call freezes it" };
@@ -121,7 +123,7 @@ fn signals(activity: &Activity) -> Vec<[String; 2]> {
         ("last one ended", date(&signals.last_request_ended_at, "none has yet")),
         ("own report", check_in),
         ("monitoring", monitoring.to_owned()),
-        ("grace after start", date(&signals.initial_timeout_ends_at, "none")),
+        ("grace after start", until(&signals.initial_timeout_ends_at, "none")),
         ("will be frozen", date(&workspace.freeze_at, "not as things are")),
         ("will be removed", date(&workspace.remove_at, "not as things are")),
     ];

@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::support::{Client, Gateway, Origin, PATIENCE, get, ok, process, until, upstream};
 
+/// What differs from the default policy.
+type Change = fn(&mut PolicyOverrides);
+
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn alice(config: &mut Config, change: impl FnOnce(&mut PolicyOverrides)) {
@@ -104,7 +107,7 @@ async fn what_never_freezes_by_itself_says_why_not() {
     assert_eq!(why(&activity(&gateway).await), words);
     gateway.stop().await;
 
-    let rows: [(fn(&mut PolicyOverrides), &str); 3] = [
+    let rows: [(Change, &str); 3] = [
         (
             |policy| policy.monitoring = Some(false),
             "awake: its monitoring is off, so only a call freezes it",

@@ -8,6 +8,8 @@ use tokio::process::Command;
 
 use crate::support::{Client, Origin, PATIENCE, Program, get, ok};
 
+type Variables<'a> = &'a [(&'a str, &'a str)];
+
 /// What a command said, and how it ended.
 #[derive(Debug)]
 struct Said {
@@ -17,7 +19,7 @@ struct Said {
 }
 
 /// Runs the program with these arguments and variables, and none of this process's own.
-async fn frostgate(home: &Path, arguments: &str, variables: &[(&str, &str)]) -> Said {
+async fn frostgate(home: &Path, arguments: &str, variables: Variables<'_>) -> Said {
     let mut command = Command::new(env!("CARGO_BIN_EXE_frostgate"));
     command.args(arguments.split(' ')).env_clear().env("HOME", home).current_dir(home);
     command.envs(variables.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
@@ -127,7 +129,7 @@ async fn whoever_can_not_be_helped_is_told_what_to_do_and_by_which_code() {
     let elsewhere = "http://frostgate.invalid:8081";
     let unset = format!("state_dir = {:?}\n", nowhere.join("state"));
     std::fs::write(nowhere.join("frostgate.toml"), unset).unwrap();
-    let rows: [(&Path, &str, &[(&str, &str)], i32, &str); 9] = [
+    let rows: [(&Path, &str, Variables<'_>, i32, &str); 9] = [
         (&home, "why nobody", &[], 5, "there is no workspace \"nobody\""),
         (&home, "token revoke nobody", &[], 5, "there is no token \"nobody\""),
         (&home, "token revoke admin", &[], 1, "rotate it instead"),
