@@ -78,15 +78,15 @@
 //!
 //! | module | may use |
 //! |---|---|
-//! | `clock`, `duration`, `listen`, `secrets` | none |
+//! | `clock`, `duration`, `size`, `listen`, `secrets` | none |
 //! | `model` | `duration` |
 //! | `token` | `model`, `secrets` |
 //! | `driver` | `model`, `clock`, `duration` |
 //! | `store` | `model`, `clock`, `duration`, `token` |
 //! | `lifecycle` | `model`, `clock`, `driver`, `store` |
 //! | `proxy` | `lifecycle`, `listen`, `model` |
-//! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration`, `token`, `secrets` |
-//! | `config` | `model`, `duration`, `token` |
+//! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration`, `size`, `token`, `secrets` |
+//! | `config` | `model`, `duration`, `size`, `token` |
 //! | `app`, `cli` | all |
 
 pub mod app;
@@ -107,4 +107,5 @@ pub mod clock;
 pub mod duration;
 pub mod model;
 pub mod secrets;
+pub mod size;
 pub mod token;

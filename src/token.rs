@@ -4,7 +4,9 @@
 //! know it. Only its hash is kept. SHA-256 without salt or rounds is enough: those slow down who
 //! guesses passwords, and nobody guesses 256 bits.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::model::is_label;
+use crate::model::{InvalidId, ProjectId, label};
 use crate::secrets::{SECRET_BYTES, from_hex, hex};
 
 /// What every token that is made here begins with.
@@ -26,30 +28,17 @@ const OF_STATE_DIR: &str = "admin";
 
 /// What admins call a token: a label, as workspaces' ids are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct TokenName(String);
-
-/// Why a text is not a token's name.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{text:?} is not a name for a token: 1 to 63 of the characters a-z, 0-9 and '-', \
-     beginning and ending with a letter or digit"
-)]
-pub struct InvalidTokenName {
-    text: String,
-}
+pub struct TokenName(Arc<str>);
 
 impl TokenName {
-    /// Parses a name as it stands; upper case is refused, not folded.
-    pub fn parse(text: &str) -> Result<Self, InvalidTokenName> {
-        if is_label(text) {
-            return Ok(Self(text.to_owned()));
-        }
-        Err(InvalidTokenName { text: text.chars().take(100).collect() })
+    /// Parses a label.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        label("a name for a token", text).map(Self)
     }
 
     /// The name of the token in the state directory, which no other has.
     pub fn of_state_dir() -> Self {
-        Self(OF_STATE_DIR.to_owned())
+        Self(OF_STATE_DIR.into())
     }
 
     /// The name itself.
@@ -144,19 +133,10 @@ pub enum Scope {
     /// Look at every workspace, change nothing.
     Read,
     /// Everything with the workspaces of these projects, as if there were no others.
-    Projects(Vec<String>),
+    Projects(BTreeSet<ProjectId>),
 }
 
 impl Scope {
-    /// Of these projects, each once and in order. `None`: none is named, or one is not the name
-    /// of a project, which is a label.
-    pub fn of_projects(mut projects: Vec<String>) -> Option<Self> {
-        projects.sort();
-        projects.dedup();
-        let valid = !projects.is_empty() && projects.iter().all(|project| is_label(project));
-        valid.then_some(Self::Projects(projects))
-    }
-
     /// Its word in the API.
     pub fn word(&self) -> &'static str {
         match self {
@@ -167,7 +147,7 @@ impl Scope {
     }
 
     /// The projects that it is limited to.
-    pub fn projects(&self) -> Option<&[String]> {
+    pub fn projects(&self) -> Option<&BTreeSet<ProjectId>> {
         match self {
             Self::Admin | Self::Read => None,
             Self::Projects(projects) => Some(projects),
@@ -215,19 +195,12 @@ mod tests {
     }
 
     #[test]
-    fn names_and_projects_are_labels() {
+    fn names_are_labels() {
         for name in ["a", "ci-1", "0"] {
             assert_eq!(TokenName::parse(name).unwrap().as_str(), name);
         }
         for name in ["", "CI", "a b", "-a", "a/b", "ä"] {
             assert!(TokenName::parse(name).is_err(), "{name}");
         }
-        let of = |names: &[&str]| {
-            Scope::of_projects(names.iter().map(|name| (*name).to_owned()).collect())
-        };
-        let both = Scope::Projects(vec!["a".to_owned(), "b".to_owned()]);
-        assert_eq!(of(&["b", "a", "b"]), Some(both));
-        assert_eq!(of(&[]), None);
-        assert_eq!(of(&["a", "B"]), None);
     }
 }

@@ -61,7 +61,7 @@ impl Caller {
 
     /// Whether a project is there, as far as the caller is concerned.
     pub(super) fn may_use(&self, project: &str) -> bool {
-        self.scope.projects().is_none_or(|own| own.iter().any(|one| one == project))
+        self.scope.projects().is_none_or(|own| own.contains(project))
     }
 }
 

@@ -16,8 +16,8 @@ pub(super) struct List {
 
 /// `GET /api/v1/projects`
 pub(super) async fn list(State(context): State<Context>, caller: Caller) -> Json<List> {
-    let projects = context.creator.projects().iter().filter(|(id, _)| caller.may_use(id));
+    let projects = context.creator.projects().iter().filter(|(id, _)| caller.may_use(id.as_str()));
     let items =
-        projects.map(|(id, project)| Project { id: id.clone(), name: project.name.clone() });
+        projects.map(|(id, project)| Project { id: id.to_string(), name: project.name.clone() });
     Json(List { items: items.collect() })
 }

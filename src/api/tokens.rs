@@ -1,5 +1,7 @@
 //! The tokens themselves, for admins. What opens the API is told once, to whoever has it made.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -12,6 +14,7 @@ use super::fields::Fields;
 use super::keyring::{Listed, Made, Source};
 use super::reply::Problem;
 use crate::clock::rfc3339;
+use crate::model::ProjectId;
 use crate::token::{Scope, TokenName};
 
 /// The fields of a new token; `projects[]` is how some clients write a list.
@@ -24,7 +27,7 @@ pub(super) struct Representation {
     /// `admin`, `read` or `projects`.
     scope: &'static str,
     /// The projects that it is limited to; `null`: it is not.
-    projects: Option<Vec<String>>,
+    projects: Option<BTreeSet<ProjectId>>,
     /// RFC 3339; `null` for one of the configuration.
     created_at: Option<String>,
     /// `file` (in the state directory), `config` or `api`.
@@ -58,7 +61,7 @@ impl From<Listed> for Representation {
         Self {
             name: listed.name,
             scope: listed.scope.word(),
-            projects: listed.scope.projects().map(<[String]>::to_vec),
+            projects: listed.scope.projects().cloned(),
             created_at: listed.created_at.map(rfc3339),
             source: listed.source,
         }
@@ -133,10 +136,14 @@ impl NewToken {
         let name = TokenName::parse(name)
             .map_err(|invalid| Problem::Invalid(format!("name: {invalid}")))?;
         let projects = fields.list("projects")?;
+        let projects = projects.iter().map(|project| ProjectId::parse(project));
+        let projects: BTreeSet<_> = projects
+            .collect::<Result<_, _>>()
+            .map_err(|invalid| Problem::Invalid(format!("projects: {invalid}")))?;
         let scope = match (fields.get("scope"), projects.is_empty()) {
             (Some("admin"), true) => Some(Scope::Admin),
             (Some("read"), true) => Some(Scope::Read),
-            (Some("projects") | None, false) => Scope::of_projects(projects),
+            (Some("projects") | None, false) => Some(Scope::Projects(projects)),
             _ => None,
         };
         let scope = scope.ok_or_else(|| {
@@ -160,7 +167,8 @@ mod tests {
 
     #[test]
     fn a_scope_is_one_thing_and_never_more_than_was_asked_for() {
-        let both = Some(Scope::Projects(vec!["a".to_owned(), "b".to_owned()]));
+        let projects = ["a", "b"].map(|project| ProjectId::parse(project).unwrap());
+        let both = Some(Scope::Projects(projects.into()));
         assert_eq!(read(&[("scope", "admin")]), Some(Scope::Admin));
         assert_eq!(read(&[("scope", "read")]), Some(Scope::Read));
         assert_eq!(read(&[("projects", "a,b")]), both);

@@ -14,18 +14,19 @@ fn load(path: &Path) -> Result<Config, ConfigError> {
     Config::load(Some(path), [home].into_iter(), &Flags::default())
 }
 
-/// The sections whose keys are names, each with a table of its own.
-const NAMED: [&str; 2] = ["tokens", "workspaces"];
+/// The sections whose keys are names, and how each of their tables may begin.
+const NAMED: [(&str, &str); 3] =
+    [("tokens", "hash = \"x\""), ("projects", "image = \"i\""), ("workspaces", "image = \"i\"")];
 
-/// The keys of every table; those of all workspaces count as one table's, and so do tokens'.
+/// The keys of every table; those of all workspaces count as one table's, and so on.
 fn keys(text: &str) -> BTreeMap<String, BTreeSet<String>> {
     let table: toml::Table = text.parse().expect("TOML");
     let mut sections: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, value) in table {
         match value.as_table() {
-            Some(section) if NAMED.contains(&name.as_str()) => {
-                let inner = section.values().filter_map(|inner| inner.as_table());
-                let keys = inner.flat_map(|inner| inner.keys().cloned());
+            Some(named) if NAMED.iter().any(|(section, _)| *section == name) => {
+                let inner = named.values().filter_map(|one| one.as_table());
+                let keys = inner.flat_map(|one| one.keys().cloned());
                 sections.insert(name, keys.collect());
             }
             Some(section) => {
@@ -58,29 +59,31 @@ fn every_example_loads() {
 fn the_full_example_sets_every_option_to_its_default() {
     let full = load(&examples().join("full.toml")).expect("the full example");
     let empty = load(Path::new("/dev/null")).expect("no options at all");
-    assert_eq!(full.workspaces.len(), 3, "one of each kind");
     assert_eq!(full.tokens.len(), 2, "one of each kind");
-    let unnamed = Config { workspaces: BTreeMap::new(), tokens: BTreeMap::new(), ..full };
-    assert_eq!(unnamed, empty);
+    assert_eq!(full.projects.len(), 2, "one of each kind");
+    assert_eq!(full.workspaces.len(), 4, "one of each kind");
+    let (tokens, projects, workspaces) = Default::default();
+    let bare = Config { tokens, projects, workspaces, ..full };
+    assert_eq!(bare, empty);
     let usual = Config { state_dir: empty.state_dir.clone(), ..Config::default() };
-    assert_eq!(unnamed, usual);
+    assert_eq!(bare, usual);
 }
 
 #[test]
 fn the_full_example_names_every_option() {
     let text = std::fs::read_to_string(examples().join("full.toml")).expect("the full example");
     let mut named = keys(&text);
-    for name in NAMED {
-        assert_eq!(named.remove(name), Some(keys_of(name)), "{name}");
+    for (section, begin) in NAMED {
+        assert_eq!(named.remove(section), Some(keys_of_one(section, begin)), "{section}");
     }
     assert_eq!(named, keys(&Config::default().to_toml()));
 }
 
-/// What a table of a section may set, as the list in the error for a key that resembles none.
-fn keys_of(section: &str) -> BTreeSet<String> {
+/// What one of these tables may set, as the list in the error for a key that resembles none.
+fn keys_of_one(section: &str, begin: &str) -> BTreeSet<String> {
     let name = format!("frostgate-keys-{section}-{}.toml", std::process::id());
     let file = std::env::temp_dir().join(name);
-    std::fs::write(&file, format!("[{section}.a]\nzzzzzzzz = 1")).expect("a file");
+    std::fs::write(&file, format!("[{section}.a]\n{begin}\nzzzzzzzz = 1")).expect("a file");
     let error = load(&file).expect_err("an unknown key").to_string();
     std::fs::remove_file(&file).expect("the file is there");
     let (_, known) = error.split_once("known keys: ").expect("the known keys");
