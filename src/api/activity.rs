@@ -10,7 +10,7 @@ use super::Context;
 use super::caller::Caller;
 use super::reply::Problem;
 use super::workspaces::{Id, Representation, find};
-use crate::clock::{Clock, rfc3339, spoken};
+use crate::clock::{Clock, rfc3339, spoken, to_the_millisecond};
 use crate::lifecycle::{CheckIn, View, Workspace};
 use crate::model::{FrozenStorage, Phase, Policy, Tier};
 use crate::store::{JOURNAL_LINES_MAX, JournalEntry};
@@ -103,7 +103,12 @@ pub(super) async fn read(
     id: Id,
 ) -> Result<Json<Activity>, Problem> {
     let workspace = find(&context, &caller, id)?;
-    let journal = workspace.journal(JOURNAL_LINES_MAX).await?;
+    let mut journal = workspace.journal(JOURNAL_LINES_MAX).await?;
+    if caller.scope.projects().is_some() {
+        // A journal outlives its workspace, and another of the same id may have been somebody else's.
+        let since = to_the_millisecond(workspace.created_at());
+        journal.retain(|entry| entry.at >= since);
+    }
     let view = workspace.view();
     Ok(Json(Activity {
         why: why(&workspace, &view, journal.first()),

@@ -248,3 +248,35 @@ async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 's
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::Sqlite;
+
+    #[tokio::test]
+    async fn whoever_hangs_up_leaves_no_token_half_revoked() {
+        let name = format!("frostgate-keyring-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir(&directory).unwrap();
+        let store = Arc::new(Sqlite::open(&directory).unwrap());
+        let opened = Keyring::open(directory.join("token"), BTreeMap::new(), store.clone()).await;
+        let keyring = Arc::new(opened.unwrap());
+        let name = TokenName::parse("ci").unwrap();
+        let made = keyring.clone().add(name.clone(), Scope::Read).await.unwrap();
+        assert!(keyring.find(made.token.text()).await.is_some());
+
+        let mut revocation = Box::pin(keyring.clone().revoke(name));
+        assert!(futures_util::poll!(&mut revocation).is_pending());
+        drop(revocation);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while keyring.find(made.token.text()).await.is_some() {
+            assert!(Instant::now() < deadline, "it opens although it was revoked");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(store.tokens().await.unwrap().is_empty());
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+}

@@ -2,6 +2,7 @@
 //! `message`, for people, and `error_code`, for programs. Nothing internal is in them that an admin
 //! could not know anyway.
 
+use std::error::Error;
 use std::time::Duration;
 
 use axum::Json;
@@ -80,8 +81,10 @@ impl From<ChangeError> for Problem {
             | ChangeError::Configured(_)
             | ChangeError::OfStateDir(_)
             | ChangeError::TooMany => Self::Conflict(error.to_string()),
-            ChangeError::NotKept(_) | ChangeError::NotWritten(_) => {
-                Self::NotKept(error.to_string())
+            ChangeError::NotKept(_) => Self::NotKept(error.to_string()),
+            ChangeError::NotWritten(_) => {
+                let system = error.source().map(|system| format!(": {system}"));
+                Self::NotKept(format!("{error}{}", system.unwrap_or_default()))
             }
         }
     }

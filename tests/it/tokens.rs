@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use frostgate::config::Config;
-use frostgate::model::FreezeMode;
+use frostgate::model::{FreezeMode, Phase};
 use frostgate::token::{Grant, Scope, TokenHash, TokenName};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -166,6 +166,16 @@ async fn a_token_of_projects_sees_nothing_of_the_others() {
         assert_eq!(reply.status, 404);
         assert_eq!(reply.text(), missing.text().replace("nobody", hidden));
     }
+    // What an id stood for before is not told either.
+    assert_eq!(gateway.call("DELETE", "/workspaces/carol").await.status, 204);
+    create(&gateway, "carol", "mine").await;
+    gateway.until("carol", Phase::Running).await;
+    let lines = async |token: &str| {
+        let activity = call(&gateway, "GET /workspaces/carol/activity", token, "").await.json();
+        activity["journal"].as_array().unwrap().len()
+    };
+    let (all, own) = (lines(&gateway.token()).await, lines(&token).await);
+    assert!(own == 2 && all > own, "{own} of {all} lines");
     let foreign = call(&gateway, "POST /workspaces", &token, "{\"project_id\":\"theirs\"}").await;
     let unknown = call(&gateway, "POST /workspaces", &token, "{\"project_id\":\"nowhere\"}").await;
     assert_eq!(foreign.status, 400);
