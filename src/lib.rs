@@ -81,7 +81,7 @@
 //! | `clock`, `duration`, `size`, `listen`, `secrets` | none |
 //! | `model` | `duration` |
 //! | `token` | `model`, `secrets` |
-//! | `driver` | `model`, `clock`, `duration` |
+//! | `driver` | `model`, `clock`, `duration`, `size` |
 //! | `store` | `model`, `clock`, `duration`, `token` |
 //! | `lifecycle` | `model`, `clock`, `driver`, `store` |
 //! | `proxy` | `lifecycle`, `listen`, `model` |

@@ -7,7 +7,8 @@ use axum::extract::FromRequestParts;
 use http::request::Parts;
 
 use super::reply::Problem;
-use crate::lifecycle::Workspace;
+use crate::lifecycle::create::Template;
+use crate::lifecycle::{CreateError, Workspace};
 use crate::token::{Scope, TokenName};
 
 /// What a call does, which says whose token may make it.
@@ -56,6 +57,17 @@ impl Caller {
         match &self.scope {
             Scope::Admin | Scope::Read => true,
             Scope::Projects(_) => workspace.project().is_some_and(|project| self.may_use(project)),
+        }
+    }
+
+    /// Lets a creation through that makes what the caller may see.
+    pub(super) fn check_template(&self, template: &Template) -> Result<(), Problem> {
+        match template {
+            Template::Project(id) if self.may_use(id) => Ok(()),
+            Template::Project(id) => Err(CreateError::UnknownProject(id.clone()).into()),
+            // It would be of no project, and so not theirs.
+            Template::Spec(_) if self.scope.projects().is_some() => Err(self.refusal("\"admin\"")),
+            Template::Spec(_) => Ok(()),
         }
     }
 

@@ -4,6 +4,7 @@ mod activity;
 mod auth;
 mod caller;
 mod check_in;
+mod containers;
 mod failures;
 mod fields;
 mod keyring;

@@ -11,7 +11,9 @@ use serde_json::json;
 
 use super::caller::Need;
 use super::reply::Problem;
-use super::{Context, activity, auth, check_in, overview, projects, tokens, workspaces};
+use super::{
+    Context, activity, auth, check_in, containers, overview, projects, tokens, workspaces,
+};
 
 /// Largest body of a call.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -40,6 +42,14 @@ pub fn admin(context: Context) -> Router {
         .route("/tokens", get(tokens::list).post(tokens::add))
         .route("/tokens/{name}", delete(tokens::revoke))
         .route("/tokens/{name}/rotate", post(tokens::rotate));
+    // spin-docker's own: every token, and as above.
+    let looking_at_containers = Router::new()
+        .route("/v1/images", get(containers::images))
+        .route("/v1/containers", get(containers::list))
+        .route("/v1/containers/{id}", get(containers::read));
+    let changing_containers = Router::new()
+        .route("/v1/containers", post(containers::create))
+        .route("/v1/containers/{id}", patch(containers::change).delete(containers::delete));
     // Nobody's.
     let open = Router::new()
         .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
@@ -51,8 +61,10 @@ pub fn admin(context: Context) -> Router {
     // `/workspaces…` and `/api/v1/workspaces…` are the same.
     let workspaces = for_need(Need::Look, looking).merge(for_need(Need::Change, changing));
     let others = for_need(Need::Look, overview).merge(for_need(Need::Govern, governing));
+    let containers = for_need(Need::Look, looking_at_containers)
+        .merge(for_need(Need::Change, changing_containers));
     let calls = Router::new().nest("/api/v1", workspaces.clone().merge(others)).merge(workspaces);
-    finish(calls.merge(open).fallback(async || Problem::UnknownCall), context)
+    finish(calls.merge(containers).merge(open).fallback(async || Problem::UnknownCall), context)
 }
 
 /// What the public listener serves of them.

@@ -7,6 +7,8 @@
 mod addresses;
 #[path = "gateway/check_in.rs"]
 mod check_in;
+#[path = "gateway/containers.rs"]
+mod containers;
 #[path = "gateway/crash.rs"]
 mod crash;
 #[path = "gateway/faults.rs"]
@@ -15,6 +17,8 @@ mod faults;
 mod freeze_and_wake;
 #[path = "gateway/outside.rs"]
 mod outside;
+#[path = "gateway/projects.rs"]
+mod projects;
 #[path = "gateway/races.rs"]
 mod races;
 #[path = "gateway/ready.rs"]

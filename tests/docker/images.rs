@@ -58,6 +58,11 @@ impl Engine {
         self.imported("-health", &[check])
     }
 
+    /// The same with the port of SSH exposed as well; nobody listens there.
+    pub(crate) fn image_with_ssh(self) -> String {
+        self.imported("-ssh", &["EXPOSE 22"])
+    }
+
     /// A container made from the outside; `docker create`'s arguments stand before the image.
     pub(crate) fn container(self, name: &str, arguments: &[&str]) -> Container {
         self.container_of(&self.image(), name, arguments)
@@ -156,7 +161,7 @@ fn succeeded(arguments: &[&str], output: Output) -> String {
 }
 
 /// A tar archive (POSIX ustar) of one executable file.
-fn archive(name: &str, content: &[u8]) -> Vec<u8> {
+pub(crate) fn archive(name: &str, content: &[u8]) -> Vec<u8> {
     let mut header = [0_u8; 512];
     let mut put = |offset: usize, text: &str| {
         header[offset..offset + text.len()].copy_from_slice(text.as_bytes());

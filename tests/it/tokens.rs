@@ -108,13 +108,21 @@ async fn each_scope_opens_its_own_calls_and_no_others() {
         ("PUT /workspaces/alice/resume", "", [200, 403, 200]),
         ("PUT /api/v1/workspaces/bob/stop", "", [404, 403, 200]),
         ("PUT /workspaces/carol/resume", "", [404, 403, 200]),
+        ("GET /v1/images", "", [200, 200, 200]),
+        ("GET /v1/containers?audit=true", "", [200, 200, 200]),
+        ("GET /v1/containers/alice", "", [200, 200, 200]),
+        ("GET /v1/containers/carol", "", [404, 200, 200]),
+        ("PATCH /v1/containers/alice", "{\"status\":\"running\"}", [200, 403, 200]),
+        ("PATCH /v1/containers/carol", "{\"status\":\"running\"}", [404, 403, 200]),
+        ("POST /v1/containers", "{\"image\":\"x\"}", [403, 403, 403]),
+        ("DELETE /v1/containers/bob", "", [404, 403, 204]),
         // The third is told that the second has taken the id.
         ("POST /api/v1/workspaces", mine, [201, 403, 409]),
         ("POST /workspaces", theirs, [400, 403, 201]),
         // Which the configuration allows nobody.
         ("POST /workspaces", own_spec, [403, 403, 403]),
         ("PUT /workspaces/carol/remove", "", [404, 403, 200]),
-        ("DELETE /workspaces/bob", "", [404, 403, 204]),
+        ("DELETE /workspaces/bob", "", [404, 403, 404]),
         ("DELETE /api/v1/workspaces/alice", "", [204, 403, 404]),
         ("GET /api/v1/tokens", "", [403, 403, 200]),
         ("POST /api/v1/tokens", "{}", [403, 403, 400]),
@@ -159,6 +167,9 @@ async fn a_token_of_projects_sees_nothing_of_the_others() {
     let paging = see("/workspaces?limit=1").await.json()["paging"].clone();
     assert_eq!(paging, json!({ "next_page_token": null }), "there is no other page");
     assert_eq!(ids("/api/v1/projects").await, ["mine"]);
+    let containers = see("/v1/containers").await.json();
+    let names: Vec<_> = containers.as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["/alice"]);
     let missing = see("/workspaces/nobody").await;
     assert_eq!(missing.status, 404);
     for hidden in ["bob", "carol"] {

@@ -12,7 +12,6 @@ use crate::api::caller::Caller;
 use crate::api::fields::Fields;
 use crate::api::reply::Problem;
 use crate::api::{Context, policy};
-use crate::lifecycle::CreateError;
 use crate::lifecycle::create::{Order, Template};
 use crate::model::{Image, Runs, Spec, WorkspaceId};
 use crate::size;
@@ -83,23 +82,12 @@ pub(in crate::api) async fn create(
     policy::only(&fields, &FIELD_NAMES)?;
     let order =
         Order { id: id(&fields)?, from: template(&fields)?, policy: policy::overrides(&fields)? };
-    check_template(&caller, &order.from)?;
+    caller.check_template(&order.from)?;
     policy::check(&context.creator.policy(&order)?)?;
     let workspace = context.creator.create(order).await?;
     let workspace = Representation::of(&workspace, &context);
     let message = "Workspace has been created";
     Ok((StatusCode::CREATED, Json(Created { message, workspace })))
-}
-
-/// A project that the caller may not see is one that does not exist.
-fn check_template(caller: &Caller, template: &Template) -> Result<(), Problem> {
-    match template {
-        Template::Project(id) if caller.may_use(id) => Ok(()),
-        Template::Project(id) => Err(CreateError::UnknownProject(id.clone()).into()),
-        // It would be of no project, and so not theirs.
-        Template::Spec(_) if caller.scope.projects().is_some() => Err(caller.refusal("\"admin\"")),
-        Template::Spec(_) => Ok(()),
-    }
 }
 
 fn id(fields: &Fields) -> Result<Option<WorkspaceId>, Problem> {
