@@ -33,7 +33,10 @@ async fn call_from(
     fields: &str,
     body: &str,
 ) -> Reply {
-    let mut client = Client::connect_from(source, address).await;
+    let mut client = match source {
+        Ipv4Addr::LOCALHOST => Client::connect(address).await,
+        source => Client::connect_from(source, address).await,
+    };
     let length = body.len();
     client
         .send(format!(

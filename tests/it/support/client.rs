@@ -1,6 +1,7 @@
 //! An HTTP/1 client that sends exactly the bytes it is told and reads what comes.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -53,11 +54,18 @@ impl Client {
         Self::over(TcpStream::connect(address).await.unwrap())
     }
 
-    /// From an address of its own, which all of 127.0.0.0/8 are.
+    /// From an address of its own, which all of 127.0.0.0/8 are, and a port that the system gives
+    /// to nobody by itself: it might be a workspace's in a moment.
     pub(crate) async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::from((source, 0))).unwrap();
-        Self::over(socket.connect(address).await.unwrap())
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        for _ in 0..100 {
+            let port = 20_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000;
+            let socket = TcpSocket::new_v4().unwrap();
+            if socket.bind(SocketAddr::from((source, port))).is_ok() {
+                return Self::over(socket.connect(address).await.unwrap());
+            }
+        }
+        panic!("no port of {source} is free");
     }
 
     fn over(stream: TcpStream) -> Self {
