@@ -8,24 +8,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::deadlines::Deadlines;
 use super::gate::{Entry, Gate, Refusal};
 use super::jobs;
 use super::lease::{Held, HeldAmongAll, Lease};
-use super::machine::{self, Machine, Past};
+use super::machine::{self, CheckIn, Machine, Past};
 use super::mailbox::{Answer, Command, CommandError, Mailbox};
 use super::records::{self, Records, Remembered};
 use super::registry::Newcomer;
 use super::slots::Slots;
 use super::{Change, Ending};
 use crate::clock::Clock;
-use crate::driver::Driver;
+use crate::driver::{Description, Driver, DriverError};
 use crate::model::{
     Blueprint, CheckInAccess, Phase, Policy, PolicyOverrides, ProjectId, Tier, WorkspaceId,
 };
 use crate::store::{Intent, JournalEntry, Origin, Record, StoreError};
+
+/// How long a runtime may take to describe a workspace.
+const DESCRIBE_MAX: Duration = Duration::from_secs(10);
 
 /// What all workspaces share.
 pub(super) struct Shared {
@@ -117,12 +120,28 @@ pub struct View {
     pub queue_position: Option<usize>,
     /// Whether it reports activity itself.
     pub reports_activity: bool,
+    /// What it reported last, since it was started.
+    pub check_in: Option<CheckIn>,
+    /// When the last request or tunnel ended, as far as is known.
+    pub last_left: Option<Instant>,
     /// When it was active last, as far as is known.
     pub last_active: Option<Instant>,
+    /// The end of the grace after its start, if it has one.
+    pub initial_timeout_ends: Option<Instant>,
+    /// When the rules look at it next, if nothing happens before.
+    pub deadline: Option<Instant>,
     /// When it will be frozen if nothing happens.
     pub freeze_at: Option<Instant>,
     /// When it will be removed as things are.
     pub remove_at: Option<Instant>,
+}
+
+impl View {
+    /// Requests inside that are no tunnels.
+    pub fn requests(&self) -> u32 {
+        // The two are counted one after the other.
+        self.inside.saturating_sub(self.tunnels)
+    }
 }
 
 impl Workspace {
@@ -236,6 +255,13 @@ impl Workspace {
         record
     }
 
+    /// What its runtime calls it; `None`: it is no container, or there is none.
+    pub async fn describe(&self) -> Result<Option<Description>, DriverError> {
+        let described = timeout(DESCRIBE_MAX, self.driver.describe(self.id())).await;
+        let (action, id, limit) = ("describe", self.id().clone(), DESCRIBE_MAX);
+        described.unwrap_or(Err(DriverError::TimedOut { action, id, limit }))
+    }
+
     /// The last lines of its journal, the newest first.
     pub async fn journal(&self, limit: usize) -> Result<Vec<JournalEntry>, CommandError> {
         let journal = self.shared.records.journal(self.id(), limit).await;
@@ -290,7 +316,7 @@ impl Workspace {
             Entry::Seat(seat) => {
                 let held = Held { workspace: self, seat: Some(seat) };
                 self.mailbox.ring();
-                match tokio::time::timeout(self.policy().hold_max, held).await {
+                match timeout(self.policy().hold_max, held).await {
                     Ok(entered) => entered,
                     Err(_) => Err(Refusal::TimedOut),
                 }
@@ -332,16 +358,24 @@ impl Workspace {
     /// Freezes it for an admin: lets those inside finish for `drain_grace`, then closes what is
     /// left. Returns when it is frozen, at once if it is.
     pub async fn stop(&self) -> Answer {
-        if !self.can_freeze() {
-            let why = format!("workspace {} can't be frozen: it is a fixed upstream", self.id());
-            return Err(CommandError::Impossible(why));
-        }
+        self.check_freezable()?;
         self.ask_for_good(Command::Stop).await
+    }
+
+    /// The same, but returns when it has begun.
+    pub async fn begin_stop(&self) -> Answer {
+        self.check_freezable()?;
+        self.ask(Command::BeginStop).await
     }
 
     /// Wakes it. Returns when it is running, at once if it is.
     pub async fn resume(&self) -> Answer {
         self.ask_for_good(Command::Resume).await
+    }
+
+    /// The same, but returns when it has begun.
+    pub async fn begin_resume(&self) -> Answer {
+        self.ask(Command::BeginResume).await
     }
 
     /// Removes it and what it has. Returns when it is gone, and its name is free.
@@ -426,6 +460,14 @@ impl Workspace {
         std::mem::replace(&mut current, addresses)
     }
 
+    fn check_freezable(&self) -> Answer {
+        if !self.can_freeze() {
+            let why = format!("workspace {} can't be frozen: it is a fixed upstream", self.id());
+            return Err(CommandError::Impossible(why));
+        }
+        Ok(())
+    }
+
     /// What has come about is stored when it is answered, so that no crash takes it back.
     async fn ask_for_good(
         &self,
@@ -457,7 +499,11 @@ impl Workspace {
             held: census.held,
             queue_position: self.shared.slots.position(self.serial),
             reports_activity: machine.reports_activity(now),
+            check_in: machine.check_in(),
+            last_left: census.last_left,
             last_active: machine.last_active(census, now),
+            initial_timeout_ends: machine.initial_timeout_ends(),
+            deadline: machine.deadline(census, now),
             freeze_at: machine.freeze_at(census),
             remove_at: machine.remove_at(),
         }

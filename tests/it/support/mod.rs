@@ -2,6 +2,7 @@
 
 mod client;
 mod origin;
+mod program;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep};
 
 pub(crate) use client::{Client, Reply, get};
 pub(crate) use origin::{Connection, Origin, Received, ok};
+pub(crate) use program::Program;
 
 use crate::fixture;
 
@@ -109,6 +111,19 @@ impl Gateway {
             .send(format!(
                 "{method} {path} HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {token}\r\n\
                  Content-Length: 0\r\n\r\n"
+            ))
+            .await;
+        client.reply().await
+    }
+
+    /// The same with a body of that kind.
+    pub(crate) async fn send(&self, line: &str, kind: &str, body: &str) -> Reply {
+        let mut client = Client::connect(self.admin()).await;
+        let (token, length) = (self.token(), body.len());
+        client
+            .send(format!(
+                "{line} HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {token}\r\n\
+                 Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
             ))
             .await;
         client.reply().await
