@@ -14,7 +14,7 @@ use super::deadlines::Deadlines;
 use super::gate::{Entry, Gate, Refusal, Visit};
 use super::jobs;
 use super::lease::{Held, HeldAmongAll, Lease};
-use super::machine::{self, Machine, Past};
+use super::machine::{self, CheckIn, Machine, Past};
 use super::mailbox::{Answer, Command, CommandError, Mailbox};
 use super::records::{self, Records, Remembered};
 use super::registry::Newcomer;
@@ -124,8 +124,16 @@ pub struct View {
     pub reports_activity: bool,
     /// Until when only a navigation or a resume wakes it, because an admin stopped it.
     pub held_off_until: Option<Instant>,
+    /// What it reported last, since it was started.
+    pub check_in: Option<CheckIn>,
+    /// When the last request or tunnel ended, as far as is known.
+    pub last_left: Option<Instant>,
     /// When it was active last, as far as is known.
     pub last_active: Option<Instant>,
+    /// The end of the grace after its start, if it has one.
+    pub initial_timeout_ends: Option<Instant>,
+    /// When the rules look at it next, if nothing happens before.
+    pub deadline: Option<Instant>,
     /// When it will be frozen if nothing happens.
     pub freeze_at: Option<Instant>,
     /// When it will be removed as things are.
@@ -504,7 +512,11 @@ impl Workspace {
             queue_position: self.shared.slots.position(self.serial),
             reports_activity: machine.reports_activity(now),
             held_off_until: machine.held_off_until().filter(|until| *until > now),
+            check_in: machine.check_in(),
+            last_left: census.last_left,
             last_active: machine.last_active(census, now),
+            initial_timeout_ends: machine.initial_timeout_ends(),
+            deadline: machine.deadline(census, now),
             freeze_at: machine.freeze_at(census),
             remove_at: machine.remove_at(),
         }

@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 
+mod activity;
 mod admin_stop;
 mod api;
 mod check_in;
+mod cli;
 mod config_files;
 mod create;
 #[path = "../fixture/mod.rs"]
@@ -30,4 +32,5 @@ mod slots;
 mod smuggling;
 mod store_durability;
 mod support;
+mod tokens;
 mod websocket;

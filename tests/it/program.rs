@@ -1,166 +1,16 @@
 //! The program itself, as a process: out of descriptors, asked to end, and what it writes to its
 //! log.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::admin_stop::GOING_AWAY;
-use crate::support::{Client, Origin, PATIENCE, Reply, get, ok, unique_state_dir, until};
+use crate::support::{Client, Origin, PATIENCE, Program, get, ok, until};
 use crate::websocket::{SWITCH, UPGRADE};
 
 const HOST: &str = "Host: alice.localhost\r\n";
-
-struct Program {
-    child: Child,
-    /// With its configuration, its state and its log, for as long as the test lasts.
-    directory: Directory,
-    public: SocketAddr,
-    admin: SocketAddr,
-}
-
-struct Directory(PathBuf);
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
-impl Program {
-    /// Starts it in front of that upstream, after what the shell is to do first.
-    async fn start(origin: &Origin, first: &str) -> Self {
-        Self::start_with_grace(origin, first, "5s").await
-    }
-
-    async fn start_with_grace(origin: &Origin, first: &str, drain_grace: &str) -> Self {
-        let alice = format!("upstream = \"{}\"", origin.address);
-        Self::start_in(Directory::with(&alice, drain_grace), first).await
-    }
-
-    /// Starts it in front of a local process, with further lines of its configuration.
-    async fn start_before_a_process(further: &str) -> Self {
-        let alice = format!("command = [{:?}]\n{further}", crate::fixture::binary());
-        Self::start_in(Directory::with(&alice, "5s"), "").await
-    }
-
-    /// As `kill -9` does; starts it again.
-    async fn kill_and_start(mut self) -> Self {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        let nowhere = Directory(PathBuf::new());
-        let directory = std::mem::replace(&mut self.directory, nowhere);
-        Self::start_in(directory, "").await
-    }
-
-    async fn start_in(directory: Directory, first: &str) -> Self {
-        let log = std::fs::File::create(directory.0.join("log")).unwrap();
-        let child = Command::new("sh")
-            .arg("-c")
-            .arg(format!("{first} exec \"$0\" serve --config \"$1\""))
-            .arg(env!("CARGO_BIN_EXE_frostgate"))
-            .arg(directory.0.join("frostgate.toml"))
-            .env("FROSTGATE_LOG", "trace")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut program = Self { child, directory, public: nowhere, admin: nowhere };
-        let deadline = Instant::now() + PATIENCE;
-        while program.public.port() == 0 {
-            let ended = program.child.try_wait().unwrap().is_some();
-            assert!(!ended && Instant::now() < deadline, "it serves not: {}", program.log());
-            sleep(Duration::from_millis(5)).await;
-            program.read_addresses();
-        }
-        program
-    }
-
-    fn read_addresses(&mut self) {
-        let log = self.log();
-        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
-        let serving = lines
-            .filter(|line: &serde_json::Value| line["public"].is_string())
-            .find(|line| line["message"].as_str().is_some_and(|text| text.starts_with("serving")));
-        if let Some(line) = serving {
-            self.admin = line["admin"].as_str().unwrap().parse().unwrap();
-            self.public =
-                line["public"].as_str().unwrap().trim_matches(['[', ']']).parse().unwrap();
-        }
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.0.join("log")).unwrap_or_default()
-    }
-
-    fn token(&self) -> String {
-        let file = self.directory.0.join("state/token");
-        std::fs::read_to_string(file).unwrap().trim().to_owned()
-    }
-
-    /// A call of the admin API.
-    async fn call(&self, line: &str) -> Reply {
-        let mut client = Client::connect(self.admin).await;
-        let token = self.token();
-        let fields =
-            format!("Host: admin\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n");
-        client.send(format!("{line} HTTP/1.1\r\n{fields}\r\n")).await;
-        client.reply().await
-    }
-
-    /// Resident bytes.
-    fn memory(&self) -> usize {
-        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
-        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4_096
-    }
-
-    fn terminate(&self) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).unwrap();
-    }
-
-    /// How it ended, within the limit.
-    async fn ended(&mut self, limit: Duration) -> Option<i32> {
-        let deadline = Instant::now() + limit;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
-        None
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-impl Directory {
-    /// A new one, for a program that serves this workspace.
-    fn with(alice: &str, drain_grace: &str) -> Self {
-        let directory = unique_state_dir();
-        std::fs::create_dir_all(&directory).unwrap();
-        let text = format!(
-            "state_dir = {:?}\n[listen]\npublic = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
-             workers = 2\ndrain_grace = {drain_grace:?}\n[docker]\nenable = false\n\
-             [workspaces.alice]\n{alice}\n",
-            directory.join("state"),
-        );
-        std::fs::write(directory.join("frostgate.toml"), text).unwrap();
-        Self(directory)
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_survives_being_out_of_descriptors() {
@@ -250,7 +100,7 @@ async fn what_outlives_the_grace_is_ended_as_an_admins_stop_ends_it() {
         }
     })
     .await;
-    let mut program = Program::start_with_grace(&origin, "", "300ms").await;
+    let mut program = Program::start(&origin, "export FROSTGATE_LISTEN__DRAIN_GRACE=300ms;").await;
     let mut clients = Vec::new();
     for request in [UPGRADE, "GET /events HTTP/1.1\r\n", "GET /silent HTTP/1.1\r\n"] {
         let mut client = Client::connect(program.public).await;
@@ -276,7 +126,7 @@ async fn what_outlives_the_grace_is_ended_as_an_admins_stop_ends_it() {
 async fn no_secret_is_in_its_log() {
     let origin = Origin::answering(|request| ok(request.path())).await;
     let program = Program::start(&origin, "").await;
-    let state = program.directory.0.join("state");
+    let state = program.directory.join("state");
     let token = program.token();
     let key = std::fs::read_to_string(state.join("check-in.key")).unwrap().trim().to_owned();
     let calls = [

@@ -66,7 +66,7 @@ async fn a_tunnel_with_pings_alone_is_frozen_in_time_and_told_so() {
         let live = &shown["workspace"]["live_connections"];
         assert_eq!((&live["requests"], &live["tunnels"]), (&0.into(), &1.into()), "{shown}");
         assert!(shown["workspace"]["freeze_at"].is_string(), "{shown}");
-        assert!(shown["why"].as_str().unwrap().contains("1 tunnels are quiet"), "{shown}");
+        assert!(shown["why"].as_str().unwrap().contains("though 1 tunnel is open"), "{shown}");
         assert_eq!(pong(&mut client).await, GOING_AWAY);
         drop(client);
         gateway.until("alice", Phase::Frozen).await;

@@ -107,7 +107,6 @@ pub(super) fn phase_named(text: &str) -> Option<Phase> {
 impl Representation {
     pub(in crate::api) fn of(workspace: &Workspace, context: &Context) -> Self {
         let view = workspace.view();
-        let phase = view.phase;
         let policy = workspace.policy();
         let date = |at: Instant| Clock.rfc3339(at);
         Self {
@@ -115,8 +114,8 @@ impl Representation {
             project: workspace.project().map(|id| Project::of(id, context)),
             url: url(workspace, context),
             driver: workspace.driver_name(),
-            state: State::of(phase),
-            phase,
+            state: State::of(view.phase),
+            phase: view.phase,
             tier: view.tier,
             since: date(view.since),
             created_at: rfc3339(workspace.created_at()),
