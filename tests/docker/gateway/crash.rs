@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use frostgate::model::FreezeMode;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Guest, NEVER, labels};
 use crate::images::{Container, Engine, engine, unique};
@@ -187,6 +187,34 @@ async fn a_crash_during_a_stop_leaves_one_that_is_thawed_by_whoever_opens_it() {
     assert_eq!(second.status, 200, "{second:?}\n{}", program.log());
     assert_ne!(first.body, second.body);
     assert_eq!(inspect(engine, &guest, "{{.State.Status}}"), "running");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_crash_during_a_step_down_lets_nobody_into_what_is_ending() {
+    let Some(engine) = engine() else { return };
+    let scope = unique("scope");
+    let configuration = format!("{}[policy]\nstop_after = \"300ms\"\n", configuration(&scope));
+    let dying = ["--env", "DYING_MS=1000", "--label", "frostgate.freeze=pause"];
+    let guest = guest(engine, &scope, Duration::from_millis(300), &dying);
+    let program = Program::start(support::unique_state_dir(), &configuration).await;
+    program.until(&guest, "frozen").await;
+    let first = program.get(&guest, "/boot").await;
+    assert_eq!(first.status, 200, "{first:?}");
+    // It is told to end once it says that it is dying; paused it says nothing.
+    let address = inspect(engine, &guest, "{{.NetworkSettings.IPAddress}}");
+    let endpoint = format!("{address}:80").parse().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let asked = timeout(Duration::from_millis(100), get(endpoint, "x", "/boot")).await;
+        if asked.is_ok_and(|reply| reply.status == 500) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it was never stopped:\n{}", program.log());
+    }
+    let program = program.kill_and_start(&configuration).await;
+    let second = program.get(&guest, "/boot").await;
+    assert_eq!(second.status, 200, "{second:?}\n{}", program.log());
+    assert_ne!(first.body, second.body, "a dying run answered");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
