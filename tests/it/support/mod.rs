@@ -2,6 +2,7 @@
 
 mod client;
 mod origin;
+mod program;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep};
 
 pub(crate) use client::{Client, Reply, get};
 pub(crate) use origin::{Connection, Origin, Received, ok};
+pub(crate) use program::{Program, Setup};
 
 use crate::fixture;
 
