@@ -281,9 +281,8 @@ impl Drivers {
 }
 
 fn creator(config: &Config, registry: &Arc<Registry>, drivers: &Drivers) -> Creator {
-    let projects = config.projects.iter();
     let options = create::Options {
-        projects: projects.map(|(id, project)| (id.to_string(), project.clone())).collect(),
+        projects: config.projects.clone(),
         policy: Policy { storage: config.api.storage, ..config.policy.clone() },
         inline_specs: config.api.inline_specs,
     };
@@ -304,7 +303,7 @@ fn add_configured(
             own_policy: PolicyOverrides::default(),
             driver: driver.with_context(|| format!("workspace {id} can't be run"))?,
             origin: Origin::Config,
-            project: None,
+            project: workspace.project.clone(),
         })?;
     }
     Ok(())

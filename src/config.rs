@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::model::{FrozenStorage, Policy, PolicyOverrides, Project, Spec, WorkspaceId};
+use crate::model::{FrozenStorage, Policy, PolicyOverrides, Project, ProjectId, Spec, WorkspaceId};
 
 mod check;
 mod print;
@@ -56,8 +56,8 @@ pub struct Config {
     pub docker: Docker,
     /// The process driver.
     pub process: Process,
-    /// What workspaces are created from through the API, by id.
-    pub projects: BTreeMap<WorkspaceId, Project>,
+    /// The templates that workspaces are made from.
+    pub projects: BTreeMap<ProjectId, Project>,
     /// The workspaces that are configured here, beside those discovered by labels.
     pub workspaces: BTreeMap<WorkspaceId, Workspace>,
 }
@@ -185,6 +185,8 @@ pub enum Freezer {
 /// A workspace of the configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workspace {
+    /// The project that it is made from, if any; `spec` and `policy` have what that says.
+    pub project: Option<ProjectId>,
     /// What it is made of.
     pub spec: Spec,
     /// What it sets for itself.

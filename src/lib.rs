@@ -78,14 +78,14 @@
 //!
 //! | module | may use |
 //! |---|---|
-//! | `clock`, `duration`, `listen` | none |
+//! | `clock`, `duration`, `size`, `listen` | none |
 //! | `model` | `duration` |
 //! | `driver` | `model`, `clock`, `duration` |
 //! | `store` | `model`, `clock`, `duration` |
 //! | `lifecycle` | `model`, `clock`, `driver`, `store` |
 //! | `proxy` | `lifecycle`, `listen`, `model` |
-//! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration` |
-//! | `config` | `model`, `duration` |
+//! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration`, `size` |
+//! | `config` | `model`, `duration`, `size` |
 //! | `app`, `cli` | all |
 
 pub mod app;
@@ -105,3 +105,4 @@ pub mod store;
 pub mod clock;
 pub mod duration;
 pub mod model;
+pub mod size;

@@ -17,6 +17,6 @@ pub(super) struct List {
 pub(super) async fn list(State(context): State<Context>) -> Json<List> {
     let projects = context.creator.projects().iter();
     let items =
-        projects.map(|(id, project)| Project { id: id.clone(), name: project.name.clone() });
+        projects.map(|(id, project)| Project { id: id.to_string(), name: project.name.clone() });
     Json(List { items: items.collect() })
 }

@@ -2,14 +2,14 @@
 //!
 //! A reader gives the value, or the words that complete "expected …" for the operator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::duration;
-use crate::model::{FreezeMode, FrozenStorage};
+use crate::model::{FreezeMode, FrozenStorage, Mount, ProjectId, Pull};
+use crate::{duration, size};
 
 use super::tree::{Node, Value};
 use super::{DockerAddress, DockerUse, Freezer};
@@ -149,6 +149,65 @@ fn read_duration(value: &Value) -> Option<Duration> {
         },
         _ => None,
     }
+}
+
+/// Less than this no engine accepts, and no program can do with.
+const MEMORY_MIN: u64 = 6 << 20;
+
+/// An amount of memory, in bytes.
+pub(super) fn memory(value: &Value) -> Result<u64, String> {
+    let bytes = match value {
+        Value::Text(text) | Value::Bare(text) => size::parse(text).ok(),
+        Value::Integer(bytes) => u64::try_from(*bytes).ok(),
+        _ => None,
+    };
+    // The engine counts in signed numbers.
+    let fits = |bytes: &u64| *bytes >= MEMORY_MIN && i64::try_from(*bytes).is_ok();
+    bytes.filter(fits).ok_or_else(|| {
+        "a size from 6MiB such as \"512MiB\" or \"2g\", or a number of bytes".to_owned()
+    })
+}
+
+/// More processors than any machine has.
+const CPUS_MAX: f64 = 4096.0;
+
+/// A number of processors, in billionths of one.
+pub(super) fn cpus(value: &Value) -> Result<u64, String> {
+    let number = match value {
+        Value::Integer(number) => Some(*number as f64),
+        Value::Float(number) => Some(*number),
+        Value::Bare(text) => text.parse().ok(),
+        _ => None,
+    };
+    // A hundredth is the least that the engine accepts.
+    let valid = number.filter(|number| (0.01..=CPUS_MAX).contains(number));
+    let nano = valid.map(|number| (number * 1e9).round() as u64);
+    nano.ok_or_else(|| "a number of processors from 0.01 such as 0.5 or 2".to_owned())
+}
+
+/// Directories and volumes.
+pub(super) fn mounts(value: &Value) -> Result<Vec<Mount>, String> {
+    let mounts = list(value, |item| parsed(item, |text| Mount::parse(text).ok()));
+    let mounts = mounts.ok_or_else(|| {
+        "a list of mounts such as [\"/srv/data:/data:ro\", \"cache-{id}:/var/cache\"]".to_owned()
+    })?;
+    let targets: BTreeSet<&str> = mounts.iter().map(Mount::target).collect();
+    if targets.len() < mounts.len() {
+        return Err("mounts that have a target each".to_owned());
+    }
+    Ok(mounts)
+}
+
+/// `missing`, `never` or `always`.
+pub(super) fn pull(value: &Value) -> Result<Pull, String> {
+    use Pull::{Always, Missing, Never};
+    choice(value, &[("missing", Missing), ("never", Never), ("always", Always)])
+}
+
+/// The key of a project.
+pub(super) fn project(value: &Value) -> Result<ProjectId, String> {
+    parsed(value, |text| ProjectId::parse(text).ok())
+        .ok_or_else(|| "the NAME of a [projects.NAME]".to_owned())
 }
 
 /// An address with a port.

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use super::registry::{MakeError, Newcomer, Registry};
 use super::workspace::Workspace;
 use crate::driver::Driver;
-use crate::model::{FrozenStorage, Policy, PolicyOverrides, Project, Runs, Spec, WorkspaceId};
+use crate::model::{
+    FrozenStorage, Policy, PolicyOverrides, Project, ProjectId, Runs, Spec, WorkspaceId,
+};
 use crate::store::{Origin, Record};
 
 /// Bytes of an id that we choose. Who can guess one can knock at its door.
@@ -19,7 +21,7 @@ const ID_BYTES: usize = 16;
 /// What a creation needs to know.
 pub struct Options {
     /// By id.
-    pub projects: BTreeMap<String, Project>,
+    pub projects: BTreeMap<ProjectId, Project>,
     /// The policy of what is created, where neither a project nor the call says otherwise.
     pub policy: Policy,
     /// Whether a call may bring a spec of its own.
@@ -83,7 +85,7 @@ impl Creator {
     }
 
     /// All projects, by id.
-    pub fn projects(&self) -> &BTreeMap<String, Project> {
+    pub fn projects(&self) -> &BTreeMap<ProjectId, Project> {
         &self.options.projects
     }
 
@@ -129,7 +131,7 @@ impl Creator {
                         own_policy: PolicyOverrides::default(),
                         driver,
                         origin: Origin::Api,
-                        project,
+                        project: project.and_then(|text| ProjectId::parse(&text).ok()),
                     };
                     self.registry.add(newcomer).map_err(|error| error.to_string())
                 });
@@ -143,11 +145,12 @@ impl Creator {
     fn resolve(
         &self,
         order: &Order,
-    ) -> Result<(Spec, PolicyOverrides, Option<String>), CreateError> {
+    ) -> Result<(Spec, PolicyOverrides, Option<ProjectId>), CreateError> {
         let (spec, template, project) = match &order.from {
             Template::Project(id) => {
                 let unknown = || CreateError::UnknownProject(id.clone());
-                let project = self.options.projects.get(id).ok_or_else(unknown)?;
+                let found = self.options.projects.get_key_value(id.as_str());
+                let (id, project) = found.ok_or_else(unknown)?;
                 (project.spec.clone(), project.policy.clone(), Some(id.clone()))
             }
             Template::Spec(spec) if self.options.inline_specs => {
@@ -173,7 +176,7 @@ impl Creator {
     pub fn driver_for(&self, runs: &Runs) -> Result<Arc<dyn Driver>, CreateError> {
         let name = match runs {
             Runs::Command { .. } => "process",
-            Runs::Image { .. } | Runs::Discovered { .. } => "docker",
+            Runs::Image(_) | Runs::Discovered { .. } => "docker",
             Runs::Upstream(_) => "upstream",
         };
         let found = self.drivers.iter().find(|driver| driver.name() == name);

@@ -23,7 +23,7 @@ use super::slots::{self, Slots};
 use super::workspace::{Shared, Workspace};
 use super::{Change, CommandError, Ending, Refusal};
 use crate::driver::Driver;
-use crate::model::{CheckInAccess, Policy, PolicyOverrides, Spec, WorkspaceId};
+use crate::model::{CheckInAccess, Policy, PolicyOverrides, ProjectId, Spec, WorkspaceId};
 use crate::store::{Origin, Record, Store, StoreError};
 
 /// Changes that a slow listener may fall behind by; after that it misses some and is told so.
@@ -84,7 +84,7 @@ pub struct Newcomer {
     /// Who asked for it.
     pub origin: Origin,
     /// The project that it is created from.
-    pub project: Option<String>,
+    pub project: Option<ProjectId>,
 }
 
 /// Why a workspace was not registered.

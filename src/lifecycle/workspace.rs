@@ -22,7 +22,9 @@ use super::slots::Slots;
 use super::{Change, Ending};
 use crate::clock::Clock;
 use crate::driver::Driver;
-use crate::model::{Blueprint, CheckInAccess, Phase, Policy, PolicyOverrides, Tier, WorkspaceId};
+use crate::model::{
+    Blueprint, CheckInAccess, Phase, Policy, PolicyOverrides, ProjectId, Tier, WorkspaceId,
+};
 use crate::store::{Intent, JournalEntry, Origin, Record, StoreError};
 
 /// What all workspaces share.
@@ -66,7 +68,7 @@ pub struct Workspace {
     changed_policy: Mutex<PolicyOverrides>,
     created_at: SystemTime,
     origin: Origin,
-    project: Option<Box<str>>,
+    project: Option<ProjectId>,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) gate: Gate,
     /// Written by the task alone; read by whoever wants to know how it is.
@@ -155,7 +157,7 @@ impl Workspace {
             created_at: Clock.date_of(created),
             driver,
             origin,
-            project: project.map(String::into_boxed_str),
+            project,
             gate: Gate::new(),
             place: Mutex::default(),
             mailbox: Mailbox::default(),
@@ -244,7 +246,7 @@ impl Workspace {
 
     /// The project that it was created from.
     pub fn project(&self) -> Option<&str> {
-        self.project.as_deref()
+        self.project.as_ref().map(ProjectId::as_str)
     }
 
     /// When it was first known.

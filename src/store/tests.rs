@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::UNIX_EPOCH;
 
 use super::*;
-use crate::model::{FreezeMode, FrozenStorage, Runs};
+use crate::model::{FreezeMode, FrozenStorage, Image, Mount, Pull, Runs};
 
 /// A directory that goes with the test.
 pub(super) struct Scratch(pub(super) PathBuf);
@@ -72,12 +72,18 @@ pub(super) fn full(name: &str) -> Record {
         origin: Origin::Api,
         project: Some("a project's name, with ünicode".to_owned()),
         spec: Some(Spec {
-            runs: Runs::Image {
-                image: "registry.example/a:1".to_owned(),
+            runs: Runs::Image(Image {
                 command: vec!["sh".to_owned(), "-c".to_owned(), "echo \"'\0\n".to_owned()],
                 network: Some("lan".to_owned()),
-            },
+                isolate: true,
+                mounts: vec![Mount::parse("/srv/{id}:/home:ro").unwrap()],
+                nano_cpus: Some(u64::MAX),
+                pull: Pull::Always,
+                publish_ports: true,
+                ..Image::new("registry.example/a:1")
+            }),
             port: Some(8080),
+            memory: Some(1 << 30),
             environment: BTreeMap::from([("KEY".to_owned(), "a=b\n".to_owned())]),
             hosts: vec!["a.example".to_owned(), "b.example".to_owned()],
             ready_path: Some("/ready".to_owned()),

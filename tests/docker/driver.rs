@@ -3,14 +3,13 @@
 #[path = "driver/outside.rs"]
 mod outside;
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use frostgate::driver::docker::{Address, Docker, Options};
 use frostgate::driver::{Driver, DriverError, Health, Sighting, Status};
-use frostgate::model::{Blueprint, CheckInAccess, Runs, Spec, WorkspaceId};
+use frostgate::model::{Blueprint, CheckInAccess, Image, Pull, Runs, Spec, WorkspaceId};
 
 use crate::images::{Container, Engine, engine, unique};
 
@@ -22,16 +21,13 @@ fn driver() -> Docker {
 
 /// A blueprint with an id of its own, and what removes its container in the end.
 fn blueprint(image: String) -> (Blueprint, Container) {
+    blueprint_of(Image::new(image))
+}
+
+fn blueprint_of(image: Image) -> (Blueprint, Container) {
     let id = WorkspaceId::parse(&unique("driver")).unwrap();
     let container = Container { name: format!("frostgate-{id}") };
-    let runs = Runs::Image { image, command: Vec::new(), network: None };
-    let spec = Spec {
-        runs,
-        port: Some(8080),
-        environment: BTreeMap::new(),
-        hosts: Vec::new(),
-        ready_path: None,
-    };
+    let spec = Spec { port: Some(8080), ..Spec::new(Runs::Image(image)) };
     let check_in = CheckInAccess { port: 80, token: "secret".to_owned() };
     (Blueprint { id, spec, check_in }, container)
 }
@@ -263,10 +259,9 @@ async fn what_can_not_be_made_is_refused_in_words_that_help() {
             other => panic!("{other:?}"),
         }
     };
-    let image = |image: &str, network: Option<&str>| Runs::Image {
-        image: image.to_owned(),
-        command: Vec::new(),
-        network: network.map(str::to_owned),
+    let image = |name: &str, network: Option<&str>| {
+        let network = network.map(str::to_owned);
+        Runs::Image(Image { network, pull: Pull::Never, ..Image::new(name) })
     };
     let missing = "localhost/frostgate-test-missing:1";
     let reason = refusal(image(missing, None)).await;
@@ -297,12 +292,8 @@ async fn a_strangers_container_with_our_name_is_left_alone() {
 async fn a_program_that_is_not_there_is_refused_with_the_engines_words() {
     let Some(engine) = engine() else { return };
     let docker = driver();
-    let (mut blueprint, _container) = blueprint(engine.image());
-    blueprint.spec.runs = Runs::Image {
-        image: engine.image(),
-        command: vec!["/no-such-program".to_owned()],
-        network: None,
-    };
+    let command = vec!["/no-such-program".to_owned()];
+    let (blueprint, _container) = blueprint_of(Image { command, ..Image::new(engine.image()) });
     docker.create(&blueprint).await.unwrap();
     let refused = docker.start(&blueprint).await.unwrap_err().to_string();
     assert!(refused.contains("no-such-program"), "{refused}");

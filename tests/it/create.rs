@@ -1,7 +1,7 @@
 //! Workspaces that calls create, list, filter and remove; and what a restart makes of them.
 
 use frostgate::config::Config;
-use frostgate::model::{FrozenStorage, Phase, PolicyOverrides, Project, Runs, Spec, WorkspaceId};
+use frostgate::model::{FrozenStorage, Phase, PolicyOverrides, Project, ProjectId, Runs, Spec};
 use serde_json::{Value, json};
 
 use crate::fixture;
@@ -11,16 +11,10 @@ use crate::support::{Client, Gateway, Reply, config, unique_state_dir, until};
 fn project(config: &mut Config, id: &str, argv: Vec<String>) {
     let project = Project {
         name: format!("The {id}"),
-        spec: Spec {
-            runs: Runs::Command { argv, directory: None },
-            port: None,
-            environment: std::collections::BTreeMap::new(),
-            hosts: Vec::new(),
-            ready_path: None,
-        },
+        spec: Spec::new(Runs::Command { argv, directory: None }),
         policy: PolicyOverrides::default(),
     };
-    config.projects.insert(WorkspaceId::parse(id).unwrap(), project);
+    config.projects.insert(ProjectId::parse(id).unwrap(), project);
 }
 
 fn two_projects(config: &mut Config) {

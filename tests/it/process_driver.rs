@@ -67,14 +67,11 @@ impl Place {
         Blueprint {
             id: WorkspaceId::parse("w").unwrap(),
             spec: Spec {
-                runs: Runs::Command {
+                environment: BTreeMap::from([("MARK".to_owned(), self.mark.clone())]),
+                ..Spec::new(Runs::Command {
                     argv: argv.iter().map(|&word| word.to_owned()).collect(),
                     directory: None,
-                },
-                port: None,
-                environment: BTreeMap::from([("MARK".to_owned(), self.mark.clone())]),
-                hosts: Vec::new(),
-                ready_path: None,
+                })
             },
             check_in: CheckInAccess { port: 8080, token: "check-in-token".to_owned() },
         }

@@ -3,7 +3,7 @@
 //! Labels are typed by hand into compose files, so what can't be used is never an error: the
 //! workspace works without it, and a warning says which label, what it says and what it may say.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::names::NetworkName;
@@ -31,6 +31,19 @@ const WARNINGS_MAX: usize = 20;
 
 /// A container's labels, or an event's attributes, which hold them too.
 pub(super) type Labels = HashMap<String, String>;
+
+/// By which whatever we make for a workspace is known again; see [`claim`].
+pub(super) fn ours(id: &WorkspaceId, scope: &str) -> Labels {
+    let mut labels = HashMap::from([
+        (ID.to_owned(), id.to_string()),
+        (ENABLE.to_owned(), "true".to_owned()),
+        (MANAGED.to_owned(), "true".to_owned()),
+    ]);
+    if !scope.is_empty() {
+        labels.insert(SCOPE.to_owned(), scope.to_owned());
+    }
+    labels
+}
 
 /// Everything that the labels say, apart from the id.
 pub(super) struct Reading {
@@ -77,16 +90,16 @@ pub(super) fn read(labels: &Labels) -> Reading {
     let mut reader = Reader { labels, warnings: Vec::new() };
     reader.warn_of_unknown_labels();
     reader.value(ID, "1 to 63 of a-z, 0-9 and '-'", |text| WorkspaceId::parse(text).ok());
+    let runs = Runs::Discovered {
+        network: reader.value(NETWORK, "the name of one of its networks", |text| {
+            NetworkName::parse(text).map(|name| name.as_str().to_owned())
+        }),
+    };
     let spec = Spec {
-        runs: Runs::Discovered {
-            network: reader.value(NETWORK, "the name of one of its networks", |text| {
-                NetworkName::parse(text).map(|name| name.as_str().to_owned())
-            }),
-        },
         port: port(labels).or_else(|| reader.value(PORT, "a port from 1 to 65535", parse_port)),
-        environment: BTreeMap::new(),
         hosts: reader.hosts(),
         ready_path: reader.value(READY_PATH, "a path such as /healthz", parse_path),
+        ..Spec::new(runs)
     };
     let policy = PolicyOverrides {
         inactivity_timeout: reader.inactivity_timeout(),

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use frostgate::config::Config;
-use frostgate::model::{FreezeMode, Phase, Runs, Spec, Tier};
+use frostgate::model::{FreezeMode, Image, Phase, Runs, Spec, Tier};
 use tokio::time::sleep;
 
 use super::{Guest, IDLE, NEVER, Network, Stage};
@@ -59,14 +59,7 @@ async fn a_container_of_ours_reports_by_its_url_and_nobody_else_by_a_wrong_one()
     let image = engine.image();
     let stage = Stage::start(engine, |config| {
         reachable(config);
-        let runs = Runs::Image { image, command: Vec::new(), network: None };
-        let spec = Spec {
-            runs,
-            port: Some(80),
-            environment: std::collections::BTreeMap::new(),
-            hosts: Vec::new(),
-            ready_path: None,
-        };
+        let spec = Spec { port: Some(80), ..Spec::new(Runs::Image(Image::new(image))) };
         support::add(config, &id, spec, frostgate::model::PolicyOverrides::default());
     })
     .await;

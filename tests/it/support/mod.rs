@@ -171,11 +171,8 @@ pub(crate) fn process(
         config,
         id,
         Spec {
-            runs: Runs::Command { argv, directory: None },
-            port: None,
             environment: environment.collect(),
-            hosts: Vec::new(),
-            ready_path: None,
+            ..Spec::new(Runs::Command { argv, directory: None })
         },
         PolicyOverrides {
             inactivity_timeout: Some(idle),
@@ -187,19 +184,13 @@ pub(crate) fn process(
 
 /// Adds a fixed upstream.
 pub(crate) fn upstream(config: &mut Config, id: &str, address: SocketAddr) {
-    let spec = Spec {
-        runs: Runs::Upstream(address.to_string()),
-        port: None,
-        environment: std::collections::BTreeMap::new(),
-        hosts: Vec::new(),
-        ready_path: None,
-    };
+    let spec = Spec::new(Runs::Upstream(address.to_string()));
     add(config, id, spec, PolicyOverrides::default());
 }
 
 pub(crate) fn add(config: &mut Config, id: &str, spec: Spec, policy: PolicyOverrides) {
     let id = WorkspaceId::parse(id).unwrap();
-    config.workspaces.insert(id, config::Workspace { spec, policy });
+    config.workspaces.insert(id, config::Workspace { project: None, spec, policy });
 }
 
 /// Waits until `condition` holds, and says what didn't if it never does.
