@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
+#[path = "docker/conformance.rs"]
+mod conformance;
 #[path = "docker/driver.rs"]
 mod driver;
 #[path = "fixture/mod.rs"]

@@ -55,6 +55,21 @@ impl Client {
         Self { stream, unread: Vec::new() }
     }
 
+    /// A WebSocket to a workspace.
+    pub(crate) async fn websocket(address: SocketAddr, id: &str) -> Self {
+        let mut client = Self::connect(address).await;
+        client
+            .send(format!(
+                "GET /ws HTTP/1.1\r\nHost: {id}.localhost\r\nConnection: Upgrade\r\n\
+                 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            ))
+            .await;
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        client
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         // A server may have hung up on us already; what it said is still to be read.
         drop(self.stream.write_all(bytes.as_ref()).await);
