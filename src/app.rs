@@ -33,6 +33,7 @@ use crate::lifecycle::check_in::CheckInKey;
 use crate::lifecycle::create::{self, Creator};
 use crate::lifecycle::reconcile::Reconciler;
 use crate::lifecycle::registry::Newcomer;
+use crate::lifecycle::slots::Capacity;
 use crate::lifecycle::{self, Change, Registry};
 use crate::listen::{self, Ends, Serve};
 use crate::model::{Policy, PolicyOverrides};
@@ -83,12 +84,13 @@ impl App {
         let registry = Registry::open(options, store, Handle::current()).await?;
         let drivers = Drivers::make(&config)?;
         drivers.check(&config).await?;
+        let policy = Arc::new(config.policy.clone());
         let creator = Arc::new(creator(&config, &registry, &drivers));
-        add_configured(&config, &registry, &creator)?;
+        add_configured(&config, &policy, &registry, &creator)?;
         creator.restore();
         let mut followers = JoinSet::new();
         for driver in drivers.all() {
-            let mut reconciler = Reconciler::new(registry.clone(), driver, config.policy.clone());
+            let mut reconciler = Reconciler::new(registry.clone(), driver, policy.clone());
             reconciler.take_stock().await;
             followers.spawn(reconciler.follow());
         }
@@ -283,7 +285,7 @@ impl Drivers {
 fn creator(config: &Config, registry: &Arc<Registry>, drivers: &Drivers) -> Creator {
     let options = create::Options {
         projects: config.projects.clone(),
-        policy: Policy { storage: config.api.storage, ..config.policy.clone() },
+        policy: Arc::new(Policy { storage: config.api.storage, ..config.policy.clone() }),
         inline_specs: config.api.inline_specs,
     };
     Creator::new(registry.clone(), drivers.all().collect(), options)
@@ -291,6 +293,7 @@ fn creator(config: &Config, registry: &Arc<Registry>, drivers: &Drivers) -> Crea
 
 fn add_configured(
     config: &Config,
+    policy: &Arc<Policy>,
     registry: &Arc<Registry>,
     creator: &Creator,
 ) -> anyhow::Result<()> {
@@ -299,7 +302,7 @@ fn add_configured(
         registry.add(Newcomer {
             id: id.clone(),
             spec: workspace.spec.clone(),
-            policy: workspace.policy.over(&config.policy),
+            policy: workspace.policy.applied_to(policy),
             own_policy: PolicyOverrides::default(),
             driver: driver.with_context(|| format!("workspace {id} can't be run"))?,
             origin: Origin::Config,
@@ -386,7 +389,12 @@ fn lifecycle_options(config: &Config, public_port: u16) -> anyhow::Result<lifecy
         domain: config.routing.domain.clone(),
         held_max: config.limits.held_max,
         held_per_workspace_max: config.limits.held_per_workspace_max,
-        slots: Some(config.limits.slots).filter(|slots| *slots > 0),
+        capacity: Capacity {
+            slots: Some(config.limits.slots).filter(|slots| *slots > 0),
+            memory: Some(config.limits.memory_budget).filter(|bytes| *bytes > 0),
+        },
+        memory_assumed: config.limits.memory_assumed,
+        memory_low: Some(config.limits.memory_low).filter(|bytes| *bytes > 0),
         starts_max: config.limits.starts_max,
         check_in_key: CheckInKey::new(&secrets::as_key(&key)?),
         public_port,

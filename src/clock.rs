@@ -41,6 +41,14 @@ impl Clock {
     }
 }
 
+/// Returns at `moment`; never where there is none.
+pub async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A date as RFC 3339 in UTC with milliseconds.
 pub fn rfc3339(date: SystemTime) -> String {
     match jiff::Timestamp::try_from(date) {

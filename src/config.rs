@@ -114,6 +114,13 @@ pub struct Limits {
     pub held_per_workspace_max: usize,
     /// Workspaces that may run at a time; 0: any number.
     pub slots: usize,
+    /// Bytes of memory for all that run or are paused; 0: any number.
+    pub memory_budget: u64,
+    /// What a workspace counts for in that budget that has no `memory` of its own, in bytes.
+    pub memory_assumed: u64,
+    /// While this machine has fewer bytes of memory available, the workspace paused longest is
+    /// stopped; 0: never.
+    pub memory_low: u64,
     /// Workspaces that are started at the same time; the others queue.
     pub starts_max: usize,
 }
@@ -378,6 +385,9 @@ impl Default for Limits {
             // A herd of containers that start at once is slower than the same herd in fours.
             starts_max: 4,
             slots: 0,
+            memory_budget: 0,
+            memory_assumed: 512 << 20,
+            memory_low: 0,
         }
     }
 }

@@ -354,6 +354,11 @@ impl PolicyOverrides {
         }
     }
 
+    /// The same, shared with all that override nothing.
+    pub fn applied_to(&self, base: &Arc<Policy>) -> Arc<Policy> {
+        if *self == Self::default() { base.clone() } else { Arc::new(self.over(base)) }
+    }
+
     /// The policy that results from these overrides on top of `base`.
     pub fn over(&self, base: &Policy) -> Policy {
         let unless_zero = |value: Duration| (!value.is_zero()).then_some(value);

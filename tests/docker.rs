@@ -13,6 +13,8 @@ mod fixture;
 mod gateway;
 #[path = "docker/images.rs"]
 mod images;
+#[path = "docker/registry.rs"]
+mod registry;
 #[path = "docker/relay.rs"]
 mod relay;
 #[expect(dead_code, unused_imports, reason = "shared with the tests that need no engine")]

@@ -29,6 +29,9 @@ pub(super) fn config(config: &Config) -> String {
     page.line("held_max", count(config.limits.held_max));
     page.line("held_per_workspace_max", count(config.limits.held_per_workspace_max));
     page.line("slots", count(config.limits.slots));
+    page.line("memory_budget", size(config.limits.memory_budget));
+    page.line("memory_assumed", size(config.limits.memory_assumed));
+    page.line("memory_low", size(config.limits.memory_low));
     page.line("starts_max", count(config.limits.starts_max));
     page.header("policy");
     overrides(&everything(&config.policy), &mut page);
@@ -227,6 +230,9 @@ fn environment(variables: &BTreeMap<String, String>) -> Option<Value> {
 
 /// A size in the largest unit that it is a whole number of: `512MiB`.
 fn size(bytes: u64) -> Value {
+    if bytes == 0 {
+        return Value::Integer(0);
+    }
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     let fitting = units.into_iter().find(|(shift, _)| bytes.is_multiple_of(1 << shift));
     Value::String(match fitting {

@@ -104,6 +104,9 @@ fn limits(mut section: Section<'_>, config: &mut Config) {
     section.read("held_max", &mut limits.held_max, count);
     section.read("held_per_workspace_max", &mut limits.held_per_workspace_max, count);
     section.read("slots", &mut limits.slots, values::count);
+    section.read("memory_budget", &mut limits.memory_budget, values::memory_or_none);
+    section.read("memory_assumed", &mut limits.memory_assumed, values::memory);
+    section.read("memory_low", &mut limits.memory_low, values::memory_or_none);
     section.read("starts_max", &mut limits.starts_max, count);
     section.finish();
 }

@@ -168,6 +168,13 @@ pub(super) fn memory(value: &Value) -> Result<u64, String> {
     })
 }
 
+/// An amount of memory, in bytes; zero: none is set.
+pub(super) fn memory_or_none(value: &Value) -> Result<u64, String> {
+    let none = matches!(value, Value::Integer(0))
+        || matches!(value, Value::Text(text) | Value::Bare(text) if size::parse(text) == Ok(0));
+    if none { Ok(0) } else { memory(value).map_err(|words| format!("0 for none, or {words}")) }
+}
+
 /// More processors than any machine has.
 const CPUS_MAX: f64 = 4096.0;
 

@@ -23,7 +23,7 @@ pub struct Options {
     /// By id.
     pub projects: BTreeMap<ProjectId, Project>,
     /// The policy of what is created, where neither a project nor the call says otherwise.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// Whether a call may bring a spec of its own.
     pub inline_specs: bool,
 }

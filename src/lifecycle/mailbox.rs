@@ -1,7 +1,7 @@
 //! How the rest of the program asks a workspace's task for something.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
@@ -34,9 +34,10 @@ pub(super) enum Command {
     Resume(oneshot::Sender<Answer>),
     Remove(oneshot::Sender<Answer>),
     CheckIn { active: bool, answer: oneshot::Sender<Answer> },
-    Policy { policy: Box<Policy>, answer: oneshot::Sender<Answer> },
+    Policy { policy: Arc<Policy>, answer: oneshot::Sender<Answer> },
     Suspect(oneshot::Sender<Answer>),
     Evict(oneshot::Sender<Answer>),
+    StepDown(oneshot::Sender<Answer>),
 }
 
 /// What a workspace's task is to look at. Flags for what may be merged, a queue for what wants an

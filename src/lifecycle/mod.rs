@@ -13,11 +13,12 @@ mod jobs;
 mod lease;
 pub mod machine;
 mod mailbox;
+mod pressure;
 mod ready;
 pub mod reconcile;
 mod records;
 pub mod registry;
-mod slots;
+pub mod slots;
 mod sync;
 mod workspace;
 

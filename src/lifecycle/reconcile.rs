@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::registry::{Newcomer, Registry};
 use super::workspace::Workspace;
+use crate::clock::sleep_until;
 use crate::driver::{Driver, DriverError, DriverEvent, Found};
 use crate::model::{Policy, PolicyOverrides, WorkspaceId};
 use crate::store::Origin;
@@ -31,14 +32,14 @@ const WARNED_MAX: usize = 10_000;
 pub struct Reconciler {
     registry: Arc<Registry>,
     driver: Arc<dyn Driver>,
-    policy: Policy,
+    policy: Arc<Policy>,
     /// What was warned of, so that it is said once.
     warned: HashSet<String>,
 }
 
 impl Reconciler {
     /// `policy` is what workspaces have that set nothing else.
-    pub fn new(registry: Arc<Registry>, driver: Arc<dyn Driver>, policy: Policy) -> Self {
+    pub fn new(registry: Arc<Registry>, driver: Arc<dyn Driver>, policy: Arc<Policy>) -> Self {
         Self { registry, driver, policy, warned: HashSet::new() }
     }
 
@@ -62,12 +63,6 @@ impl Reconciler {
         let react = async {
             let mut list_at = None;
             loop {
-                let list_due = async {
-                    match list_at {
-                        Some(at) => sleep_until(at).await,
-                        None => std::future::pending().await,
-                    }
-                };
                 tokio::select! {
                     event = events.recv() => match event {
                         Some(event) => {
@@ -77,7 +72,7 @@ impl Reconciler {
                         }
                         None => return,
                     },
-                    () = list_due => {
+                    () = sleep_until(list_at) => {
                         let again = self.list().await;
                         list_at = again.map(|wait| Instant::now() + wait);
                     }
@@ -155,7 +150,7 @@ impl Reconciler {
     }
 
     fn add(&mut self, found: Found) {
-        let policy = found.policy.over(&self.policy);
+        let policy = found.policy.applied_to(&self.policy);
         let driver = self.driver.clone();
         let id = found.id.clone();
         let newcomer = Newcomer {

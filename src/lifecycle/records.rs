@@ -32,7 +32,7 @@ const FLUSH_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Records {
     store: Arc<dyn Store>,
     /// What was found at the start, until its workspace is known again.
-    found: Mutex<HashMap<WorkspaceId, Record>>,
+    found: Mutex<HashMap<WorkspaceId, Box<Record>>>,
     queue: mpsc::Sender<Note>,
 }
 
@@ -84,7 +84,7 @@ impl Records {
         found: Vec<Record>,
     ) -> (Arc<Self>, impl Future<Output = ()> + use<>) {
         let (queue, notes) = mpsc::channel(BEHIND_MAX);
-        let found = found.into_iter().map(|record| (record.id.clone(), record)).collect();
+        let found = found.into_iter().map(|record| (record.id.clone(), Box::new(record))).collect();
         let records = Self { store: store.clone(), found: Mutex::new(found), queue };
         (Arc::new(records), write(store, notes))
     }
@@ -117,7 +117,11 @@ impl Records {
     /// Those that were created by a call, and are not known again yet.
     pub(super) fn created(&self) -> Vec<Record> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        found.values().filter(|record| record.origin == Origin::Api).cloned().collect()
+        found
+            .values()
+            .filter(|record| record.origin == Origin::Api)
+            .map(|one| (**one).clone())
+            .collect()
     }
 
     /// Keeps a record that is new, or has a policy that was changed. Durable when it returns.

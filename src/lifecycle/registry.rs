@@ -18,8 +18,9 @@ use super::actor;
 use super::check_in::{CheckInKey, canonical};
 use super::deadlines::Deadlines;
 use super::jobs::Announce;
+use super::pressure;
 use super::records::{Records, Remembered};
-use super::slots::{self, Slots};
+use super::slots::{self, Capacity, Slots};
 use super::workspace::{Shared, Workspace};
 use super::{Change, CommandError, Ending, Refusal};
 use crate::driver::Driver;
@@ -40,8 +41,12 @@ pub struct Options {
     pub held_max: usize,
     /// Most requests that may be held at one gate.
     pub held_per_workspace_max: usize,
-    /// Most workspaces that may run at a time; `None`: any number.
-    pub slots: Option<usize>,
+    /// How much may run at a time.
+    pub capacity: Capacity,
+    /// Bytes of memory that a workspace counts for that does not say how much it may take.
+    pub memory_assumed: u64,
+    /// While this machine has fewer bytes of memory, what is paused is stopped; `None`: never.
+    pub memory_low: Option<u64>,
     /// Most starts that may be under way at once.
     pub starts_max: usize,
     /// Makes the tokens that workspaces check in with.
@@ -76,7 +81,7 @@ pub struct Newcomer {
     /// What it is made of.
     pub spec: Spec,
     /// The policy that it has where it sets nothing for itself.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// What it sets for itself from the beginning, if it is to be made.
     pub own_policy: PolicyOverrides,
     /// What runs it.
@@ -130,7 +135,8 @@ impl Registry {
             epoch: Instant::now(),
             deadlines: Deadlines::default(),
             starts: Semaphore::new(options.starts_max),
-            slots: Slots::new(options.slots),
+            slots: Slots::new(options.capacity),
+            memory_assumed: options.memory_assumed,
             held: AtomicUsize::new(0),
             held_max: options.held_max,
             held_per_workspace_max: options.held_per_workspace_max,
@@ -159,6 +165,9 @@ impl Registry {
         });
         *registry.writer.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(registry.runtime.spawn(write));
+        if let Some(low) = registry.options.memory_low {
+            registry.spawn(pressure::relieve(low, Arc::downgrade(&registry)));
+        }
         registry.spawn(slots::evict(registry.shared.slots.clone(), Arc::downgrade(&registry)));
         Ok(registry)
     }
@@ -166,6 +175,18 @@ impl Registry {
     /// How many slots there are and how many are free; `None`: there is no limit.
     pub fn slots(&self) -> Option<(usize, usize)> {
         self.shared.slots.count()
+    }
+
+    /// How many bytes of the memory budget there are and how many are free; `None`: there is none.
+    pub fn memory(&self) -> Option<(u64, u64)> {
+        self.shared.slots.memory()
+    }
+
+    /// The one that has been paused longest, of those that could be stopped now.
+    pub(super) fn paused_longest(&self) -> Option<Arc<Workspace>> {
+        let all = self.by_id.iter();
+        let paused = all.filter_map(|one| Some((one.paused_since()?, one.value().clone())));
+        paused.min_by_key(|(since, _)| *since).map(|(_, workspace)| workspace)
     }
 
     /// Registers a workspace that is there and begins its life with what is remembered of it. It

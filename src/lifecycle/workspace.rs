@@ -34,6 +34,8 @@ pub(super) struct Shared {
     /// One permit for each start that may be under way.
     pub(super) starts: Semaphore,
     pub(super) slots: Arc<Slots>,
+    /// What a workspace counts for that does not say how much memory it may take.
+    pub(super) memory_assumed: u64,
     /// Requests held at all gates.
     pub(super) held: AtomicUsize,
     pub(super) held_max: usize,
@@ -65,7 +67,7 @@ pub struct Workspace {
     /// The policy that it came with, whatever it was changed to since.
     pub(super) first_policy: Arc<Policy>,
     /// What was changed of it since.
-    changed_policy: Mutex<PolicyOverrides>,
+    changed_policy: Mutex<Option<Box<PolicyOverrides>>>,
     created_at: SystemTime,
     origin: Origin,
     project: Option<ProjectId>,
@@ -141,19 +143,19 @@ impl Workspace {
         let new = || Remembered { policy: own_policy, ..Remembered::default() };
         let remembered = remembered.unwrap_or_else(new);
         let created = records::ago(now, remembered.age);
-        let current = Arc::new(remembered.policy.over(&policy));
+        let current = remembered.policy.applied_to(&policy);
         let past = match is_new {
             true => Past::New,
             false => remembered.past(jobs::CALL_MAX + current.stop_grace, now),
         };
-        let machine = Machine::new((*current).clone(), nature, created, past, now);
+        let machine = Machine::new(current.clone(), nature, created, past, now);
         Self {
             serial,
             blueprint,
             machine: Mutex::new(machine),
             policy: RwLock::new(current),
-            first_policy: Arc::new(policy),
-            changed_policy: Mutex::new(remembered.policy),
+            first_policy: policy,
+            changed_policy: Mutex::new(unless_empty(remembered.policy)),
             created_at: Clock.date_of(created),
             driver,
             origin,
@@ -194,16 +196,21 @@ impl Workspace {
     pub async fn change_policy(&self, changes: &PolicyOverrides) -> Answer {
         // One after another, so that none is stored without the one before.
         let _turn = self.shared.policy_changes.lock().await;
-        let changed = self.lock_changed_policy().and(changes);
+        let changed = self.own_policy().and(changes);
         let record = Record { policy: changed.clone(), ..self.record() };
         let stored = self.shared.records.keep(record).await;
         stored.map_err(|error| CommandError::Failed(error.to_string()))?;
-        *self.lock_changed_policy() = changed;
-        let policy = Box::new(changes.over(&self.policy()));
+        *self.lock_changed_policy() = unless_empty(changed);
+        let policy = Arc::new(changes.over(&self.policy()));
         self.ask(|answer| Command::Policy { policy, answer }).await
     }
 
-    fn lock_changed_policy(&self) -> MutexGuard<'_, PolicyOverrides> {
+    /// What it sets for itself, or was changed to.
+    fn own_policy(&self) -> PolicyOverrides {
+        self.lock_changed_policy().as_deref().cloned().unwrap_or_default()
+    }
+
+    fn lock_changed_policy(&self) -> MutexGuard<'_, Option<Box<PolicyOverrides>>> {
         self.changed_policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -220,7 +227,7 @@ impl Workspace {
         let mut record = records::new_record(self.id(), self.driver.name(), self.origin);
         record.project = self.project().map(str::to_owned);
         record.spec = (self.origin == Origin::Api).then(|| self.blueprint.spec.clone());
-        record.policy = self.lock_changed_policy().clone();
+        record.policy = self.own_policy();
         record.created_at = self.created_at;
         record.state.phase = view.phase;
         record.state.tier = view.tier;
@@ -235,8 +242,8 @@ impl Workspace {
         journal.map_err(|error| CommandError::Failed(error.to_string()))
     }
 
-    pub(super) fn replace_policy(&self, policy: Policy) {
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    pub(super) fn replace_policy(&self, policy: Arc<Policy>) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
     /// Its driver's name.
@@ -363,6 +370,21 @@ impl Workspace {
         self.ask(Command::Evict).await
     }
 
+    /// Stops it if it is paused, because its memory is wanted. Returns when that is done or can't be.
+    pub(super) async fn step_down(&self) -> Answer {
+        self.ask(Command::StepDown).await
+    }
+
+    /// Since when it is paused, if it could be stopped now.
+    pub(super) fn paused_since(&self) -> Option<Instant> {
+        self.lock_machine().paused_since()
+    }
+
+    /// The memory that it counts for, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        self.blueprint.spec.memory.unwrap_or(self.shared.memory_assumed)
+    }
+
     /// Since when it has been idle, if its slot may be taken from it.
     pub(super) fn evictable_since(&self) -> Option<Instant> {
         let census = self.census();
@@ -453,6 +475,11 @@ impl Workspace {
     pub(super) fn lock_machine(&self) -> MutexGuard<'_, Machine> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Most workspaces set nothing for themselves, and there are many.
+fn unless_empty(policy: PolicyOverrides) -> Option<Box<PolicyOverrides>> {
+    (policy != PolicyOverrides::default()).then(|| Box::new(policy))
 }
 
 impl fmt::Debug for Workspace {

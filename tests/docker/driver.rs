@@ -1,5 +1,9 @@
 //! The Docker driver against a real engine: its own calls, and what others do behind its back.
 
+#[path = "driver/image.rs"]
+mod image;
+#[path = "driver/isolation.rs"]
+mod isolation;
 #[path = "driver/outside.rs"]
 mod outside;
 
@@ -11,7 +15,7 @@ use frostgate::driver::docker::{Address, Docker, Options};
 use frostgate::driver::{Driver, DriverError, Health, Sighting, Status};
 use frostgate::model::{Blueprint, CheckInAccess, Image, Pull, Runs, Spec, WorkspaceId};
 
-use crate::images::{Container, Network, engine, unique};
+use crate::images::{Container, Engine, Network, engine, unique};
 
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -30,6 +34,33 @@ fn blueprint_of(image: Image) -> (Blueprint, Container) {
     let spec = Spec { port: Some(8080), ..Spec::new(Runs::Image(image)) };
     let check_in = CheckInAccess { port: 80, token: "secret".to_owned() };
     (Blueprint { id, spec, check_in }, container)
+}
+
+/// A blueprint of an isolated workspace, and what removes its container and network in the end.
+fn isolated(image: Image) -> (Blueprint, Isolated) {
+    let (blueprint, container) = blueprint_of(Image { isolate: true, ..image });
+    (blueprint, Isolated(container))
+}
+
+struct Isolated(Container);
+
+impl Isolated {
+    /// The name of both.
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    fn leaves_nothing(&self, engine: Engine) -> bool {
+        !engine.tries(&["container", "inspect", self.name()])
+            && !engine.tries(&["network", "inspect", self.name()])
+    }
+}
+
+impl Drop for Isolated {
+    fn drop(&mut self) {
+        Engine.tries(&["rm", "--force", "--volumes", self.name()]);
+        Engine.tries(&["network", "rm", self.name()]);
+    }
 }
 
 fn id(name: &str) -> WorkspaceId {
@@ -264,7 +295,7 @@ async fn what_can_not_be_made_is_refused_in_words_that_help() {
     };
     let missing = "localhost/frostgate-test-missing:1";
     let reason = refusal(image(missing, None)).await;
-    assert!(reason.contains(&format!("`docker pull {missing}`")), "{reason}");
+    assert!(reason.contains(&format!("`docker pull {missing}` fetches it")), "{reason}");
     let reason = refusal(image(&engine.image(), Some("frostgate-test-nowhere"))).await;
     assert!(reason.contains("`docker network create frostgate-test-nowhere`"), "{reason}");
     let reason = refusal(image("../images/prune?x=", None)).await;

@@ -15,6 +15,8 @@ mod faults;
 mod freeze_and_wake;
 #[path = "gateway/outside.rs"]
 mod outside;
+#[path = "gateway/projects.rs"]
+mod projects;
 #[path = "gateway/races.rs"]
 mod races;
 #[path = "gateway/ready.rs"]

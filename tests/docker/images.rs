@@ -13,6 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::fixture;
 
 const REPOSITORY: &str = "localhost/frostgate-test-workspace";
+/// Two empty blocks end a tar archive.
+const ARCHIVE_END: [u8; 1024] = [0; 1024];
 /// A static one, as Debian's package `busybox-static` installs it.
 pub(crate) const SHELL: &str = "/bin/busybox";
 
@@ -74,6 +76,11 @@ impl Engine {
     pub(crate) fn image_with_health_check(self) -> String {
         let check = r#"HEALTHCHECK --interval=1s --timeout=2s CMD ["/workspace", "probe"]"#;
         self.imported("-health", &[check], &[])
+    }
+
+    /// The same with the port of SSH exposed as well; nobody listens there.
+    pub(crate) fn image_with_ssh(self) -> String {
+        self.imported("-ssh", &["EXPOSE 22"], &[])
     }
 
     /// A container made from the outside; `docker create`'s arguments stand before the image.
@@ -151,7 +158,7 @@ impl Engine {
             let content = fs::read(path).expect("the program is there");
             input.write_all(&entry(name, &content)).expect("docker reads the archive");
         }
-        input.write_all(&[0; 1024]).expect("docker reads the archive");
+        input.write_all(&ARCHIVE_END).expect("docker reads the archive");
         drop(input);
         succeeded(&arguments, import.wait_with_output().expect("docker ends"));
         image
@@ -217,7 +224,14 @@ fn succeeded(arguments: &[&str], output: Output) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// An executable file in a tar archive (POSIX ustar), which two empty blocks end.
+/// A tar archive of one executable file.
+pub(crate) fn archive(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut archive = entry(name, content);
+    archive.extend_from_slice(&ARCHIVE_END);
+    archive
+}
+
+/// An executable file in a tar archive (POSIX ustar).
 fn entry(name: &str, content: &[u8]) -> Vec<u8> {
     let mut header = [0_u8; 512];
     let mut put = |offset: usize, text: &str| {

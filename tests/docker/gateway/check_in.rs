@@ -11,13 +11,13 @@ use crate::images::{Container, Network, engine, unique};
 use crate::support::{self, Client, get, until};
 
 /// So that containers reach it by their default gateway.
-fn reachable(config: &mut Config) {
+pub(super) fn reachable(config: &mut Config) {
     config.listen.public = vec![SocketAddr::from(([0, 0, 0, 0], 0))];
 }
 
 impl Stage {
     /// Has a guest report by its default gateway; the status it got.
-    async fn reports(&self, guest: &Guest, active: u32) -> String {
+    pub(super) async fn reports(&self, guest: &Guest, active: u32) -> String {
         let port = self.gateway.public().port();
         let path = format!("/check-in-gateway?active={active}&port={port}");
         let reply = self.post(guest, &path, b"").await;
@@ -25,7 +25,7 @@ impl Stage {
         reply.text()
     }
 
-    fn reports_activity(&self, guest: &Guest) -> bool {
+    pub(super) fn reports_activity(&self, guest: &Guest) -> bool {
         self.gateway.workspace(&guest.id).view().reports_activity
     }
 }
