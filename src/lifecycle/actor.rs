@@ -164,9 +164,15 @@ impl Actor {
                 self.handle(Event::Remove);
             }
             Command::CheckIn { active, answer } => {
-                let taken = self.workspace.lock_machine().takes_check_ins();
+                let (taken, before) = {
+                    let machine = self.workspace.lock_machine();
+                    (machine.takes_check_ins(), machine.reported_activity())
+                };
                 if taken {
                     self.handle(Event::CheckIn(active));
+                    if active != before {
+                        self.workspace.shared.records.known(self.workspace.record());
+                    }
                     self.workspace.shared.slots.look_again();
                 }
                 let refusal = || CommandError::Impossible("it is being frozen".to_owned());
@@ -358,13 +364,13 @@ impl Actor {
         } else {
             tracing::info!(%workspace, took_ms, "{workspace} {state}: {reason}");
         }
-        let (since, failure) = {
+        let (since, reported_activity, failure) = {
             let machine = self.workspace.lock_machine();
             // A step down in tier leaves the time of the freeze as it was.
             let since = if machine.phase() == *phase { machine.since() } else { change.at };
-            (since, machine.failure().map(str::to_owned))
+            (since, machine.reported_activity(), machine.failure().map(str::to_owned))
         };
-        self.workspace.shared.records.changed(&change, since, failure);
+        self.workspace.shared.records.changed(&change, since, reported_activity, failure);
         drop(self.workspace.shared.changes.send(change));
     }
 

@@ -59,6 +59,8 @@ pub struct Nature {
 pub enum Past {
     /// Nothing that still counts: the first look tells.
     Unknown,
+    /// It ran, and had reported that it was active.
+    Active,
     /// There is none: it is to be made, and started.
     New,
     /// It was frozen.
@@ -89,6 +91,8 @@ pub struct Machine {
     check_in: Option<CheckIn>,
     /// When the report that counted last stopped counting.
     check_in_ended: Option<Instant>,
+    /// It reported activity in an earlier life of this program, and may run still.
+    reported_before: bool,
     look_wanted: bool,
     resume_wanted: bool,
     stop_wanted: bool,
@@ -158,7 +162,9 @@ impl Machine {
         now: Instant,
     ) -> Self {
         let (state, since) = match past {
-            Past::Unknown | Past::Removing { .. } => (State::Frozen { tier: Tier::Stopped }, now),
+            Past::Unknown | Past::Active | Past::Removing { .. } => {
+                (State::Frozen { tier: Tier::Stopped }, now)
+            }
             Past::New => {
                 let (why, from) = ("it was created".to_owned(), Tier::Stopped);
                 let (made, admitted, by_admin) = (false, false, true);
@@ -174,7 +180,7 @@ impl Machine {
         };
         let remove_wanted = match past {
             Past::Removing { why } => Some(why.to_owned()),
-            Past::Unknown | Past::New | Past::Frozen { .. } | Past::Freezing => None,
+            Past::Unknown | Past::Active | Past::New | Past::Frozen { .. } | Past::Freezing => None,
         };
         Self {
             created,
@@ -185,6 +191,7 @@ impl Machine {
             job: None,
             check_in: None,
             check_in_ended: None,
+            reported_before: matches!(past, Past::Active),
             look_wanted: false,
             resume_wanted: false,
             stop_wanted: false,
@@ -357,6 +364,7 @@ impl Machine {
     }
 
     fn on_check_in(&mut self, active: bool, now: Instant) {
+        self.reported_before = false;
         if self.live_check_in(now).is_some() {
             // From here on it was idle, unless the new report says otherwise.
             self.check_in_ended = Some(now);
@@ -475,6 +483,9 @@ impl Machine {
         let took = now - self.since;
         self.failures = 0;
         self.go(State::Running { run, ready_at: now }, now);
+        if self.reported_before {
+            self.on_check_in(true, now);
+        }
         effects.push(Effect::Open);
         self.tell(effects, &why, Some(took));
     }

@@ -222,7 +222,7 @@ impl Workspace {
     }
 
     /// What is to be remembered of it.
-    fn record(&self) -> Record {
+    pub(super) fn record(&self) -> Record {
         let view = self.view();
         let mut record = records::new_record(self.id(), self.driver.name(), self.origin);
         record.project = self.project().map(str::to_owned);
@@ -232,6 +232,7 @@ impl Workspace {
         record.state.phase = view.phase;
         record.state.tier = view.tier;
         record.state.since = Clock.date_of(view.since);
+        record.state.reported_activity = self.lock_machine().reported_activity();
         record.state.failure = view.failure;
         record
     }
@@ -356,7 +357,12 @@ impl Workspace {
 
     /// The workspace's own report of its activity.
     pub async fn check_in(&self, active: bool) -> Answer {
-        self.ask(|answer| Command::CheckIn { active, answer }).await
+        let is_news = self.lock_machine().reported_activity() != active;
+        let command = |answer| Command::CheckIn { active, answer };
+        match is_news {
+            true => self.ask_for_good(command).await,
+            false => self.ask(command).await,
+        }
     }
 
     /// Says that it could not be reached although its gate is open. Returns when that was looked

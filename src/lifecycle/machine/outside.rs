@@ -14,6 +14,9 @@ impl Machine {
         census: Census,
         now: Instant,
     ) {
+        if !matches!(seen, Seen::Running { .. }) {
+            self.reported_before = false;
+        }
         match (&self.state, seen) {
             (State::Running { run, .. }, Seen::Running { run: seen, same_endpoint }) => {
                 // A run that was found while the engine was away has no name until now.

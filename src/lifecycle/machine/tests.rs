@@ -263,7 +263,39 @@ fn the_initial_timeout_is_counted_from_readiness() {
     bench.handle(Event::Resume);
     bench.now += Duration::from_secs(5);
     bench.finish(woken("run-1"));
-    assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + initial_timeout));
+    let ready_at = bench.now;
+    let freeze_at = |bench: &Bench| bench.machine.freeze_at(bench.census);
+    assert_eq!(freeze_at(&bench), Some(ready_at + initial_timeout + IDLE));
+    // Whoever leaves within the grace does not shorten it; who leaves after it starts the clock.
+    for (left_at, counted_from) in
+        [(initial_timeout / 2, initial_timeout), (initial_timeout * 2, initial_timeout * 2)]
+    {
+        bench.census.inside = 1;
+        bench.now = ready_at + left_at;
+        bench.leave();
+        assert_eq!(freeze_at(&bench), Some(ready_at + counted_from + IDLE));
+    }
+}
+
+#[test]
+fn one_that_reported_activity_before_a_restart_is_active_until_it_says_otherwise() {
+    let mut bench = Bench::with_past(policy(), false, Past::Active);
+    bench.handle(Event::Changed);
+    bench.finish(running_as("run-1"));
+    bench.finish(woken("run-1"));
+    assert_eq!(bench.machine.freeze_at(bench.census), None);
+    bench.handle(Event::CheckIn(false));
+    assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + IDLE));
+}
+
+#[test]
+fn a_report_from_before_a_restart_does_not_outlive_its_run() {
+    let mut bench = Bench::with_past(policy(), false, Past::Active);
+    bench.handle(Event::Changed);
+    bench.finish(Outcome::Looked(Seen::Stopped { exit: None }));
+    bench.handle(Event::Resume);
+    bench.finish(woken("run-2"));
+    assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + IDLE));
 }
 
 #[test]
