@@ -80,7 +80,7 @@
 //! |---|---|
 //! | `clock`, `duration`, `size`, `listen` | none |
 //! | `model` | `duration` |
-//! | `driver` | `model`, `clock`, `duration` |
+//! | `driver` | `model`, `clock`, `duration`, `size` |
 //! | `store` | `model`, `clock`, `duration` |
 //! | `lifecycle` | `model`, `clock`, `driver`, `store` |
 //! | `proxy` | `lifecycle`, `listen`, `model` |

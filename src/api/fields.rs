@@ -23,6 +23,12 @@ impl Fields {
         Ok(Self(fields))
     }
 
+    /// These, and where they say nothing, `others`.
+    pub(super) fn or(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
     /// The values of all fields of that name.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let found = self.0.iter().filter(move |(field, _)| field == name);

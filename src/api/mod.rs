@@ -3,6 +3,7 @@
 mod activity;
 mod auth;
 mod check_in;
+mod containers;
 mod fields;
 mod overview;
 mod policy;

@@ -7,7 +7,7 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use super::reply::Problem;
-use super::{Context, activity, auth, check_in, overview, projects, workspaces};
+use super::{Context, activity, auth, check_in, containers, overview, projects, workspaces};
 
 /// Largest body of a call.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -29,7 +29,16 @@ pub fn admin(context: Context) -> Router {
         .route("/test", get(overview::test))
         .route("/stats", get(overview::stats))
         .route("/projects", get(projects::list));
+    // spin-docker's own.
+    let containers = Router::new()
+        .route("/v1/images", get(containers::images))
+        .route("/v1/containers", get(containers::list).post(containers::create))
+        .route(
+            "/v1/containers/{id}",
+            get(containers::read).patch(containers::change).delete(containers::delete),
+        );
     let guarded = Router::new()
+        .merge(containers)
         .nest("/api/v1", workspaces.clone().merge(overview))
         .merge(workspaces)
         .route_layer(from_fn_with_state(context.clone(), auth::require));

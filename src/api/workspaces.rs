@@ -80,11 +80,14 @@ pub(super) async fn stop(
     wait: Result<Query<Wait>, QueryRejection>,
 ) -> Result<(StatusCode, Json<Representation>), Problem> {
     let workspace = find(&context, id)?;
-    if !workspace.can_freeze() {
+    let status = if waits(wait)? {
         workspace.stop().await?;
-    }
-    let asked = workspace.clone();
-    carry_out(&context, &workspace, wait, async move { asked.stop().await }).await
+        StatusCode::OK
+    } else {
+        workspace.begin_stop().await?;
+        StatusCode::ACCEPTED
+    };
+    Ok((status, Json(Representation::of(&workspace, &context))))
 }
 
 /// `PUT /api/v1/workspaces/{id}/resume`: 200 once it is running; with `?wait=false` 202 at once.
@@ -94,32 +97,23 @@ pub(super) async fn resume(
     wait: Result<Query<Wait>, QueryRejection>,
 ) -> Result<(StatusCode, Json<Representation>), Problem> {
     let workspace = find(&context, id)?;
-    let asked = workspace.clone();
-    carry_out(&context, &workspace, wait, async move { asked.resume().await }).await
-}
-
-async fn carry_out(
-    context: &Context,
-    workspace: &Workspace,
-    wait: Result<Query<Wait>, QueryRejection>,
-    asked: impl Future<Output = crate::lifecycle::Answer>,
-) -> Result<(StatusCode, Json<Representation>), Problem> {
-    let Query(Wait { wait }) = wait
-        .map_err(|_| Problem::Invalid("the parameter \"wait\" must be true or false".to_owned()))?;
-    let mut asked = Box::pin(asked);
-    let status = if wait {
-        asked.await?;
+    let status = if waits(wait)? {
+        workspace.resume().await?;
         StatusCode::OK
     } else {
-        // The first poll gives the command to the workspace's task, which does not need us.
-        drop(futures_util::poll!(&mut asked));
+        workspace.begin_resume().await?;
         StatusCode::ACCEPTED
     };
-    Ok((status, Json(Representation::of(workspace, context))))
+    Ok((status, Json(Representation::of(&workspace, &context))))
+}
+
+fn waits(wait: Result<Query<Wait>, QueryRejection>) -> Result<bool, Problem> {
+    let unclear = |_| Problem::Invalid("the parameter \"wait\" must be true or false".to_owned());
+    Ok(wait.map_err(unclear)?.wait)
 }
 
 /// The id in a path, which may be nothing that a workspace could be called.
-type Id = Result<Path<String>, PathRejection>;
+pub(super) type Id = Result<Path<String>, PathRejection>;
 
 pub(super) fn find(context: &Context, id: Id) -> Result<Arc<Workspace>, Problem> {
     let Path(id) = id.map_err(|rejection| Problem::Invalid(rejection.body_text()))?;

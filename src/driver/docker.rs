@@ -366,6 +366,10 @@ impl Driver for Docker {
         })
     }
 
+    fn workspace_of(&self, container_id: &str) -> Option<WorkspaceId> {
+        self.shared.directory.workspace_of(&ContainerRef::from_engine(container_id)?)
+    }
+
     fn images(&self) -> Call<'_, Vec<String>> {
         Box::pin(async move {
             self.image_names().await.map_err(|error| self.engine().unreachable(error))

@@ -70,6 +70,11 @@ pub trait Driver: Send + Sync + 'static {
         Box::pin(async { Ok(None) })
     }
 
+    /// Whose container that is, by the runtime's id of it; from memory.
+    fn workspace_of(&self, _container_id: &str) -> Option<WorkspaceId> {
+        None
+    }
+
     /// The images that the runtime has, as `repository:tag`, in their order and each once.
     fn images(&self) -> Call<'_, Vec<String>> {
         Box::pin(async { Ok(Vec::new()) })

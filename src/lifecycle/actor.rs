@@ -76,6 +76,8 @@ struct Actor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
     Created,
+    /// An admin's stop is on its way.
+    StopBegun,
     Frozen,
     Running,
     Removed,
@@ -155,9 +157,19 @@ impl Actor {
                 self.waiting.push((Wish::Frozen, answer));
                 self.handle(Event::Stop);
             }
+            Command::BeginStop(answer) => {
+                self.waiting.push((Wish::StopBegun, answer));
+                self.handle(Event::Stop);
+                self.answer(Ok(()), |wish| wish == Wish::StopBegun);
+            }
             Command::Resume(answer) => {
                 self.waiting.push((Wish::Running, answer));
                 self.handle(Event::Resume);
+            }
+            Command::BeginResume(answer) => {
+                self.handle(Event::Resume);
+                // Whoever hung up no longer wants to know.
+                drop(answer.send(Ok(())));
             }
             Command::Remove(answer) => {
                 self.waiting.push((Wish::Removed, answer));
@@ -396,6 +408,7 @@ impl Actor {
                 (Wish::SteppedDown, _) => Some(Ok(())),
                 (Wish::Evicted, Phase::Freezing) => None,
                 (Wish::Evicted, _) => Some(Ok(())),
+                (Wish::StopBegun, _) => None,
                 (Wish::Created | Wish::Frozen | Wish::Running | Wish::Removed, _) => None,
             };
             match verdict {
@@ -409,7 +422,8 @@ impl Actor {
 
     fn fail_stops(&mut self, error: &CommandError) {
         self.answer(Err(error.clone()), |wish| {
-            matches!(wish, Wish::Frozen | Wish::Removed | Wish::Evicted | Wish::SteppedDown)
+            use Wish::{Evicted, Frozen, Removed, SteppedDown, StopBegun};
+            matches!(wish, Frozen | StopBegun | Removed | Evicted | SteppedDown)
         });
     }
 

@@ -6,10 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::registry::{MakeError, Newcomer, Registry};
 use super::workspace::Workspace;
-use crate::driver::Driver;
+use crate::driver::{Driver, DriverError};
 use crate::model::{
     FrozenStorage, Policy, PolicyOverrides, Project, ProjectId, Runs, Spec, WorkspaceId,
 };
@@ -17,6 +20,9 @@ use crate::store::{Origin, Record};
 
 /// Bytes of an id that we choose. Who can guess one can knock at its door.
 const ID_BYTES: usize = 16;
+
+/// How long a runtime may take to list its images.
+const LIST_MAX: Duration = Duration::from_secs(30);
 
 /// What a creation needs to know.
 pub struct Options {
@@ -172,6 +178,22 @@ impl Creator {
         Ok((spec, own_policy, project))
     }
 
+    /// The images that a workspace could be made from, as the runtimes name them.
+    pub async fn images(&self) -> Result<Vec<String>, DriverError> {
+        let mut images = Vec::new();
+        for driver in &self.drivers {
+            let listed = timeout(LIST_MAX, driver.images()).await;
+            images.extend(listed.unwrap_or_else(|_| Err(too_slow(&**driver)))?);
+        }
+        Ok(images)
+    }
+
+    /// The workspace that a container is of, by its runtime's id of it.
+    pub fn by_container(&self, container_id: &str) -> Option<Arc<Workspace>> {
+        let id = self.drivers.iter().find_map(|driver| driver.workspace_of(container_id))?;
+        self.registry.get(id.as_str())
+    }
+
     /// What runs such workspaces.
     pub fn driver_for(&self, runs: &Runs) -> Result<Arc<dyn Driver>, CreateError> {
         let name = match runs {
@@ -182,6 +204,11 @@ impl Creator {
         let found = self.drivers.iter().find(|driver| driver.name() == name);
         found.cloned().ok_or(CreateError::NoDriver(name))
     }
+}
+
+fn too_slow(driver: &dyn Driver) -> DriverError {
+    let reason = format!("no answer within {} s", LIST_MAX.as_secs());
+    DriverError::Unreachable { runtime: driver.name().to_owned(), reason }
 }
 
 fn random_id() -> Result<WorkspaceId, CreateError> {

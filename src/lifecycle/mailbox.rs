@@ -31,7 +31,9 @@ pub type Answer = Result<(), CommandError>;
 pub(super) enum Command {
     Created(oneshot::Sender<Answer>),
     Stop(oneshot::Sender<Answer>),
+    BeginStop(oneshot::Sender<Answer>),
     Resume(oneshot::Sender<Answer>),
+    BeginResume(oneshot::Sender<Answer>),
     Remove(oneshot::Sender<Answer>),
     CheckIn { active: bool, answer: oneshot::Sender<Answer> },
     Policy { policy: Arc<Policy>, answer: oneshot::Sender<Answer> },

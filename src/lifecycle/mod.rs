@@ -35,6 +35,8 @@ pub use mailbox::{Answer, CommandError};
 pub use registry::{Options, Registry};
 pub use workspace::{View, Workspace};
 
+pub use crate::driver::{Description, DriverError};
+
 /// A workspace entered a phase.
 #[derive(Debug, Clone)]
 pub struct Change {

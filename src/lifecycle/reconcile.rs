@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::registry::{Newcomer, Registry};
@@ -25,6 +25,8 @@ const TAKE_STOCK_MAX: Duration = Duration::from_secs(5);
 const LIST_MAX: Duration = Duration::from_secs(30);
 /// Events that may wait to be looked at. The driver waits when there are more.
 const EVENTS_MAX: usize = 1_024;
+/// Audits that may wait for one driver.
+const AUDITS_MAX: usize = 16;
 /// Warnings that are remembered as said. Beyond that some are said twice.
 const WARNED_MAX: usize = 10_000;
 
@@ -33,14 +35,21 @@ pub struct Reconciler {
     registry: Arc<Registry>,
     driver: Arc<dyn Driver>,
     policy: Arc<Policy>,
+    /// Those who want everything looked at now, until they are dropped.
+    audits: mpsc::Receiver<Audit>,
     /// What was warned of, so that it is said once.
     warned: HashSet<String>,
 }
 
+/// Dropped when the runtime's own list has been taken in.
+pub(super) type Audit = oneshot::Sender<()>;
+
 impl Reconciler {
     /// `policy` is what workspaces have that set nothing else.
     pub fn new(registry: Arc<Registry>, driver: Arc<dyn Driver>, policy: Arc<Policy>) -> Self {
-        Self { registry, driver, policy, warned: HashSet::new() }
+        let (sender, audits) = mpsc::channel(AUDITS_MAX);
+        registry.listen_for_audits(sender);
+        Self { registry, driver, policy, audits, warned: HashSet::new() }
     }
 
     /// Takes in what the runtime has now. Before the first request comes, for that would be told
@@ -72,6 +81,10 @@ impl Reconciler {
                         }
                         None => return,
                     },
+                    Some(_audit) = self.audits.recv() => {
+                        let again = self.list().await;
+                        list_at = again.map(|wait| Instant::now() + wait);
+                    }
                     () = sleep_until(list_at) => {
                         let again = self.list().await;
                         list_at = again.map(|wait| Instant::now() + wait);

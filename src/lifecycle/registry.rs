@@ -6,19 +6,23 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use ahash::RandomState;
 use dashmap::DashMap;
+use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::actor;
 use super::check_in::{CheckInKey, canonical};
 use super::deadlines::Deadlines;
 use super::jobs::Announce;
 use super::pressure;
+use super::reconcile::Audit;
 use super::records::{Records, Remembered};
 use super::slots::{self, Capacity, Slots};
 use super::workspace::{Shared, Workspace};
@@ -31,6 +35,11 @@ use crate::store::{Origin, Record, Store, StoreError};
 const CHANGES_BEHIND_MAX: usize = 4_096;
 /// The same for endings; who misses some looks at all that it has.
 const ENDINGS_BEHIND_MAX: usize = 4_096;
+
+/// How long an audit may take.
+const AUDIT_MAX: Duration = Duration::from_secs(30);
+/// Workspaces that are looked at together.
+const LOOKS_AT_ONCE: usize = 16;
 
 /// What the registry needs to know.
 #[derive(Debug, Clone)]
@@ -68,6 +77,8 @@ pub struct Registry {
     shared: Arc<Shared>,
     /// Where the workspaces' tasks run.
     runtime: Handle,
+    /// Whom to tell that everything is to be looked at.
+    audits: Mutex<Vec<mpsc::Sender<Audit>>>,
     /// The workspaces' tasks, and the one that watches the deadlines.
     tasks: Mutex<JoinSet<()>>,
     /// The task that writes changes down; the last one to end.
@@ -155,6 +166,7 @@ impl Registry {
             options,
             shared,
             runtime,
+            audits: Mutex::default(),
             tasks: Mutex::default(),
             writer: Mutex::default(),
         });
@@ -210,6 +222,36 @@ impl Registry {
         self.begin(&workspace);
         workspace.made().await?;
         Ok(workspace)
+    }
+
+    /// Brings what is known of all workspaces and what their runtimes have together, now. Returns
+    /// when that is done, or takes too long.
+    pub async fn audit(&self) {
+        let reconcilers = self.lock_audits().clone();
+        let lists = reconcilers.into_iter().map(|reconciler| async move {
+            let (audit, done) = oneshot::channel();
+            // Whoever is gone has nothing to list any more.
+            if reconciler.send(audit).await.is_ok() {
+                drop(done.await);
+            }
+        });
+        let all_looked_at = async {
+            join_all(lists).await;
+            let looks =
+                self.all().into_iter().map(|workspace| async move { workspace.suspect().await });
+            stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE).for_each(|_| async {}).await;
+        };
+        if timeout(AUDIT_MAX, all_looked_at).await.is_err() {
+            tracing::warn!("an audit takes too long; it goes on by itself");
+        }
+    }
+
+    pub(super) fn listen_for_audits(&self, reconciler: mpsc::Sender<Audit>) {
+        self.lock_audits().push(reconciler);
+    }
+
+    fn lock_audits(&self) -> std::sync::MutexGuard<'_, Vec<mpsc::Sender<Audit>>> {
+        self.audits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Those that were made by a call in an earlier life of this program.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::deadlines::Deadlines;
 use super::gate::{Entry, Gate, Refusal};
@@ -21,11 +21,14 @@ use super::registry::Newcomer;
 use super::slots::Slots;
 use super::{Change, Ending};
 use crate::clock::Clock;
-use crate::driver::Driver;
+use crate::driver::{Description, Driver, DriverError};
 use crate::model::{
     Blueprint, CheckInAccess, Phase, Policy, PolicyOverrides, ProjectId, Tier, WorkspaceId,
 };
 use crate::store::{Intent, JournalEntry, Origin, Record, StoreError};
+
+/// How long a runtime may take to describe a workspace.
+const DESCRIBE_MAX: Duration = Duration::from_secs(10);
 
 /// What all workspaces share.
 pub(super) struct Shared {
@@ -237,6 +240,13 @@ impl Workspace {
         record
     }
 
+    /// What its runtime calls it; `None`: it is no container, or there is none.
+    pub async fn describe(&self) -> Result<Option<Description>, DriverError> {
+        let described = timeout(DESCRIBE_MAX, self.driver.describe(self.id())).await;
+        let (action, id, limit) = ("describe", self.id().clone(), DESCRIBE_MAX);
+        described.unwrap_or(Err(DriverError::TimedOut { action, id, limit }))
+    }
+
     /// The last lines of its journal, the newest first.
     pub async fn journal(&self, limit: usize) -> Result<Vec<JournalEntry>, CommandError> {
         let journal = self.shared.records.journal(self.id(), limit).await;
@@ -291,7 +301,7 @@ impl Workspace {
             Entry::Seat(seat) => {
                 let held = Held { workspace: self, seat: Some(seat) };
                 self.mailbox.ring();
-                match tokio::time::timeout(self.policy().hold_max, held).await {
+                match timeout(self.policy().hold_max, held).await {
                     Ok(entered) => entered,
                     Err(_) => Err(Refusal::TimedOut),
                 }
@@ -333,16 +343,24 @@ impl Workspace {
     /// Freezes it for an admin: lets those inside finish for `drain_grace`, then closes what is
     /// left. Returns when it is frozen, at once if it is.
     pub async fn stop(&self) -> Answer {
-        if !self.can_freeze() {
-            let why = format!("workspace {} can't be frozen: it is a fixed upstream", self.id());
-            return Err(CommandError::Impossible(why));
-        }
+        self.check_freezable()?;
         self.ask_for_good(Command::Stop).await
+    }
+
+    /// The same, but returns when it has begun.
+    pub async fn begin_stop(&self) -> Answer {
+        self.check_freezable()?;
+        self.ask(Command::BeginStop).await
     }
 
     /// Wakes it. Returns when it is running, at once if it is.
     pub async fn resume(&self) -> Answer {
         self.ask_for_good(Command::Resume).await
+    }
+
+    /// The same, but returns when it has begun.
+    pub async fn begin_resume(&self) -> Answer {
+        self.ask(Command::BeginResume).await
     }
 
     /// Removes it and what it has. Returns when it is gone, and its name is free.
@@ -430,6 +448,14 @@ impl Workspace {
     pub(super) fn replace_addresses(&self, addresses: Vec<IpAddr>) -> Vec<IpAddr> {
         let mut current = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut current, addresses)
+    }
+
+    fn check_freezable(&self) -> Answer {
+        if !self.can_freeze() {
+            let why = format!("workspace {} can't be frozen: it is a fixed upstream", self.id());
+            return Err(CommandError::Impossible(why));
+        }
+        Ok(())
     }
 
     /// What has come about is stored when it is answered, so that no crash takes it back.

@@ -111,7 +111,7 @@ impl Mount {
             "rw" => false,
             _ => return None,
         };
-        let is_target = target.starts_with('/') && target.trim_matches('/') != "";
+        let is_target = target.starts_with('/') && !target.trim_matches('/').is_empty();
         let is_plain = |text: &str| !text.contains(char::is_control);
         (is_target && is_plain(text)).then_some(())?;
         let source = MountSource::parse(source)?;

@@ -7,6 +7,8 @@
 mod addresses;
 #[path = "gateway/check_in.rs"]
 mod check_in;
+#[path = "gateway/containers.rs"]
+mod containers;
 #[path = "gateway/crash.rs"]
 mod crash;
 #[path = "gateway/faults.rs"]

@@ -5,7 +5,7 @@ use frostgate::model::{FrozenStorage, Phase, PolicyOverrides, Project, ProjectId
 use serde_json::{Value, json};
 
 use crate::fixture;
-use crate::support::{Client, Gateway, Reply, config, unique_state_dir, until};
+use crate::support::{Gateway, Reply, config, unique_state_dir, until};
 
 /// A project whose workspaces are local processes.
 fn project(config: &mut Config, id: &str, argv: Vec<String>) {
@@ -24,21 +24,8 @@ fn two_projects(config: &mut Config) {
     project(config, "broken", vec!["/nonexistent/program".to_owned()]);
 }
 
-/// A call with a body of that kind.
-async fn send(gateway: &Gateway, line: &str, kind: &str, body: &str) -> Reply {
-    let mut client = Client::connect(gateway.admin()).await;
-    let (token, length) = (gateway.token(), body.len());
-    client
-        .send(format!(
-            "{line} HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {token}\r\n\
-             Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
-        ))
-        .await;
-    client.reply().await
-}
-
 async fn create(gateway: &Gateway, fields: &Value) -> Reply {
-    send(gateway, "POST /api/v1/workspaces", "application/json", &fields.to_string()).await
+    gateway.send("POST /api/v1/workspaces", "application/json", &fields.to_string()).await
 }
 
 async fn created(gateway: &Gateway, fields: &Value) -> Value {
@@ -62,7 +49,7 @@ async fn a_body_of_each_kind_creates_a_workspace_that_serves_without_being_asked
         ("application/x-www-form-urlencoded", "project_id=python&max_inactive_storage_time=5"),
         ("application/json", "{\"project_id\":\"python\",\"max_inactive_storage_time\":5}"),
     ] {
-        let reply = send(&gateway, "POST /workspaces", kind, body).await;
+        let reply = gateway.send("POST /workspaces", kind, body).await;
         assert_eq!(reply.status, 201, "{kind}: {reply:?}");
         let document = reply.json();
         assert_eq!(document["message"], "Workspace has been created");
@@ -129,7 +116,7 @@ async fn what_neither_project_nor_call_allows_to_freeze_keeps_running_and_goes_w
     assert_eq!((stopped.status, gateway.phase(&id)), (409, Phase::Running));
     let line = format!("PATCH /api/v1/workspaces/{id}");
     let soon = "{\"inactivity_timeout\":\"200ms\"}";
-    assert_eq!(send(&gateway, &line, "application/json", soon).await.status, 200);
+    assert_eq!(gateway.send(&line, "application/json", soon).await.status, 200);
     let registry = gateway.app().registry();
     until("it is removed", || registry.get(&id).is_none()).await;
     gateway.stop().await;

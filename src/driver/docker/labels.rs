@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::names::NetworkName;
-use crate::duration;
 use crate::model::{FreezeMode, PolicyOverrides, Runs, Spec, WorkspaceId};
+use crate::{duration, size};
 
 pub(super) const ENABLE: &str = "frostgate.enable";
 pub(super) const ID: &str = "frostgate.id";
@@ -16,6 +16,7 @@ pub(super) const PORT: &str = "frostgate.port";
 pub(super) const HOST: &str = "frostgate.host";
 pub(super) const NETWORK: &str = "frostgate.network";
 pub(super) const READY_PATH: &str = "frostgate.ready-path";
+pub(super) const MEMORY: &str = "frostgate.memory";
 pub(super) const SCOPE: &str = "frostgate.scope";
 /// On the containers that we made ourselves.
 pub(super) const MANAGED: &str = "frostgate.managed";
@@ -23,8 +24,19 @@ const INACTIVITY_TIMEOUT: &str = "frostgate.inactivity-timeout";
 const FREEZE: &str = "frostgate.freeze";
 
 const PREFIX: &str = "frostgate.";
-const KNOWN: [&str; 10] =
-    [ENABLE, ID, PORT, HOST, INACTIVITY_TIMEOUT, FREEZE, READY_PATH, NETWORK, SCOPE, MANAGED];
+const KNOWN: [&str; 11] = [
+    ENABLE,
+    ID,
+    PORT,
+    HOST,
+    INACTIVITY_TIMEOUT,
+    FREEZE,
+    READY_PATH,
+    NETWORK,
+    MEMORY,
+    SCOPE,
+    MANAGED,
+];
 
 /// A container with more warnings than this has labels that are not worth reading out.
 const WARNINGS_MAX: usize = 20;
@@ -97,6 +109,7 @@ pub(super) fn read(labels: &Labels) -> Reading {
     };
     let spec = Spec {
         port: port(labels).or_else(|| reader.value(PORT, "a port from 1 to 65535", parse_port)),
+        memory: reader.value(MEMORY, "a size such as 512MiB", |text| size::parse(text).ok()),
         hosts: reader.hosts(),
         ready_path: reader.value(READY_PATH, "a path such as /healthz", parse_path),
         ..Spec::new(runs)
@@ -259,12 +272,13 @@ mod tests {
             (FREEZE, "pause"),
             (READY_PATH, "/healthz"),
             (NETWORK, "back"),
+            (MEMORY, "512MiB"),
             ("com.example.other", "x"),
         ]));
         assert_eq!(reading.warnings, Vec::<String>::new());
         let network = Some("back".to_owned());
         assert_eq!(reading.spec.runs, Runs::Discovered { network });
-        assert_eq!(reading.spec.port, Some(8080));
+        assert_eq!((reading.spec.port, reading.spec.memory), (Some(8080), Some(512 << 20)));
         assert_eq!(reading.spec.hosts, ["alice.example", "alice.test"]);
         assert_eq!(reading.spec.ready_path.as_deref(), Some("/healthz"));
         assert_eq!(reading.policy.inactivity_timeout, Some(Duration::from_millis(1500)));
@@ -282,6 +296,7 @@ mod tests {
             (FREEZE, "kill", "stop or pause"),
             (READY_PATH, "healthz", "/healthz"),
             (NETWORK, "../x", "networks"),
+            (MEMORY, "much", "512MiB"),
             (ID, "Not An Id", "a-z"),
         ];
         for (label, value, accepted) in rows {

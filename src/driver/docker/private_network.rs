@@ -12,7 +12,7 @@ use bollard::models::{
 };
 
 use super::engine::{CREATE_LIMIT, EngineError, QUICK_LIMIT};
-use super::labels::{self, Claim, Labels};
+use super::labels::{self, Claim};
 use super::names::NetworkName;
 use super::{Docker, directory};
 use crate::model::WorkspaceId;
@@ -33,7 +33,7 @@ impl Docker {
         };
         let name = name.as_str();
         match found {
-            Some(found) if self.is_of(id, name, found.labels.as_ref()) => Ok(found),
+            Some(found) if self.is_of(id, &found) => Ok(found),
             Some(_) => Err(EngineError::refused(format!(
                 "a network that is not ours has the name {name}; remove it"
             ))),
@@ -71,9 +71,7 @@ impl Docker {
     pub(super) async fn remove_private_network(&self, id: &WorkspaceId) -> Result<(), EngineError> {
         let name = NetworkName::ours(id);
         match self.engine().network(&name).await? {
-            Some(found) if self.is_of(id, name.as_str(), found.labels.as_ref()) => {
-                self.remove_network(&name).await
-            }
+            Some(found) if self.is_of(id, &found) => self.remove_network(&name).await.map(drop),
             Some(_) | None => Ok(()),
         }
     }
@@ -127,31 +125,34 @@ impl Docker {
         let used: HashSet<WorkspaceId> = claimed.into_iter().map(|claimed| claimed.id).collect();
         unused.retain(|id| !used.contains(id));
         for id in unused {
-            self.remove_network(&NetworkName::ours(&id)).await?;
-            tracing::info!(workspace = %id, "removed a network that was left without a container");
+            if self.remove_network(&NetworkName::ours(&id)).await? {
+                tracing::info!(workspace = %id, "removed a network that had lost its container");
+            }
         }
         Ok(())
     }
 
-    async fn remove_network(&self, name: &NetworkName) -> Result<(), EngineError> {
+    /// `false`: it is still in use.
+    async fn remove_network(&self, name: &NetworkName) -> Result<bool, EngineError> {
         let network = name.as_str();
         let removed = self
             .engine()
             .call(QUICK_LIMIT, |client| async move { client.remove_network(network).await })
             .await;
         match removed {
-            Err(error) if error.status() == Some(404) => Ok(()),
+            Err(error) if error.status() == Some(404) => Ok(true),
             // Somebody has connected a container of theirs. It is swept up once that has gone.
             Err(error) if matches!(error.status(), Some(403 | 409)) => {
                 tracing::debug!(network, reason = error.into_words(), "a network is still in use");
-                Ok(())
+                Ok(false)
             }
-            removed => removed,
+            removed => removed.map(|()| true),
         }
     }
 
-    fn is_of(&self, id: &WorkspaceId, name: &str, labels: Option<&Labels>) -> bool {
+    fn is_of(&self, id: &WorkspaceId, network: &NetworkInspect) -> bool {
+        let (name, labels) = (network.name.as_deref().unwrap_or_default(), network.labels.as_ref());
         let claim = labels.map(|labels| labels::claim(labels, name, &self.shared.scope));
-        claim.is_some_and(|claim| claim == Claim::Workspace(id.clone()))
+        claim == Some(Claim::Workspace(id.clone()))
     }
 }

@@ -16,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Shared;
 use super::engine::EngineError;
+use super::events::millis;
 use super::names::ImageName;
 
 /// Enough for the largest image over a slow line; a registry that hangs is given up after it.
@@ -93,7 +94,7 @@ async fn pull(shared: &Shared, image: &ImageName) -> Result<(), EngineError> {
     });
     match pulled.await {
         Ok(()) => {
-            let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let duration_ms = millis(began.elapsed());
             tracing::info!(duration_ms, "pulled image {name}");
             Ok(())
         }

@@ -123,6 +123,7 @@ fn labels(recipe: &Recipe<'_>, scope: &str) -> labels::Labels {
         (labels::PORT, spec.port.map(|port| port.to_string())),
         (labels::HOST, (!spec.hosts.is_empty()).then(|| spec.hosts.join(","))),
         (labels::READY_PATH, spec.ready_path.clone()),
+        (labels::MEMORY, spec.memory.map(|bytes| bytes.to_string())),
         (labels::NETWORK, network.map(|network| network.as_str().to_owned())),
     ];
     for (label, value) in optional {
@@ -222,12 +223,13 @@ mod tests {
 
     #[test]
     fn it_is_labelled_so_that_it_is_known_again() {
-        let blueprint = blueprint(Image::new("app:1"));
+        let mut blueprint = blueprint(Image::new("app:1"));
+        blueprint.spec.memory = Some(64 << 20);
         let labels = written(&blueprint, Some("back"), surroundings(&[]))["Labels"].clone();
         let labels: labels::Labels = serde_json::from_value(labels).unwrap();
         let reading = labels::read(&labels);
         assert_eq!(reading.warnings, Vec::<String>::new());
-        assert_eq!(reading.spec.port, Some(8080));
+        assert_eq!((reading.spec.port, reading.spec.memory), (Some(8080), Some(64 << 20)));
         assert_eq!(reading.spec.hosts, ["a.example", "b.example"]);
         assert_eq!(reading.spec.ready_path.as_deref(), Some("/healthz"));
         assert_eq!(reading.spec.runs, Runs::Discovered { network: Some("back".to_owned()) });

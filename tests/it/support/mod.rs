@@ -116,6 +116,19 @@ impl Gateway {
         client.reply().await
     }
 
+    /// The same with a body of that kind.
+    pub(crate) async fn send(&self, line: &str, kind: &str, body: &str) -> Reply {
+        let mut client = Client::connect(self.admin()).await;
+        let (token, length) = (self.token(), body.len());
+        client
+            .send(format!(
+                "{line} HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {token}\r\n\
+                 Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
+            ))
+            .await;
+        client.reply().await
+    }
+
     /// Ends as a crash would: nothing is drained, and workspaces are left alone.
     pub(crate) async fn crash(mut self) -> PathBuf {
         self.remove_state = false;
