@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::fixture;
+use crate::support::skipped;
 
 const REPOSITORY: &str = "localhost/frostgate-test-workspace";
 /// Two empty blocks end a tar archive.
@@ -37,13 +38,6 @@ pub(crate) fn engine() -> Option<Engine> {
     assert!(!required, "no Docker Engine answers at {place}, and FROSTGATE_REQUIRE_DOCKER=1");
     skipped(&format!("no Docker Engine answers at {place}"));
     None
-}
-
-/// Says why a test does nothing.
-pub(crate) fn skipped(why: &str) {
-    // Not `println!`: the harness would swallow it.
-    let line = format!("SKIPPED: {why}\n");
-    std::io::stderr().write_all(line.as_bytes()).expect("standard error is open");
 }
 
 impl Engine {

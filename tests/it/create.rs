@@ -8,7 +8,7 @@ use crate::fixture;
 use crate::support::{Gateway, Reply, config, unique_state_dir, until};
 
 /// A project whose workspaces are local processes.
-fn project(config: &mut Config, id: &str, argv: Vec<String>) {
+pub(crate) fn project(config: &mut Config, id: &str, argv: Vec<String>) {
     let project = Project {
         name: format!("The {id}"),
         spec: Spec::new(Runs::Command { argv, directory: None }),

@@ -6,6 +6,7 @@ mod api;
 mod check_in;
 mod config_files;
 mod create;
+mod curl;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod freeze_and_wake;

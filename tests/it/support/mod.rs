@@ -4,6 +4,7 @@ mod client;
 mod origin;
 mod program;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -213,4 +214,11 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// Says why a test does nothing.
+pub(crate) fn skipped(why: &str) {
+    // Not `println!`: the harness would swallow it.
+    let line = format!("SKIPPED: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
