@@ -93,6 +93,8 @@ pub struct Machine {
     check_in_ended: Option<Instant>,
     /// It reported activity in an earlier life of this program, and may run still.
     reported_before: bool,
+    /// How it is has not been found out in this life, and was not known to be frozen.
+    unseen: bool,
     look_wanted: bool,
     resume_wanted: bool,
     stop_wanted: bool,
@@ -192,6 +194,7 @@ impl Machine {
             check_in: None,
             check_in_ended: None,
             reported_before: matches!(past, Past::Active),
+            unseen: matches!(past, Past::Unknown | Past::Active),
             look_wanted: false,
             resume_wanted: false,
             stop_wanted: false,

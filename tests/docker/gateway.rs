@@ -128,7 +128,7 @@ impl Stage {
 
     /// A WebSocket to a guest.
     async fn websocket(&self, guest: &Guest) -> Client {
-        Client::websocket(self.gateway.public(), &guest.id).await
+        Client::websocket(self.gateway.public(), &guest.id).await.unwrap()
     }
 
     fn docker(&self, arguments: &[&str]) -> String {

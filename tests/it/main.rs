@@ -7,6 +7,7 @@ mod check_in;
 mod config_files;
 mod create;
 mod curl;
+mod endurance;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod freeze_and_wake;

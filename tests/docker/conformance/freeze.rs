@@ -84,7 +84,7 @@ async fn an_open_websocket_keeps_it_and_its_end_starts_the_clock() {
     let town = Town::start(engine, "").await;
     let timeout = Duration::from_secs(1);
     let guest = town.guest(json!({ "max_inactive_storage_time": KEPT })).await;
-    let mut websocket = Client::websocket(town.program.public, &guest.id).await;
+    let mut websocket = Client::websocket(town.program.public, &guest.id).await.unwrap();
     town.patch(&guest, json!({ "inactivity_timeout": "1s" })).await;
     sleep(timeout * 4).await;
     assert_eq!(town.status(&guest), "running");

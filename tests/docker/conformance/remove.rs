@@ -35,7 +35,7 @@ async fn its_greatest_age_removes_it_in_use_or_frozen() {
     let policy = json!({ "max_inactive_storage_time": "1h", "max_storage_time": "4s" });
     let used = town.guest(policy.clone()).await;
     let frozen = town.guest(policy).await;
-    let mut websocket = Client::websocket(town.program.public, &used.id).await;
+    let mut websocket = Client::websocket(town.program.public, &used.id).await.unwrap();
     assert_eq!(town.put(&frozen, "stop").await.status, 200);
     assert_eq!((town.status(&used).as_str(), town.status(&frozen).as_str()), ("running", "exited"));
     assert!(websocket.is_hung_up_on(age * 4).await, "somebody is in one that is removed");

@@ -50,14 +50,19 @@ pub(crate) async fn get(address: SocketAddr, host: &str, path: &str) -> Reply {
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self { stream, unread: Vec::new() }
+        Self::try_connect(address).await.unwrap()
     }
 
-    /// A WebSocket to a workspace.
-    pub(crate) async fn websocket(address: SocketAddr, id: &str) -> Self {
-        let mut client = Self::connect(address).await;
+    /// `None`: nobody listens there.
+    pub(crate) async fn try_connect(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).await.ok()?;
+        stream.set_nodelay(true).unwrap();
+        Some(Self { stream, unread: Vec::new() })
+    }
+
+    /// A WebSocket to a workspace, if it is let in.
+    pub(crate) async fn websocket(address: SocketAddr, id: &str) -> Option<Self> {
+        let mut client = Self::try_connect(address).await?;
         client
             .send(format!(
                 "GET /ws HTTP/1.1\r\nHost: {id}.localhost\r\nConnection: Upgrade\r\n\
@@ -65,9 +70,7 @@ impl Client {
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             ))
             .await;
-        let head = client.head().await;
-        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-        client
+        client.head().await.starts_with("HTTP/1.1 101").then_some(client)
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -116,6 +119,11 @@ impl Client {
         };
         (reply.body, reply.complete) = timeout(REPLY_MAX, body).await.expect("no body in time");
         reply
+    }
+
+    /// The same, if it came whole.
+    pub(crate) async fn whole_reply(&mut self) -> Option<Reply> {
+        Some(self.reply().await).filter(|reply| reply.complete)
     }
 
     async fn sized_body(&mut self, length: usize) -> (Vec<u8>, bool) {

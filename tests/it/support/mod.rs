@@ -1,6 +1,8 @@
 //! A whole gateway for a test, on ports of its own, with a state directory of its own.
 
 mod client;
+mod dice;
+pub(crate) mod endurance;
 mod origin;
 mod program;
 
@@ -18,6 +20,7 @@ use frostgate::model::{FreezeMode, Phase, PolicyOverrides, Runs, Spec, Workspace
 use tokio::time::{Instant, sleep};
 
 pub(crate) use client::{Client, Reply, get};
+pub(crate) use dice::Dice;
 pub(crate) use origin::{Connection, Origin, Received, ok};
 pub(crate) use program::{Program, Setup};
 

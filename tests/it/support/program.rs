@@ -37,11 +37,17 @@ pub(crate) struct Program {
 
 struct Killed(Child);
 
-impl Drop for Killed {
-    fn drop(&mut self) {
-        // SIGKILL on Unix.
+impl Killed {
+    fn end(&mut self) {
+        // SIGKILL on Unix. It may have ended by itself.
         drop(self.0.kill());
         drop(self.0.wait());
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -61,7 +67,12 @@ impl Program {
         Self::start_in(Directory(directory), setup).await
     }
 
-    /// As `kill -9` does. Then the same is started again.
+    /// As `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        self.child.end();
+    }
+
+    /// It is killed, and started again as it was.
     pub(crate) async fn kill_and_start(self) -> Self {
         let Self { child, directory, setup, .. } = self;
         drop(child);
@@ -157,7 +168,7 @@ impl Program {
 
     /// A call of the admin API with the admin's token and, perhaps, a JSON body.
     pub(crate) async fn call(&self, line: &str, body: &str) -> Reply {
-        call(self.admin, &self.token(), line, body).await
+        call(self.admin, &self.token(), line, body).await.unwrap()
     }
 
     /// The phase of a workspace; `unknown` if there is none.
@@ -197,9 +208,9 @@ fn state_dir(directory: &Path) -> PathBuf {
     directory.join("state")
 }
 
-/// A call of the admin API, over a connection of its own.
-pub(crate) async fn call(admin: SocketAddr, token: &str, line: &str, body: &str) -> Reply {
-    let mut client = Client::connect(admin).await;
+/// A call of the admin API, over a connection of its own. `None`: it was not answered.
+pub(crate) async fn call(admin: SocketAddr, token: &str, line: &str, body: &str) -> Option<Reply> {
+    let mut client = Client::try_connect(admin).await?;
     let length = body.len();
     client
         .send(format!(
@@ -207,5 +218,5 @@ pub(crate) async fn call(admin: SocketAddr, token: &str, line: &str, body: &str)
              Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
         ))
         .await;
-    client.reply().await
+    client.whole_reply().await
 }
