@@ -57,10 +57,13 @@ pub struct Nature {
 /// What is known of a workspace from before this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Past {
-    /// Nothing that still counts: the first look tells.
+    /// Nothing: the first look tells.
     Unknown,
-    /// It ran, and had reported that it was active.
-    Active,
+    /// It was not frozen, and may run still.
+    Awake {
+        /// Whether its last report said that it is active.
+        reported_activity: bool,
+    },
     /// There is none: it is to be made, and started.
     New,
     /// It was frozen.
@@ -93,7 +96,7 @@ pub struct Machine {
     check_in_ended: Option<Instant>,
     /// It reported activity in an earlier life of this program, and may run still.
     reported_before: bool,
-    /// How it is has not been found out in this life, and was not known to be frozen.
+    /// It was awake when this program ended, and was not looked at since.
     unseen: bool,
     look_wanted: bool,
     resume_wanted: bool,
@@ -164,7 +167,7 @@ impl Machine {
         now: Instant,
     ) -> Self {
         let (state, since) = match past {
-            Past::Unknown | Past::Active | Past::Removing { .. } => {
+            Past::Unknown | Past::Awake { .. } | Past::Removing { .. } => {
                 (State::Frozen { tier: Tier::Stopped }, now)
             }
             Past::New => {
@@ -182,7 +185,11 @@ impl Machine {
         };
         let remove_wanted = match past {
             Past::Removing { why } => Some(why.to_owned()),
-            Past::Unknown | Past::Active | Past::New | Past::Frozen { .. } | Past::Freezing => None,
+            Past::Unknown
+            | Past::Awake { .. }
+            | Past::New
+            | Past::Frozen { .. }
+            | Past::Freezing => None,
         };
         Self {
             created,
@@ -193,8 +200,8 @@ impl Machine {
             job: None,
             check_in: None,
             check_in_ended: None,
-            reported_before: matches!(past, Past::Active),
-            unseen: matches!(past, Past::Unknown | Past::Active),
+            reported_before: matches!(past, Past::Awake { reported_activity: true }),
+            unseen: matches!(past, Past::Awake { .. }),
             look_wanted: false,
             resume_wanted: false,
             stop_wanted: false,

@@ -74,8 +74,8 @@ impl Remembered {
                 Past::Frozen { tier: tier.unwrap_or(Tier::Stopped), since: ago(now, age) }
             }
             Some((Phase::Freezing, _, age)) if age < freeze_max => Past::Freezing,
-            Some((Phase::Starting | Phase::Running, ..)) if self.reported_activity => Past::Active,
-            _ => Past::Unknown,
+            Some(_) => Past::Awake { reported_activity: self.reported_activity },
+            None => Past::Unknown,
         }
     }
 }
@@ -108,7 +108,7 @@ impl Records {
             (Origin::Api, Some(Intent::Create), _) => {
                 Some("a restart came in the middle of its creation")
             }
-            (Origin::Api, _, Phase::Removing) => {
+            (Origin::Api, _, Phase::Removing | Phase::Removed) => {
                 Some("a restart came in the middle of its removal")
             }
             _ => None,

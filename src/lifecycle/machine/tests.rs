@@ -279,7 +279,7 @@ fn the_initial_timeout_is_counted_from_readiness() {
 
 #[test]
 fn one_that_reported_activity_before_a_restart_is_active_until_it_says_otherwise() {
-    let mut bench = Bench::with_past(policy(), false, Past::Active);
+    let mut bench = Bench::with_past(policy(), false, Past::Awake { reported_activity: true });
     bench.handle(Event::Changed);
     bench.finish(running_as("run-1"));
     bench.finish(woken("run-1"));
@@ -290,9 +290,14 @@ fn one_that_reported_activity_before_a_restart_is_active_until_it_says_otherwise
 
 #[test]
 fn a_report_from_before_a_restart_does_not_outlive_its_run() {
-    let mut bench = Bench::with_past(policy(), false, Past::Active);
+    let mut bench = Bench::with_past(policy(), false, Past::Awake { reported_activity: true });
     bench.handle(Event::Changed);
     bench.finish(Outcome::Looked(Seen::Stopped { exit: None }));
+    // That it is not awake any more is news, and the last of it.
+    assert_eq!((bench.told.len(), bench.phases[0].0), (1, Phase::Frozen));
+    bench.handle(Event::Changed);
+    bench.finish(Outcome::Looked(Seen::Stopped { exit: None }));
+    assert_eq!(bench.told.len(), 1);
     bench.handle(Event::Resume);
     bench.finish(woken("run-2"));
     assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + IDLE));
