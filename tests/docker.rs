@@ -7,6 +7,8 @@
 mod conformance;
 #[path = "docker/driver.rs"]
 mod driver;
+#[path = "docker/endurance.rs"]
+mod endurance;
 #[path = "fixture/mod.rs"]
 mod fixture;
 #[path = "docker/gateway.rs"]

@@ -272,6 +272,11 @@ impl Workspace {
         self.created_at
     }
 
+    /// Whether a call created it.
+    pub(super) fn is_created(&self) -> bool {
+        self.origin == Origin::Api
+    }
+
     /// Whether its driver found it.
     pub(super) fn is_discovered(&self) -> bool {
         self.origin == Origin::Discovered

@@ -6,10 +6,8 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
-
 use crate::fixture;
-use crate::support::endurance::{Remains, Tally, World, endure};
+use crate::support::endurance::{Remains, World, endure_in_lanes};
 
 const LANES: u32 = 4;
 const ROUNDS: u32 = 50;
@@ -21,7 +19,7 @@ impl World for Processes {
     const HOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
     const LIFE_MAX: Duration = Duration::from_millis(600);
 
-    fn configuration(&self) -> String {
+    fn configuration(&self, _: &str) -> String {
         format!(
             "workers = 1\n[docker]\nenable = false\n\
              [projects.app]\ncommand = [{:?}]\nstart_timeout = \"20s\"\n",
@@ -78,19 +76,5 @@ fn is_paused(process: &Path) -> Option<bool> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_crashes_under_load_lose_nothing_and_leave_nothing_behind() {
-    let mut seed = [0; 8];
-    getrandom::fill(&mut seed).unwrap();
-    let seed = u64::from_le_bytes(seed);
-    let mut lanes = JoinSet::new();
-    for lane in 0..LANES {
-        let prefix = format!("e{}x{lane}x", std::process::id());
-        lanes.spawn(endure(Processes, prefix, seed.wrapping_add(lane.into()), ROUNDS));
-    }
-    let tallies: Vec<Tally> = lanes.join_all().await;
-    println!("{tallies:#?}");
-    let kills: u32 = tallies.iter().map(|tally| tally.kills).sum();
-    assert_eq!(kills, LANES * ROUNDS);
-    for tally in tallies {
-        assert!(tally.changes > ROUNDS && tally.served > ROUNDS, "hardly anything was done");
-    }
+    endure_in_lanes(&Processes, LANES, ROUNDS).await;
 }

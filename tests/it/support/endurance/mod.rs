@@ -23,14 +23,14 @@ const CLIENTS: u64 = 4;
 const PORTS: std::ops::Range<u64> = 20_000..32_000;
 
 /// What runs the workspaces, and what it says of them.
-pub(crate) trait World: Clone + Send + 'static {
+pub(crate) trait World: Clone + Send + Sync + 'static {
     /// Where the program has to listen for its workspaces to reach it.
     const HOST: Ipv4Addr;
     /// How long the clients are let go on, at most.
     const LIFE_MAX: Duration;
 
     /// The tables of the configuration, a project `app` among them.
-    fn configuration(&self) -> String;
+    fn configuration(&self, prefix: &str) -> String;
 
     /// What there is of every workspace whose id begins with `prefix`.
     fn remains(&self, prefix: &str, state_dir: &Path) -> BTreeMap<String, Remains>;
@@ -47,23 +47,43 @@ pub(crate) struct Remains {
     pub(crate) others: usize,
 }
 
-/// What was done, for people.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) kills: u32,
-    pub(crate) workspaces: usize,
-    pub(crate) changes: u32,
-    pub(crate) served: u32,
-    pub(crate) turned_away: u32,
+/// So many gateways side by side, each of which is killed so many times.
+pub(crate) async fn endure_in_lanes<W: World>(world: &W, lanes: u32, rounds: u32) {
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).unwrap();
+    let seed = u64::from_le_bytes(seed);
+    let mut sieges = JoinSet::new();
+    for lane in 0..lanes {
+        let prefix = format!("{}{lane}x", common_prefix());
+        sieges.spawn(endure(world.clone(), prefix, seed.wrapping_add(lane.into()), rounds));
+    }
+    let ledgers = sieges.join_all().await;
+    let sum = |count: fn(&Ledger) -> u32| ledgers.iter().map(count).sum::<u32>();
+    let (changes, served) = (sum(|ledger| ledger.changes), sum(|ledger| ledger.served));
+    let (workspaces, turned_away) = (
+        sum(|ledger| u32::try_from(ledger.entries.len()).unwrap()),
+        sum(|ledger| ledger.turned_away),
+    );
+    println!(
+        "{} kills among {workspaces} workspaces, {changes} changes to them, and {served} visits; \
+         {turned_away} more were put off",
+        lanes * rounds
+    );
+    assert!(changes > lanes * rounds && served > lanes * rounds, "hardly anything was done");
 }
 
-/// So many rounds with a gateway of its own; ids begin with `prefix`.
-pub(crate) async fn endure<W: World>(world: W, prefix: String, seed: u64, rounds: u32) -> Tally {
+/// How all ids begin, and no others on this machine.
+pub(crate) fn common_prefix() -> String {
+    format!("e{}x", std::process::id())
+}
+
+/// So many kills of one gateway, whose workspaces' ids begin with `prefix`.
+async fn endure<W: World>(world: W, prefix: String, seed: u64, rounds: u32) -> Ledger {
     let _seed = SaidOnPanic(format!("failing seed: {seed} ({prefix})"));
     let mut dice = Dice(seed);
     let setup = Setup {
         public: vec![free_address(W::HOST, &mut dice)],
-        configuration: world.configuration(),
+        configuration: world.configuration(&prefix),
         ..Setup::default()
     };
     let program = Program::start(setup).await;
@@ -74,7 +94,7 @@ pub(crate) async fn endure<W: World>(world: W, prefix: String, seed: u64, rounds
         siege.program = siege.program.kill_and_start().await;
         siege.look().await;
     }
-    siege.end(rounds).await
+    siege.end().await
 }
 
 struct SaidOnPanic(String);
@@ -262,7 +282,7 @@ impl<W: World> Siege<W> {
     }
 
     /// Removes all; nothing is left then.
-    async fn end(mut self, kills: u32) -> Tally {
+    async fn end(mut self) -> Ledger {
         for id in self.listed().await.keys() {
             let reply = self.program.call(&format!("DELETE /workspaces/{id}"), "").await;
             assert!(matches!(reply.status, 204 | 404), "{id}: {reply:?}");
@@ -270,14 +290,7 @@ impl<W: World> Siege<W> {
         assert_eq!(self.remains().await, BTreeMap::new());
         self.program.terminate();
         assert_eq!(self.program.ended(PATIENCE).await, Some(0), "{}", self.log());
-        let ledger = self.ledger();
-        Tally {
-            kills,
-            workspaces: ledger.entries.len(),
-            changes: ledger.changes,
-            served: ledger.served,
-            turned_away: ledger.turned_away,
-        }
+        std::mem::take(&mut *self.ledger())
     }
 
     /// Every workspace as the API tells it.
