@@ -5,7 +5,6 @@
 //! thread to itself, so that no call of the API can hold up a request.
 
 mod data_plane;
-mod secrets;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -23,7 +22,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::api::{self, AdminToken, Peer};
+use crate::api::{self, Failures, Keyring, Peer};
 use crate::config::{self, Config, DockerAddress, DockerUse};
 use crate::driver::Driver;
 use crate::driver::docker::{self, Docker};
@@ -38,7 +37,9 @@ use crate::lifecycle::{self, Change, Registry};
 use crate::listen::{self, Ends, Serve};
 use crate::model::{Policy, PolicyOverrides};
 use crate::proxy::{self, Body, Elsewhere, Proxy};
+use crate::secrets::{self, SecretError};
 use crate::store::{Origin, Sqlite, Store, StoreError};
+use crate::token::Token;
 use data_plane::Plan;
 
 /// Connections to the admin listener at a time: people, scripts and dashboards of one team.
@@ -66,7 +67,7 @@ impl App {
     /// Binds every listener and starts serving. Returns once all ports are bound.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         secrets::make_state_dir(&config.state_dir)?;
-        let token = secrets::read_or_make(&config.state_dir, config::TOKEN_FILE)?;
+        secrets::read_or_make(&config.token_file(), |random| Token::new(random).text().to_owned())?;
         let workers = match config.listen.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
@@ -81,6 +82,8 @@ impl App {
 
         let store = open_store(&config.state_dir).await?;
         let options = lifecycle_options(&config, public_port)?;
+        let keyring =
+            Keyring::open(config.token_file(), config.tokens.clone(), store.clone()).await?;
         let registry = Registry::open(options, store, Handle::current()).await?;
         let drivers = Drivers::make(&config)?;
         drivers.check(&config).await?;
@@ -98,7 +101,8 @@ impl App {
         let context = api::Context {
             registry: registry.clone(),
             creator,
-            token: AdminToken::new(&token),
+            keyring: Arc::new(keyring),
+            failures: Arc::new(Failures::default()),
             trusted_proxies: config.routing.trusted_proxies.clone().into(),
             public_port,
         };
@@ -384,7 +388,9 @@ fn transposed(listeners: Vec<Vec<TcpListener>>) -> Vec<Vec<TcpListener>> {
 }
 
 fn lifecycle_options(config: &Config, public_port: u16) -> anyhow::Result<lifecycle::Options> {
-    let key = secrets::read_or_make(&config.state_dir, "check-in.key")?;
+    let key_file = config.state_dir.join("check-in.key");
+    let key = secrets::read_or_make(&key_file, |random| secrets::hex(&random))?;
+    let key = secrets::from_hex(&key).ok_or(SecretError::Damaged { path: key_file })?;
     Ok(lifecycle::Options {
         domain: config.routing.domain.clone(),
         held_max: config.limits.held_max,
@@ -396,7 +402,7 @@ fn lifecycle_options(config: &Config, public_port: u16) -> anyhow::Result<lifecy
         memory_assumed: config.limits.memory_assumed,
         memory_low: Some(config.limits.memory_low).filter(|bytes| *bytes > 0),
         starts_max: config.limits.starts_max,
-        check_in_key: CheckInKey::new(&secrets::as_key(&key)?),
+        check_in_key: CheckInKey::new(&key),
         public_port,
     })
 }

@@ -58,6 +58,24 @@ pub fn rfc3339(date: SystemTime) -> String {
     }
 }
 
+/// A date without what is below a millisecond, which no date keeps that is written down.
+pub fn to_the_millisecond(date: SystemTime) -> SystemTime {
+    let since = date.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    date - Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000_000))
+}
+
+/// An RFC 3339 date as people where this machine is read it: `2026-11-20 12:04:11`. A text that is
+/// no date stays as it is.
+pub fn local(date: &str) -> String {
+    match date.parse::<jiff::Timestamp>() {
+        Ok(timestamp) => {
+            let local = timestamp.to_zoned(jiff::tz::TimeZone::system());
+            local.strftime("%Y-%m-%d %H:%M:%S").to_string()
+        }
+        Err(_) => date.to_owned(),
+    }
+}
+
 /// A duration in the words of a log line: `420 ms`, `4.2 s`, `15m`, `2h 5m`.
 pub fn spoken(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -89,6 +107,14 @@ mod tests {
         for (millis, words) in rows {
             assert_eq!(spoken(Duration::from_millis(millis)), words);
         }
+    }
+
+    #[test]
+    fn a_date_that_was_written_down_is_found_again() {
+        let date = SystemTime::UNIX_EPOCH + Duration::new(5, 123_456_789);
+        let kept = SystemTime::UNIX_EPOCH + Duration::from_millis(5_123);
+        assert_eq!(to_the_millisecond(date), kept);
+        assert_eq!(to_the_millisecond(kept), kept);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::model::{FrozenStorage, Policy, PolicyOverrides, Project, ProjectId, Spec, WorkspaceId};
+use crate::token::{Grant, TokenName};
 
 mod check;
 mod print;
@@ -56,6 +57,8 @@ pub struct Config {
     pub docker: Docker,
     /// The process driver.
     pub process: Process,
+    /// The tokens that open the API, beside the one in the state directory and those made by calls.
+    pub tokens: BTreeMap<TokenName, Grant>,
     /// The templates that workspaces are made from.
     pub projects: BTreeMap<ProjectId, Project>,
     /// The workspaces that are configured here, beside those discovered by labels.
@@ -332,6 +335,7 @@ impl Default for Config {
             api: Api::default(),
             docker: Docker::default(),
             process: Process::default(),
+            tokens: BTreeMap::new(),
             projects: BTreeMap::new(),
             workspaces: BTreeMap::new(),
         }

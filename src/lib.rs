@@ -78,14 +78,15 @@
 //!
 //! | module | may use |
 //! |---|---|
-//! | `clock`, `duration`, `size`, `listen` | none |
+//! | `clock`, `duration`, `size`, `listen`, `secrets` | none |
 //! | `model` | `duration` |
+//! | `token` | `model`, `secrets` |
 //! | `driver` | `model`, `clock`, `duration`, `size` |
-//! | `store` | `model`, `clock`, `duration` |
+//! | `store` | `model`, `clock`, `duration`, `token` |
 //! | `lifecycle` | `model`, `clock`, `driver`, `store` |
 //! | `proxy` | `lifecycle`, `listen`, `model` |
-//! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration`, `size` |
-//! | `config` | `model`, `duration`, `size` |
+//! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration`, `size`, `token`, `secrets` |
+//! | `config` | `model`, `duration`, `size`, `token` |
 //! | `app`, `cli` | all |
 
 pub mod app;
@@ -105,4 +106,6 @@ pub mod store;
 pub mod clock;
 pub mod duration;
 pub mod model;
+pub mod secrets;
 pub mod size;
+pub mod token;

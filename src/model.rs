@@ -34,7 +34,7 @@ pub struct ProjectId(Arc<str>);
 /// Why a text is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is not a {kind} id: 1 to 63 of the characters a-z, 0-9 and '-', \
+    "{text:?} is not {kind}: 1 to 63 of the characters a-z, 0-9 and '-', \
      beginning and ending with a letter or digit"
 )]
 pub struct InvalidId {
@@ -43,7 +43,7 @@ pub struct InvalidId {
 }
 
 /// A DNS label as it stands; upper case is refused, not folded.
-fn label(kind: &'static str, text: &str) -> Result<Arc<str>, InvalidId> {
+pub(crate) fn label(kind: &'static str, text: &str) -> Result<Arc<str>, InvalidId> {
     let bytes = text.as_bytes();
     let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let valid = (1..=63).contains(&bytes.len())
@@ -60,7 +60,7 @@ fn label(kind: &'static str, text: &str) -> Result<Arc<str>, InvalidId> {
 impl ProjectId {
     /// Parses a label.
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
-        label("project", text).map(Self)
+        label("a project id", text).map(Self)
     }
 
     /// The label itself.
@@ -82,10 +82,17 @@ impl fmt::Display for ProjectId {
     }
 }
 
+impl<'de> Deserialize<'de> for ProjectId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
 impl WorkspaceId {
     /// Parses a label.
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
-        label("workspace", text).map(Self)
+        label("a workspace id", text).map(Self)
     }
 
     /// `text` with this id wherever it says `{id}`.

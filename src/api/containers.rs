@@ -13,12 +13,13 @@ use http::StatusCode;
 use serde::Serialize;
 
 use super::Context;
+use super::caller::Caller;
 use super::fields::Fields;
 use super::reply::Problem;
 use super::workspaces::Id;
 use crate::lifecycle::create::{Order, Template};
 use crate::lifecycle::{Description, Workspace};
-use crate::model::{FrozenStorage, Image, Phase, PolicyOverrides, Runs, Spec};
+use crate::model::{FrozenStorage, Image, Phase, PolicyOverrides, ProjectId, Runs, Spec};
 
 /// Workspaces that are described together.
 const DESCRIBED_AT_ONCE: usize = 16;
@@ -88,16 +89,25 @@ fn status(phase: Phase) -> &'static str {
     }
 }
 
-/// `GET /v1/images`: their names, with tags.
-pub(super) async fn images(State(context): State<Context>) -> Result<Json<Vec<String>>, Problem> {
+/// `GET /v1/images`: their names, with tags. Whoever may see some projects alone sees what those
+/// are made from.
+pub(super) async fn images(
+    State(context): State<Context>,
+    caller: Caller,
+) -> Result<Json<Vec<String>>, Problem> {
     let images = context.creator.images().await;
-    images.map(Json).map_err(|error| Problem::Failed(error.to_string()))
+    let mut images = images.map_err(|error| Problem::Failed(error.to_string()))?;
+    if caller.scope.projects().is_some() {
+        images.retain(|image| project_of(&context, &caller, image).is_some());
+    }
+    Ok(Json(images))
 }
 
 /// `GET /v1/containers`. `audit=true`, in the query or the body: after everything has been compared
 /// with its runtime.
 pub(super) async fn list(
     State(context): State<Context>,
+    caller: Caller,
     RawQuery(query): RawQuery,
     fields: Fields,
 ) -> Result<Json<Vec<Container>>, Problem> {
@@ -105,7 +115,7 @@ pub(super) async fn list(
     if audit(&fields)? {
         context.registry.audit().await;
     }
-    let all = context.registry.all().into_iter();
+    let all = context.registry.all().into_iter().filter(|workspace| caller.may_see(workspace));
     let described = all.map(|workspace| async move { Container::of(&workspace).await });
     Ok(Json(stream::iter(described).buffered(DESCRIBED_AT_ONCE).collect().await))
 }
@@ -125,6 +135,7 @@ fn audit(fields: &Fields) -> Result<bool, Problem> {
 /// frozen when idle, and kept.
 pub(super) async fn create(
     State(context): State<Context>,
+    caller: Caller,
     RawQuery(query): RawQuery,
     fields: Fields,
 ) -> Result<(StatusCode, Json<Container>), Problem> {
@@ -135,7 +146,8 @@ pub(super) async fn create(
     })?;
     let kept =
         PolicyOverrides { storage: Some(FrozenStorage::Unlimited), ..PolicyOverrides::default() };
-    let order = Order { id: None, from: template(&context, image), policy: kept };
+    let order = Order { id: None, from: template(&context, &caller, image), policy: kept };
+    caller.check_template(&order.from)?;
     let workspace = context.creator.create(order).await?;
     if let Err(error) = workspace.resume().await {
         // A container that never ran is of no use to whoever waits for it.
@@ -145,11 +157,9 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(Container::of(&workspace).await)))
 }
 
-fn template(context: &Context, image: &str) -> Template {
-    let is_of = |runs: &Runs| matches!(runs, Runs::Image(made_from) if made_from.name == image);
-    let mut projects = context.creator.projects().iter();
-    match projects.find(|(_, project)| is_of(&project.spec.runs)) {
-        Some((id, _)) => Template::Project(id.to_string()),
+fn template(context: &Context, caller: &Caller, image: &str) -> Template {
+    match project_of(context, caller, image) {
+        Some(id) => Template::Project(id.to_string()),
         None => {
             let image = Image { publish_ports: true, ..Image::new(image) };
             Template::Spec(Box::new(Spec::new(Runs::Image(image))))
@@ -157,23 +167,34 @@ fn template(context: &Context, image: &str) -> Template {
     }
 }
 
+/// The project of an image, of those that the caller may see.
+fn project_of<'a>(context: &'a Context, caller: &Caller, image: &str) -> Option<&'a ProjectId> {
+    let is_of = |runs: &Runs| matches!(runs, Runs::Image(made_from) if made_from.name == image);
+    let mut projects = context.creator.projects().iter();
+    let found =
+        projects.find(|(id, project)| caller.may_use(id.as_str()) && is_of(&project.spec.runs));
+    found.map(|(id, _)| id)
+}
+
 /// `GET /v1/containers/{id}`
 pub(super) async fn read(
     State(context): State<Context>,
+    caller: Caller,
     id: Id,
 ) -> Result<Json<Container>, Problem> {
-    Ok(Json(Container::of(&*find(&context, id)?).await))
+    Ok(Json(Container::of(&*find(&context, &caller, id)?).await))
 }
 
 /// `PATCH /v1/containers/{id}` with `status=stopped`, which is answered when it has begun, or
 /// `status=running`, which is answered when it is ready.
 pub(super) async fn change(
     State(context): State<Context>,
+    caller: Caller,
     id: Id,
     RawQuery(query): RawQuery,
     fields: Fields,
 ) -> Result<Json<Container>, Problem> {
-    let workspace = find(&context, id)?;
+    let workspace = find(&context, &caller, id)?;
     let fields = fields.or(Fields::of_query(query.as_deref())?);
     match fields.get("status") {
         Some("running") => workspace.resume().await?,
@@ -189,16 +210,21 @@ pub(super) async fn change(
 }
 
 /// `DELETE /v1/containers/{id}`: 204 once it is gone.
-pub(super) async fn delete(State(context): State<Context>, id: Id) -> Result<StatusCode, Problem> {
-    find(&context, id)?.remove().await?;
+pub(super) async fn delete(
+    State(context): State<Context>,
+    caller: Caller,
+    id: Id,
+) -> Result<StatusCode, Problem> {
+    find(&context, &caller, id)?.remove().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn find(context: &Context, id: Id) -> Result<Arc<Workspace>, Problem> {
+fn find(context: &Context, caller: &Caller, id: Id) -> Result<Arc<Workspace>, Problem> {
     if let Ok(Path(container_id)) = &id
         && let Some(workspace) = context.creator.by_container(container_id)
+        && caller.may_see(&workspace)
     {
         return Ok(workspace);
     }
-    super::workspaces::find(context, id)
+    super::workspaces::find(context, caller, id)
 }

@@ -2,24 +2,31 @@
 
 mod activity;
 mod auth;
+mod caller;
 mod check_in;
 mod containers;
+mod failures;
 mod fields;
+mod keyring;
 mod overview;
+mod peer;
 mod policy;
 mod projects;
 mod reply;
 mod routes;
+mod token_file;
+mod tokens;
 mod workspaces;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::lifecycle::{Creator, Registry};
 
-pub use auth::AdminToken;
+pub use failures::Failures;
+pub use keyring::Keyring;
+pub use peer::Peer;
 pub use routes::{admin, check_in_only};
 
 /// What the calls work on.
@@ -29,14 +36,12 @@ pub struct Context {
     pub registry: Arc<Registry>,
     /// Makes more of them.
     pub creator: Arc<Creator>,
-    /// What an admin must present.
-    pub token: AdminToken,
+    /// What opens the API.
+    pub keyring: Arc<Keyring>,
+    /// How often it was tried with what doesn't.
+    pub failures: Arc<Failures>,
     /// Whose `X-Forwarded-For` tells where a check-in came from.
     pub trusted_proxies: Arc<[IpNet]>,
     /// The public listener's port, for the workspaces' URLs.
     pub public_port: u16,
 }
-
-/// Who calls: the address of the socket's other end.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);

@@ -39,6 +39,17 @@ pub(super) fn config(config: &Config) -> String {
     page.line("inline_specs", config.api.inline_specs);
     page.line("max_inactive_storage_time", storage(config.api.storage));
     drivers(config, &mut page);
+    for (name, grant) in &config.tokens {
+        page.header(&format!("tokens.{name}"));
+        page.line("hash", text(grant.hash));
+        match grant.scope.projects() {
+            Some(projects) => {
+                let projects: Vec<_> = projects.iter().collect();
+                page.line("projects", texts(&projects));
+            }
+            None => page.line("scope", text(grant.scope.word())),
+        }
+    }
     for (id, project) in &config.projects {
         page.header(&format!("projects.{id}"));
         page.line("name", text(&project.name));

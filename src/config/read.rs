@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::model::{Image, PolicyOverrides, Project, ProjectId, Runs, Spec, WorkspaceId};
+use crate::token::{Grant, TokenName};
 
 use super::section::{Findings, Section};
 use super::tree::Tree;
@@ -38,6 +39,7 @@ pub(super) fn config(
         section.read("freezer", &mut config.process.freezer, values::freezer);
         section.finish();
     });
+    top.each("tokens", |name, section| token(name, section, &mut config));
     let mut named = BTreeSet::new();
     top.each("projects", |name, section| {
         named.insert(name.to_owned());
@@ -118,6 +120,34 @@ fn docker(mut section: Section<'_>, config: &mut Config) {
     section.read("address", &mut docker.address, values::docker_address);
     section.read("network", &mut docker.network, values::text_or_none);
     section.read("scope", &mut docker.scope, values::scope);
+    section.finish();
+}
+
+fn token(name: &str, mut section: Section<'_>, config: &mut Config) {
+    let written = section.present(&["hash", "scope", "projects"]);
+    let hash = section.optional("hash", values::token_hash);
+    let scope = section.optional("scope", values::scope_of_everything);
+    let scope = section.optional("projects", values::scope_of_projects).or(scope);
+    if !written.contains(&"hash") {
+        section.problem_here(format!("token {name:?} needs its \"hash\""));
+    }
+    if written.contains(&"scope") == written.contains(&"projects") {
+        section.problem_here(format!(
+            "token {name:?} needs exactly one of \"scope\" and \"projects\""
+        ));
+    }
+    match TokenName::parse(name) {
+        Err(invalid) => section.problem_here(invalid.to_string()),
+        Ok(name) if name == TokenName::of_state_dir() => section.problem_here(format!(
+            "{:?} is the name of the token in the state directory; choose another",
+            name.as_str()
+        )),
+        Ok(name) => {
+            if let (Some(hash), Some(scope)) = (hash, scope) {
+                config.tokens.insert(name, Grant { hash, scope });
+            }
+        }
+    }
     section.finish();
 }
 

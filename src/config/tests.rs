@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::{FreezeMode, Image, Mount, Pull, Runs};
+use crate::token::Scope;
 
 /// A file of the test's own, removed at its end.
 struct File(PathBuf);
@@ -274,6 +275,59 @@ fn each_mistake_is_told_with_its_place_and_what_is_accepted() {
 }
 
 #[test]
+fn each_mistake_in_a_token_is_told() {
+    let digits = "0123456789abcdef".repeat(4);
+    let hash = format!("hash = \"sha256:{digits}\"");
+    let rows = [
+        (
+            "[tokens.a]\nscope = \"read\"".to_owned(),
+            "frostgate.toml:1: token \"a\" needs its \"hash\"",
+        ),
+        (
+            format!("[tokens.a]\nscope = \"read\"\nhash = \"{digits}\""),
+            "frostgate.toml:3: \"hash\" in [tokens.a]: expected \"sha256:\" and the 64 \
+             hexadecimal digits that sha256sum prints, found \
+             \"0123456789abcdef0123456789abcdef0123456789abcdef0123456789ab…\"",
+        ),
+        (
+            format!("[tokens.a]\n{hash}"),
+            "frostgate.toml:1: token \"a\" needs exactly one of \"scope\" and \"projects\"",
+        ),
+        (
+            format!("[tokens.a]\n{hash}\nscope = \"read\"\nprojects = [\"x\"]"),
+            "frostgate.toml:1: token \"a\" needs exactly one of \"scope\" and \"projects\"",
+        ),
+        (
+            format!("[tokens.a]\n{hash}\nscope = \"write\""),
+            "frostgate.toml:3: \"scope\" in [tokens.a]: \
+             expected \"admin\" or \"read\", found \"write\"",
+        ),
+        (
+            format!("[tokens.a]\n{hash}\nprojects = []"),
+            "frostgate.toml:3: \"projects\" in [tokens.a]: expected a list of names of projects \
+             such as [\"courses\"], found []",
+        ),
+        (
+            format!("[tokens.admin]\n{hash}\nscope = \"read\""),
+            "frostgate.toml:1: \"admin\" is the name of the token in the state directory; \
+             choose another",
+        ),
+        (
+            format!("[tokens.CI]\n{hash}\nscope = \"read\""),
+            "frostgate.toml:1: \"CI\" is not a name for a token: 1 to 63 of the characters a-z, \
+             0-9 and '-', beginning and ending with a letter or digit",
+        ),
+        (
+            format!("[tokens.a]\n{hash}\nscope = \"read\"\n[tokens.b]\n{hash}\nprojects = [\"x\"]"),
+            "frostgate.toml:5: \"hash\" in [tokens.b]: token \"a\" has the same",
+        ),
+    ];
+    for (text, message) in rows {
+        assert_eq!(problems(&text, &[]), [message], "{text}");
+    }
+}
+
+#[test]
 fn what_is_not_toml_is_told_with_its_line() {
     let found = problems("[policy]\nhold_max = \n", &[]);
     assert_eq!(found.len(), 1, "{found:?}");
@@ -315,7 +369,8 @@ fn a_list_of_many_lines_and_a_dotted_key_keep_their_lines() {
 #[test]
 fn variables_win_over_the_file_and_flags_over_both() {
     let text = "[policy]\nhold_max = \"1s\"\nstop_grace = \"2s\"\n[listen]\nadmin = \"[::1]:1\"\n\
-                [workspaces.a-b]\ncommand = [\"x\"]";
+                [workspaces.a-b]\ncommand = [\"x\"]\n[tokens.a-b]\nhash = \"sha256:0123456789abcdef\
+                0123456789abcdef0123456789abcdef0123456789abcdef\"";
     let variables = [
         ("FROSTGATE_POLICY__HOLD_MAX", "1.5"),
         ("FROSTGATE_LISTEN__ADMIN", "[::1]:2"),
@@ -324,6 +379,7 @@ fn variables_win_over_the_file_and_flags_over_both() {
         ("FROSTGATE_STATE_DIR", "/srv/frost"),
         ("FROSTGATE_WORKSPACES__A_B__PORT", "9000"),
         ("FROSTGATE_WORKSPACES__A_B__ENVIRONMENT__My_NAME", "x"),
+        ("FROSTGATE_TOKENS__A_B__SCOPE", "read"),
         ("FROSTGATE_LOG", "debug"),
         ("FROSTGATE_TOKEN", "secret"),
     ];
@@ -343,6 +399,8 @@ fn variables_win_over_the_file_and_flags_over_both() {
     let workspace = config.workspaces.values().next().expect("the workspace");
     assert_eq!(workspace.spec.port, Some(9000));
     assert_eq!(workspace.spec.environment.get("My_NAME").map(String::as_str), Some("x"));
+    let token = config.tokens.values().next().expect("the token");
+    assert_eq!(token.scope, Scope::Read);
 }
 
 #[test]
@@ -491,9 +549,13 @@ fn the_printed_configuration_reads_back_to_the_same_one() {
          [workspaces.a]\ncommand = [\"sh\", \"-c\", \"echo '\\n\\\"'\"]\ndirectory = \"/srv\"\n\
          environment = { \"a b\" = \"c\" }\nhosts = [\"x.test\"]\nready_path = \"/ok\"\n\
          [workspaces.b]\nupstream = \"[::1]:9000\"\nhold_max = 0.001\n\
-         [workspaces.c]\nimage = \"i\"\nport = 80\nnetwork = \"n\"",
+         [workspaces.c]\nimage = \"i\"\nport = 80\nnetwork = \"n\"\n\
+         [tokens.a]\nscope = \"admin\"\nhash = \"sha256:00000000000000000000000000000000\
+         00000000000000000000000000000000\"\n[tokens.b]\nprojects = [\"y\", \"x\"]\n\
+         hash = \"sha256:11111111111111111111111111111111\
+         11111111111111111111111111111111\"",
     );
-    assert_eq!(config.workspaces.len(), 3);
+    assert_eq!((config.tokens.len(), config.workspaces.len()), (2, 3));
     assert_eq!(loaded(&config.to_toml()), config, "{}", config.to_toml());
     assert_eq!(loaded(&Config::default().to_toml()), Config::default());
     let projects = loaded(TEMPLATE);

@@ -147,7 +147,7 @@ fn keys_of_variable(name: &str) -> Vec<String> {
     let id = |part: &str| lower(part).replace('_', "-");
     let parts: Vec<&str> = name.splitn(4, "__").collect();
     match parts[..] {
-        [table @ ("WORKSPACES" | "PROJECTS"), name, key] => {
+        [table @ ("WORKSPACES" | "PROJECTS" | "TOKENS"), name, key] => {
             vec![lower(table), id(name), lower(key)]
         }
         [table @ ("WORKSPACES" | "PROJECTS"), name, "ENVIRONMENT", own] => {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::model::{FreezeMode, FrozenStorage, Mount, ProjectId, Pull};
+use crate::token::{Scope, TokenHash};
 use crate::{duration, size};
 
 use super::tree::{Node, Value};
@@ -329,6 +330,30 @@ pub(super) fn scope(value: &Value) -> Result<String, String> {
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     parsed(value, |text| text.bytes().all(valid).then(|| text.to_owned()))
         .ok_or_else(|| "letters, digits, '-', '_' and '.'".to_owned())
+}
+
+/// The hash of a token.
+pub(super) fn token_hash(value: &Value) -> Result<TokenHash, String> {
+    parsed(value, TokenHash::parse)
+        .ok_or_else(|| "\"sha256:\" and the 64 hexadecimal digits that sha256sum prints".to_owned())
+}
+
+/// A token's scope where it is limited to no project.
+pub(super) fn scope_of_everything(value: &Value) -> Result<Scope, String> {
+    let named = |text: &str| match text {
+        "admin" => Some(Scope::Admin),
+        "read" => Some(Scope::Read),
+        _ => None,
+    };
+    parsed(value, named).ok_or_else(|| "\"admin\" or \"read\"".to_owned())
+}
+
+/// The projects that a token is limited to.
+pub(super) fn scope_of_projects(value: &Value) -> Result<Scope, String> {
+    list(value, |item| project(item).ok())
+        .filter(|projects| !projects.is_empty())
+        .map(|projects| Scope::Projects(projects.into_iter().collect()))
+        .ok_or_else(|| "a list of names of projects such as [\"courses\"]".to_owned())
 }
 
 /// `container` or `published`.

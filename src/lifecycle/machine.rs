@@ -152,9 +152,15 @@ enum State {
     Removed,
 }
 
+/// What the workspace reported last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct CheckIn {
-    expires_at: Option<Instant>,
+pub struct CheckIn {
+    /// Whether it said that it is active.
+    pub active: bool,
+    /// When.
+    pub at: Instant,
+    /// When that no longer counts; `None`: it counts until the next.
+    pub expires_at: Option<Instant>,
 }
 
 impl Machine {
@@ -248,7 +254,8 @@ impl Machine {
     }
 
     fn live_check_in(&self, now: Instant) -> Option<CheckIn> {
-        self.check_in.filter(|report| report.expires_at.is_none_or(|at| at > now))
+        let counts = |report: &CheckIn| report.expires_at.is_none_or(|at| at > now);
+        self.check_in.filter(|report| report.active && counts(report))
     }
 
     fn on_held(&mut self, effects: &mut Vec<Effect>, now: Instant) {
@@ -378,11 +385,11 @@ impl Machine {
         if self.live_check_in(now).is_some() {
             // From here on it was idle, unless the new report says otherwise.
             self.check_in_ended = Some(now);
-        } else if let Some(CheckIn { expires_at: Some(at) }) = self.check_in {
+        } else if let Some(CheckIn { expires_at: Some(at), .. }) = self.check_in {
             self.check_in_ended = Some(at);
         }
-        self.check_in =
-            active.then(|| CheckIn { expires_at: self.policy.check_in_ttl.map(|ttl| now + ttl) });
+        let ttl = self.policy.check_in_ttl.filter(|_| active);
+        self.check_in = Some(CheckIn { active, at: now, expires_at: ttl.map(|ttl| now + ttl) });
     }
 
     /// What failed may have failed because the runtime was away, and is not put off any longer.

@@ -31,6 +31,7 @@ use crate::model::{Phase, Tier, WorkspaceId};
 pub use create::{CreateError, Creator};
 pub use gate::Refusal;
 pub use lease::{Lease, TunnelLease};
+pub use machine::CheckIn;
 pub use mailbox::{Answer, CommandError};
 pub use registry::{Options, Registry};
 pub use workspace::{View, Workspace};

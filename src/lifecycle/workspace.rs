@@ -14,7 +14,7 @@ use super::deadlines::Deadlines;
 use super::gate::{Entry, Gate, Refusal};
 use super::jobs;
 use super::lease::{Held, HeldAmongAll, Lease};
-use super::machine::{self, Machine, Past};
+use super::machine::{self, CheckIn, Machine, Past};
 use super::mailbox::{Answer, Command, CommandError, Mailbox};
 use super::records::{self, Records, Remembered};
 use super::registry::Newcomer;
@@ -120,12 +120,28 @@ pub struct View {
     pub queue_position: Option<usize>,
     /// Whether it reports activity itself.
     pub reports_activity: bool,
+    /// What it reported last, since it was started.
+    pub check_in: Option<CheckIn>,
+    /// When the last request or tunnel ended, as far as is known.
+    pub last_left: Option<Instant>,
     /// When it was active last, as far as is known.
     pub last_active: Option<Instant>,
+    /// The end of the grace after its start, if it has one.
+    pub initial_timeout_ends: Option<Instant>,
+    /// When the rules look at it next, if nothing happens before.
+    pub deadline: Option<Instant>,
     /// When it will be frozen if nothing happens.
     pub freeze_at: Option<Instant>,
     /// When it will be removed as things are.
     pub remove_at: Option<Instant>,
+}
+
+impl View {
+    /// Requests inside that are no tunnels.
+    pub fn requests(&self) -> u32 {
+        // The two are counted one after the other.
+        self.inside.saturating_sub(self.tunnels)
+    }
 }
 
 impl Workspace {
@@ -494,7 +510,11 @@ impl Workspace {
             held: census.held,
             queue_position: self.shared.slots.position(self.serial),
             reports_activity: machine.reports_activity(now),
+            check_in: machine.check_in(),
+            last_left: census.last_left,
             last_active: machine.last_active(census, now),
+            initial_timeout_ends: machine.initial_timeout_ends(),
+            deadline: machine.deadline(census, now),
             freeze_at: machine.freeze_at(census),
             remove_at: machine.remove_at(),
         }

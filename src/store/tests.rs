@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::UNIX_EPOCH;
 
 use super::*;
-use crate::model::{FreezeMode, FrozenStorage, Image, Mount, Pull, Runs};
+use crate::model::{FreezeMode, FrozenStorage, Image, Mount, ProjectId, Pull, Runs};
 
 /// A directory that goes with the test.
 pub(super) struct Scratch(pub(super) PathBuf);
@@ -262,12 +262,13 @@ async fn noted_activity_only_goes_forward() {
 async fn tokens_are_kept_replaced_and_forgotten() {
     with_each_store(async |store| {
         let token = |name: &str, scope, byte| TokenRecord {
-            name: name.to_owned(),
-            hash: [byte; 32],
+            name: TokenName::parse(name).unwrap(),
+            hash: TokenHash::from_bytes([byte; 32]),
             scope,
             created_at: date(1),
         };
-        let projects = Scope::Projects(vec!["a".to_owned(), "b".to_owned()]);
+        let projects = ["a", "b"].map(|project| ProjectId::parse(project).unwrap());
+        let projects = Scope::Projects(projects.into());
         let all = [
             token("admin", Scope::Admin, 0),
             token("projects", projects, 255),
@@ -280,8 +281,8 @@ async fn tokens_are_kept_replaced_and_forgotten() {
 
         let rotated = token("read", Scope::Read, 8);
         store.put_token(rotated.clone()).await.unwrap();
-        assert_eq!(store.delete_token("admin").await, Ok(true));
-        assert_eq!(store.delete_token("admin").await, Ok(false));
+        assert_eq!(store.delete_token(&all[0].name).await, Ok(true));
+        assert_eq!(store.delete_token(&all[0].name).await, Ok(false));
         assert_eq!(store.tokens().await.unwrap(), [all[1].clone(), rotated]);
     })
     .await;

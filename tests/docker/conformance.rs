@@ -59,7 +59,7 @@ impl Town {
         let public = vec![SocketAddr::new(network.gateway, 80)];
         let setup = Setup { public, configuration, ..Setup::default() };
         let began = SystemTime::now();
-        Self { engine, network, program: Program::start(setup).await, began }
+        Self { engine, network, program: Program::run(setup).await, began }
     }
 
     /// A workspace that runs.

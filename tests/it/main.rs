@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 
+mod activity;
 mod api;
 mod check_in;
+mod cli;
 mod config_files;
 mod create;
 mod curl;
@@ -29,4 +31,5 @@ mod slots;
 mod smuggling;
 mod store_durability;
 mod support;
+mod tokens;
 mod websocket;

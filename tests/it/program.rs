@@ -6,25 +6,15 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{Client, Origin, PATIENCE, Program, Setup, get, ok};
+use crate::support::{Client, Origin, PATIENCE, Program, get, ok};
 use crate::websocket::{SWITCH, UPGRADE};
 
 const HOST: &str = "Host: alice.localhost\r\n";
 
-/// The program in front of that upstream.
-async fn start(origin: &Origin, first: &'static str) -> Program {
-    let configuration = format!(
-        "workers = 2\ndrain_grace = \"5s\"\n[docker]\nenable = false\n\
-         [workspaces.alice]\nupstream = \"{}\"\n",
-        origin.address
-    );
-    Program::start(Setup { configuration, first, log: "trace", ..Setup::default() }).await
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_survives_being_out_of_descriptors() {
     let origin = Origin::answering(|request| ok(request.path())).await;
-    let mut program = start(&origin, "ulimit -n 64;").await;
+    let mut program = Program::start(&origin, "ulimit -n 64;").await;
     let mut old = Client::connect(program.public).await;
     old.send(format!("GET /old HTTP/1.1\r\n{HOST}\r\n")).await;
     assert_eq!(old.reply().await.text(), "/old");
@@ -70,7 +60,7 @@ async fn it_ends_after_the_requests_that_are_under_way() {
         }
     })
     .await;
-    let mut program = start(&origin, "").await;
+    let mut program = Program::start(&origin, "").await;
     let mut idle = Client::connect(program.public).await;
     idle.send(format!("GET /idle HTTP/1.1\r\n{HOST}\r\n")).await;
     assert_eq!(idle.reply().await.text(), "/idle");
@@ -94,8 +84,9 @@ async fn it_ends_after_the_requests_that_are_under_way() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_secret_is_in_its_log() {
     let origin = Origin::answering(|request| ok(request.path())).await;
-    let program = start(&origin, "").await;
-    let (state, token) = (program.state_dir(), program.token());
+    let program = Program::start(&origin, "").await;
+    let state = program.directory().join("state");
+    let token = program.token();
     let key = std::fs::read_to_string(state.join("check-in.key")).unwrap().trim().to_owned();
     let calls = [
         format!("GET /workspaces HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"),
@@ -129,7 +120,7 @@ async fn idle_tunnels_cost_little() {
         }
     })
     .await;
-    let program = start(&origin, "").await;
+    let program = Program::start(&origin, "").await;
     let mut clients = Vec::new();
     let mut before = 0;
     for number in 0..TUNNELS {
@@ -158,7 +149,7 @@ async fn clients_that_read_nothing_cost_a_bounded_amount() {
         }
     })
     .await;
-    let program = start(&origin, "").await;
+    let program = Program::start(&origin, "").await;
     let before = program.memory();
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {

@@ -8,6 +8,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::Representation;
+use crate::api::caller::Caller;
 use crate::api::fields::Fields;
 use crate::api::reply::Problem;
 use crate::api::{Context, policy};
@@ -75,11 +76,13 @@ impl InlineSpec {
 /// is left of it.
 pub(in crate::api) async fn create(
     State(context): State<Context>,
+    caller: Caller,
     fields: Fields,
 ) -> Result<(StatusCode, Json<Created>), Problem> {
     policy::only(&fields, &FIELD_NAMES)?;
     let order =
         Order { id: id(&fields)?, from: template(&fields)?, policy: policy::overrides(&fields)? };
+    caller.check_template(&order.from)?;
     policy::check(&context.creator.policy(&order)?)?;
     let workspace = context.creator.create(order).await?;
     let workspace = Representation::of(&workspace, &context);

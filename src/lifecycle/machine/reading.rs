@@ -82,8 +82,8 @@ impl Machine {
             return None;
         }
         let reported_until = match self.check_in {
-            Some(CheckIn { expires_at }) => Some(expires_at?),
-            None => self.check_in_ended,
+            Some(CheckIn { active: true, expires_at, .. }) => Some(expires_at?),
+            Some(CheckIn { active: false, .. }) | None => self.check_in_ended,
         };
         let idle_since =
             [census.last_left, reported_until].into_iter().flatten().fold(*ready_at, Instant::max);
@@ -172,6 +172,18 @@ impl Machine {
     /// Whether the workspace itself says that it is active.
     pub fn reports_activity(&self, now: Instant) -> bool {
         self.live_check_in(now).is_some()
+    }
+
+    /// What it reported last, since it was started.
+    pub fn check_in(&self) -> Option<CheckIn> {
+        self.check_in
+    }
+
+    /// The end of the grace after its start; `None`: it has none, or does not run.
+    pub fn initial_timeout_ends(&self) -> Option<Instant> {
+        let State::Running { ready_at, .. } = &self.state else { return None };
+        let grace = self.policy.initial_timeout;
+        (!grace.is_zero()).then(|| *ready_at + grace)
     }
 
     /// Whether a report that comes now can be believed in: a workspace that is being stopped

@@ -7,6 +7,7 @@ use rusqlite::{Connection, Row, named_params};
 use super::columns::{Date, Json, Milliseconds, Word};
 use crate::model::WorkspaceId;
 use crate::store::{JOURNAL_LINES_MAX, JournalEntry, Record, RecordState, StoreError, TokenRecord};
+use crate::token::{TokenHash, TokenName};
 
 /// Lines of the journal altogether: ten thousand workspaces, and as many that are gone.
 const JOURNAL_TOTAL_MAX: u32 = 2_000_000;
@@ -190,7 +191,12 @@ pub(super) fn put_token(connection: &Connection, token: &TokenRecord) -> Result<
         .prepare_cached(
             "INSERT OR REPLACE INTO token (name, hash, scope, created_at) VALUES (?1, ?2, ?3, ?4)",
         )?
-        .execute((&token.name, token.hash, Json(&token.scope), Date(token.created_at)))?;
+        .execute((
+            token.name.as_str(),
+            token.hash.bytes(),
+            Json(&token.scope),
+            Date(token.created_at),
+        ))?;
     Ok(())
 }
 
@@ -199,8 +205,8 @@ pub(super) fn tokens(connection: &Connection) -> Result<Vec<TokenRecord>, StoreE
     let mut statement = connection.prepare_cached("SELECT * FROM token ORDER BY name")?;
     let tokens = statement.query_map([], |row| {
         Ok(TokenRecord {
-            name: row.get("name")?,
-            hash: row.get("hash")?,
+            name: row.get::<_, Word<_>>("name")?.0,
+            hash: TokenHash::from_bytes(row.get("hash")?),
             scope: row.get::<_, Json<_>>("scope")?.0,
             created_at: row.get::<_, Date>("created_at")?.0,
         })
@@ -209,9 +215,9 @@ pub(super) fn tokens(connection: &Connection) -> Result<Vec<TokenRecord>, StoreE
 }
 
 /// Deletes a token; `false`: there was none.
-pub(super) fn delete_token(connection: &Connection, name: &str) -> Result<bool, StoreError> {
+pub(super) fn delete_token(connection: &Connection, name: &TokenName) -> Result<bool, StoreError> {
     let deleted =
-        connection.prepare_cached("DELETE FROM token WHERE name = ?1")?.execute([name])?;
+        connection.prepare_cached("DELETE FROM token WHERE name = ?1")?.execute([name.as_str()])?;
     Ok(deleted > 0)
 }
 

@@ -13,7 +13,7 @@ use crate::support::{Client, PATIENCE, Program, Setup, get};
 async fn start(scope: &str, more: &str) -> Program {
     let configuration =
         format!("workers = 1\n[docker]\nenable = true\nscope = \"{scope}\"\n{more}");
-    Program::start(Setup { configuration, ..Setup::default() }).await
+    Program::run(Setup { configuration, ..Setup::default() }).await
 }
 
 fn guest(engine: Engine, scope: &str, idle: Duration, arguments: &[&str]) -> Guest {

@@ -1,10 +1,11 @@
 //! An HTTP/1 client that sends exactly the bytes it is told and reads what comes.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// How long a reply may take.
@@ -55,9 +56,26 @@ impl Client {
 
     /// `None`: nobody listens there.
     pub(crate) async fn try_connect(address: SocketAddr) -> Option<Self> {
-        let stream = TcpStream::connect(address).await.ok()?;
+        Some(Self::over(TcpStream::connect(address).await.ok()?))
+    }
+
+    /// From an address of its own, which all of 127.0.0.0/8 are, and a port that the system gives
+    /// to nobody by itself: it might be a workspace's in a moment.
+    pub(crate) async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        for _ in 0..100 {
+            let port = 20_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000;
+            let socket = TcpSocket::new_v4().unwrap();
+            if socket.bind(SocketAddr::from((source, port))).is_ok() {
+                return Self::over(socket.connect(address).await.unwrap());
+            }
+        }
+        panic!("no port of {source} is free");
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
-        Some(Self { stream, unread: Vec::new() })
+        Self { stream, unread: Vec::new() }
     }
 
     /// A WebSocket to a workspace, if it is let in.

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{Client, PATIENCE, Reply, get, unique_state_dir};
+use super::{Client, Origin, PATIENCE, Reply, get, unique_state_dir};
 
 /// How it is run.
 #[derive(Clone, Default)]
@@ -21,7 +21,7 @@ pub(crate) struct Setup {
     /// first table belongs to `[listen]`.
     pub(crate) configuration: String,
     /// What the shell is to do before.
-    pub(crate) first: &'static str,
+    pub(crate) first: String,
     /// `FROSTGATE_LOG`; empty: as usual.
     pub(crate) log: &'static str,
 }
@@ -61,7 +61,23 @@ impl Drop for Directory {
 }
 
 impl Program {
-    pub(crate) async fn start(setup: Setup) -> Self {
+    /// Starts it in front of that upstream, after what the shell is to do first.
+    pub(crate) async fn start(origin: &Origin, first: &str) -> Self {
+        Self::start_with(origin, first, "").await
+    }
+
+    /// The same, with more in its configuration.
+    pub(crate) async fn start_with(origin: &Origin, first: &str, more: &str) -> Self {
+        let configuration = format!(
+            "workers = 2\ndrain_grace = \"5s\"\n[docker]\nenable = false\n\
+             [workspaces.alice]\nupstream = \"{}\"\n{more}",
+            origin.address
+        );
+        let first = first.to_owned();
+        Self::run(Setup { configuration, first, log: "trace", ..Setup::default() }).await
+    }
+
+    pub(crate) async fn run(setup: Setup) -> Self {
         let directory = unique_state_dir();
         fs::create_dir_all(&directory).unwrap();
         Self::start_in(Directory(directory), setup).await
@@ -83,6 +99,7 @@ impl Program {
         let file = directory.0.join("frostgate.toml");
         fs::write(&file, setup.text(&directory.0)).unwrap();
         let log = File::options().create(true).append(true).open(directory.0.join("log")).unwrap();
+        let output = File::create(directory.0.join("output")).unwrap();
         let said_before = usize::try_from(log.metadata().unwrap().len()).unwrap();
         let child = Command::new("sh")
             .arg("-c")
@@ -91,7 +108,7 @@ impl Program {
             .arg(&file)
             .env("FROSTGATE_LOG", setup.log)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(output)
             .stderr(log)
             .spawn()
             .unwrap();
@@ -123,6 +140,11 @@ impl Program {
         true
     }
 
+    /// Where its configuration, its log and its state are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory.0
+    }
+
     pub(crate) fn state_dir(&self) -> PathBuf {
         state_dir(&self.directory.0)
     }
@@ -133,6 +155,11 @@ impl Program {
 
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.directory.0.join("log")).unwrap_or_default()
+    }
+
+    /// What it printed.
+    pub(crate) fn output(&self) -> String {
+        fs::read_to_string(self.directory.0.join("output")).unwrap()
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {

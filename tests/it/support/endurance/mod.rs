@@ -86,7 +86,7 @@ async fn endure<W: World>(world: W, prefix: String, seed: u64, rounds: u32) -> L
         configuration: world.configuration(&prefix),
         ..Setup::default()
     };
-    let program = Program::start(setup).await;
+    let program = Program::run(setup).await;
     let ledger = Arc::default();
     let mut siege = Siege { world, prefix, program, dice, ledger };
     for _ in 0..rounds {
