@@ -260,7 +260,7 @@ impl fmt::Debug for CheckInAccess {
 pub struct Policy {
     /// Idle time until it is frozen; `None`: never by itself.
     pub inactivity_timeout: Option<Duration>,
-    /// Grace after each start, from readiness.
+    /// Grace after each start: idle time counts from this long after readiness.
     pub initial_timeout: Duration,
     /// How it is frozen.
     pub freeze_mode: FreezeMode,

@@ -3,8 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
+#[path = "docker/conformance.rs"]
+mod conformance;
 #[path = "docker/driver.rs"]
 mod driver;
+#[path = "docker/endurance.rs"]
+mod endurance;
 #[path = "fixture/mod.rs"]
 mod fixture;
 #[path = "docker/gateway.rs"]

@@ -179,9 +179,15 @@ impl Actor {
                 self.handle(Event::Remove);
             }
             Command::CheckIn { active, answer } => {
-                let taken = self.workspace.lock_machine().takes_check_ins();
+                let (taken, before) = {
+                    let machine = self.workspace.lock_machine();
+                    (machine.takes_check_ins(), machine.reported_activity())
+                };
                 if taken {
                     self.handle(Event::CheckIn(active));
+                    if active != before {
+                        self.workspace.shared.records.known(self.workspace.record());
+                    }
                     self.workspace.shared.slots.look_again();
                 }
                 let refusal = || CommandError::Impossible("it is being frozen".to_owned());

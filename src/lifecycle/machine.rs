@@ -71,8 +71,13 @@ pub struct Nature {
 /// What is known of a workspace from before this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Past {
-    /// Nothing that still counts: the first look tells.
+    /// Nothing: the first look tells.
     Unknown,
+    /// It was not frozen, and may run still.
+    Awake {
+        /// Whether its last report said that it is active.
+        reported_activity: bool,
+    },
     /// There is none: it is to be made, and started.
     New,
     /// It was frozen.
@@ -116,6 +121,10 @@ pub struct Machine {
     check_in: Option<CheckIn>,
     /// When the report that counted last stopped counting.
     check_in_ended: Option<Instant>,
+    /// It reported activity in an earlier life of this program, and may run still.
+    reported_before: bool,
+    /// It was awake when this program ended, and was not looked at since.
+    unseen: bool,
     look_wanted: bool,
     resume_wanted: bool,
     stop_wanted: bool,
@@ -204,7 +213,7 @@ impl Machine {
         now: Instant,
     ) -> Self {
         let (state, since, stopped_at) = match past {
-            Past::Unknown | Past::Removing { .. } => {
+            Past::Unknown | Past::Awake { .. } | Past::Removing { .. } => {
                 (State::Frozen { tier: Tier::Stopped }, now, None)
             }
             Past::New => {
@@ -227,6 +236,7 @@ impl Machine {
         let remove_wanted = match past {
             Past::Removing { why } => Some(why.to_owned()),
             Past::Unknown
+            | Past::Awake { .. }
             | Past::New
             | Past::Frozen { .. }
             | Past::Freezing { .. }
@@ -241,6 +251,8 @@ impl Machine {
             job: None,
             check_in: None,
             check_in_ended: None,
+            reported_before: matches!(past, Past::Awake { reported_activity: true }),
+            unseen: matches!(past, Past::Awake { .. }),
             look_wanted: false,
             resume_wanted: false,
             stop_wanted: false,
@@ -355,10 +367,8 @@ impl Machine {
                 self.hold_off(effects, now);
                 self.tell(effects, STOPPED_BY_ADMIN, None);
             }
-            State::Removing { .. } | State::Removed => {
-                let reason = "it is being removed".to_owned();
-                effects.push(Effect::StopFailed { reason });
-            }
+            // Whoever wants it stopped is answered when it is gone; nothing has failed.
+            State::Removing { .. } | State::Removed => {}
         }
     }
 
@@ -447,6 +457,7 @@ impl Machine {
     }
 
     fn on_check_in(&mut self, active: bool, now: Instant) {
+        self.reported_before = false;
         if self.live_check_in(now).is_some() {
             // From here on it was idle, unless the new report says otherwise.
             self.check_in_ended = Some(now);
@@ -560,6 +571,9 @@ impl Machine {
         let took = now - self.since;
         self.failures = 0;
         self.go(State::Running { run, ready_at: now }, now);
+        if self.reported_before {
+            self.on_check_in(true, now);
+        }
         effects.push(Effect::Open);
         self.tell(effects, &why, Some(took));
     }

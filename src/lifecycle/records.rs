@@ -59,6 +59,8 @@ pub(super) struct Remembered {
     pub(super) stopped: Option<Duration>,
     /// Whether it was being stopped from paused.
     pub(super) stop_under_way: bool,
+    /// Whether its last report said that it is active.
+    pub(super) reported_activity: bool,
     /// Whether it was being created or removed: only known of what was created by a call, for only
     /// that has an id that nobody else gives.
     pub(super) cut_off: Option<&'static str>,
@@ -81,7 +83,8 @@ impl Remembered {
                 Past::Frozen { tier, since: ago(now, age), stopped_at }
             }
             Some((Phase::Freezing, _, age)) if age < freeze_max => Past::Freezing { stopped_at },
-            _ => Past::Unknown,
+            Some(_) => Past::Awake { reported_activity: self.reported_activity },
+            None => Past::Unknown,
         }
     }
 }
@@ -102,7 +105,7 @@ impl Records {
     pub(super) fn recall(&self, id: &WorkspaceId, driver: &str, origin: Origin) -> Remembered {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(record) = found.remove(id) else {
-            self.note(Note::Known(Box::new(new_record(id, driver, origin))));
+            self.known(new_record(id, driver, origin));
             return Remembered::default();
         };
         let now = SystemTime::now();
@@ -110,19 +113,24 @@ impl Records {
         let age = |date: SystemTime| now.duration_since(date).unwrap_or_default();
         let state = &record.state;
         let phase = Some((state.phase, state.tier, age(state.since)));
-        let stopped = state.stopped_by_admin_at.map(age);
-        let stop_under_way = state.intent == Some(Intent::Stop);
         let cut_off = match (record.origin, state.intent, state.phase) {
             (Origin::Api, Some(Intent::Create), _) => {
                 Some("a restart came in the middle of its creation")
             }
-            (Origin::Api, _, Phase::Removing) => {
+            (Origin::Api, _, Phase::Removing | Phase::Removed) => {
                 Some("a restart came in the middle of its removal")
             }
             _ => None,
         };
-        let age = age(record.created_at);
-        Remembered { policy: record.policy, age, phase, stopped, stop_under_way, cut_off }
+        Remembered {
+            policy: record.policy,
+            age: age(record.created_at),
+            phase,
+            stopped: state.stopped_by_admin_at.map(age),
+            stop_under_way: state.intent == Some(Intent::Stop),
+            reported_activity: state.reported_activity,
+            cut_off,
+        }
     }
 
     /// Those that were created by a call, and are not known again yet.
@@ -147,6 +155,11 @@ impl Records {
         let reason = reason.clone();
         let entry = JournalEntry { at, phase: *phase, tier: *tier, reason, took: *took };
         self.note(Note::Changed(workspace.clone(), state, entry));
+    }
+
+    /// Writes down what is to be remembered of a workspace.
+    pub(super) fn known(&self, record: Record) {
+        self.note(Note::Known(Box::new(record)));
     }
 
     /// Forgets a workspace that is gone.
@@ -197,6 +210,7 @@ pub(super) fn new_record(id: &WorkspaceId, driver: &str, origin: Origin) -> Reco
             tier: Some(Tier::Stopped),
             since: now,
             last_active: None,
+            reported_activity: false,
             intent: None,
             stopped_by_admin_at: None,
             failure: None,
@@ -211,6 +225,7 @@ pub(super) fn state_of(machine: &Machine) -> RecordState {
         tier: machine.tier(),
         since: Clock.date_of(machine.since()),
         last_active: None,
+        reported_activity: machine.reported_activity(),
         intent: machine.is_stop_under_way().then_some(Intent::Stop),
         stopped_by_admin_at: machine.stopped_at().map(|at| Clock.date_of(at)),
         failure: machine.failure().map(str::to_owned),

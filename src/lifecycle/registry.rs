@@ -3,6 +3,7 @@
 //! The maps are sharded (dashmap), and no guard of theirs ever leaves a function here: what comes
 //! out is a handle.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -36,6 +37,9 @@ const CHANGES_BEHIND_MAX: usize = 4_096;
 /// The same for notices; who misses some looks at all that it has.
 const NOTICES_BEHIND_MAX: usize = 4_096;
 
+/// Removed workspaces that are remembered. Beyond that, what is left of one is taken for one that
+/// lives.
+const REMOVED_MAX: usize = 10_000;
 /// How long an audit may take.
 const AUDIT_MAX: Duration = Duration::from_secs(30);
 /// Workspaces that are looked at together.
@@ -71,6 +75,8 @@ pub struct Registry {
     by_address: DashMap<IpAddr, Arc<Workspace>, RandomState>,
     by_serial: DashMap<u64, Arc<Workspace>, RandomState>,
     next_serial: AtomicU64,
+    /// Those of calls that were removed in this life, by [`REMOVED_MAX`].
+    removed: Mutex<HashSet<WorkspaceId>>,
     /// Held while one is added, so that what was found free stays free until it is taken.
     adding: Mutex<()>,
     options: Options,
@@ -162,6 +168,7 @@ impl Registry {
             by_address: DashMap::default(),
             by_serial: DashMap::default(),
             next_serial: AtomicU64::new(1),
+            removed: Mutex::default(),
             adding: Mutex::new(()),
             options,
             shared,
@@ -210,6 +217,21 @@ impl Registry {
         })?;
         self.begin(&workspace);
         Ok(workspace)
+    }
+
+    /// Registers what a runtime has of a workspace that was removed, to be removed again: it was
+    /// still being made when its removal found nothing.
+    pub(super) fn clear_away(self: &Arc<Self>, newcomer: Newcomer) -> Result<(), RegistryError> {
+        let cut_off = Some("it was made after its removal");
+        let workspace =
+            self.enlist(newcomer, |_| Some(Remembered { cut_off, ..Remembered::default() }))?;
+        self.begin(&workspace);
+        Ok(())
+    }
+
+    /// Whether a call created it and it was removed, as far as is remembered.
+    pub(super) fn has_removed(&self, id: &WorkspaceId) -> bool {
+        self.lock_removed().contains(id)
     }
 
     /// Registers a workspace that is not there yet, and has it made and started. Returns when it is
@@ -380,6 +402,13 @@ impl Registry {
         }
         self.by_address.retain(|_, other| other.serial() != serial);
         self.shared.records.gone(workspace.id());
+        if workspace.is_created() {
+            let mut removed = self.lock_removed();
+            if removed.len() >= REMOVED_MAX {
+                removed.clear();
+            }
+            removed.insert(workspace.id().clone());
+        }
         workspace.gate.refuse(Refusal::Removed);
         self.by_id.remove_if(workspace.id(), |_, other| other.serial() == serial);
     }
@@ -389,6 +418,10 @@ impl Registry {
         // What has ended is let go here, so that the set holds no more than what lives.
         while tasks.try_join_next().is_some() {}
         tasks.spawn_on(task, &self.runtime);
+    }
+
+    fn lock_removed(&self) -> std::sync::MutexGuard<'_, HashSet<WorkspaceId>> {
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {

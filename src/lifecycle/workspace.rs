@@ -250,7 +250,7 @@ impl Workspace {
     }
 
     /// What is to be remembered of it.
-    fn record(&self) -> Record {
+    pub(super) fn record(&self) -> Record {
         let mut record = records::new_record(self.id(), self.driver.name(), self.origin);
         record.project = self.project().map(str::to_owned);
         record.spec = (self.origin == Origin::Api).then(|| self.blueprint.spec.clone());
@@ -290,6 +290,11 @@ impl Workspace {
     /// When it was first known.
     pub fn created_at(&self) -> SystemTime {
         self.created_at
+    }
+
+    /// Whether a call created it.
+    pub(super) fn is_created(&self) -> bool {
+        self.origin == Origin::Api
     }
 
     /// Whether its driver found it.
@@ -401,7 +406,12 @@ impl Workspace {
 
     /// The workspace's own report of its activity.
     pub async fn check_in(&self, active: bool) -> Answer {
-        self.ask(|answer| Command::CheckIn { active, answer }).await
+        let is_news = self.lock_machine().reported_activity() != active;
+        let command = |answer| Command::CheckIn { active, answer };
+        match is_news {
+            true => self.ask_for_good(command).await,
+            false => self.ask(command).await,
+        }
     }
 
     /// Says that it could not be reached although its gate is open. Returns when that was looked

@@ -9,6 +9,8 @@ mod check_in;
 mod cli;
 mod config_files;
 mod create;
+mod curl;
+mod endurance;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod freeze_and_wake;

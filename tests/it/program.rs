@@ -7,10 +7,20 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::admin_stop::GOING_AWAY;
-use crate::support::{Client, Origin, PATIENCE, Program, get, ok, until};
+use crate::fixture;
+use crate::support::{Client, Origin, PATIENCE, Program, Setup, get, ok, until};
 use crate::websocket::{SWITCH, UPGRADE};
 
 const HOST: &str = "Host: alice.localhost\r\n";
+
+/// The program in front of a local process, with more in its configuration.
+async fn before_a_process(more: &str) -> Program {
+    let configuration = format!(
+        "workers = 2\n[docker]\nenable = false\n[workspaces.alice]\ncommand = [{:?}]\n{more}",
+        fixture::binary()
+    );
+    Program::run(Setup { configuration, log: "debug", ..Setup::default() }).await
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_survives_being_out_of_descriptors() {
@@ -42,7 +52,7 @@ async fn it_survives_being_out_of_descriptors() {
             timeout(PATIENCE, get(program.public, "alice.localhost", "/new")).await.unwrap();
         assert_eq!(reply.text(), "/new");
     }
-    assert!(program.child.try_wait().unwrap().is_none());
+    assert!(!program.has_ended());
     program.terminate();
     assert_eq!(program.ended(PATIENCE).await, Some(0));
 }
@@ -126,7 +136,7 @@ async fn what_outlives_the_grace_is_ended_as_an_admins_stop_ends_it() {
 async fn no_secret_is_in_its_log() {
     let origin = Origin::answering(|request| ok(request.path())).await;
     let program = Program::start(&origin, "").await;
-    let state = program.directory.join("state");
+    let state = program.directory().join("state");
     let token = program.token();
     let key = std::fs::read_to_string(state.join("check-in.key")).unwrap().trim().to_owned();
     let calls = [
@@ -153,14 +163,14 @@ async fn no_secret_is_in_its_log() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_admins_stop_holds_open_pages_off_after_a_kill_too() {
-    let program = Program::start_before_a_process("").await;
+    let program = before_a_process("").await;
     let ask = async |program: &Program, mode: &str| {
         let mut client = Client::connect(program.public).await;
         client.send(format!("GET /boot HTTP/1.1\r\n{HOST}Sec-Fetch-Mode: {mode}\r\n\r\n")).await;
         client.reply().await
     };
     assert_eq!(ask(&program, "cors").await.status, 200);
-    let stopped = program.call("PUT /workspaces/alice/stop").await;
+    let stopped = program.call("PUT /workspaces/alice/stop", "").await;
     assert_eq!(stopped.status, 200, "{stopped:?}");
     assert_eq!(ask(&program, "cors").await.status, 503);
 
@@ -170,7 +180,7 @@ async fn an_admins_stop_holds_open_pages_off_after_a_kill_too() {
         assert_eq!(refused.status, 503, "{refused:?}");
         assert!(refused.header("retry-after").is_some(), "{refused:?}");
     }
-    let shown = program.call("GET /workspaces/alice").await.json();
+    let shown = program.call("GET /workspaces/alice", "").await.json();
     assert_eq!(shown["phase"], "frozen");
     let until = |reply: &serde_json::Value| -> jiff::Timestamp {
         reply["hold_off_until"].as_str().unwrap().parse().unwrap()
@@ -182,13 +192,13 @@ async fn an_admins_stop_holds_open_pages_off_after_a_kill_too() {
     // What ended it is remembered as well.
     let program = program.kill_and_start().await;
     assert_eq!(ask(&program, "cors").await.body, woken.body);
-    assert_eq!(program.call("DELETE /workspaces/alice").await.status, 204);
+    assert_eq!(program.call("DELETE /workspaces/alice", "").await.status, 204);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_in_the_middle_of_a_step_down_lets_nobody_into_what_is_ending() {
     let workspace = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let program = Program::start_before_a_process(&format!(
+    let program = before_a_process(&format!(
         "port = {}\nfreeze_mode = \"pause\"\ninactivity_timeout = \"300ms\"\nstop_after = \"300ms\"\n\
          environment = {{ DYING_MS = \"2000\" }}",
         workspace.port()
@@ -197,6 +207,7 @@ async fn a_kill_in_the_middle_of_a_step_down_lets_nobody_into_what_is_ending() {
     let boot = async |program: &Program| get(program.public, "alice.localhost", "/boot").await;
     let first = boot(&program).await;
     assert_eq!(first.status, 200, "{first:?}");
+    program.until("alice", "frozen").await;
     // Paused it says nothing; then it is told to end, and says that it is dying.
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -210,7 +221,7 @@ async fn a_kill_in_the_middle_of_a_step_down_lets_nobody_into_what_is_ending() {
     let second = boot(&program).await;
     assert_eq!(second.status, 200, "{second:?}");
     assert_ne!(first.body, second.body, "a dying run answered");
-    assert_eq!(program.call("DELETE /workspaces/alice").await.status, 204);
+    assert_eq!(program.call("DELETE /workspaces/alice", "").await.status, 204);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -89,7 +89,7 @@ impl Machine {
         };
         let idle_since =
             [census.last_left, reported_until].into_iter().flatten().fold(*ready_at, Instant::max);
-        Some((*ready_at + self.policy.initial_timeout).max(idle_since + timeout))
+        Some((*ready_at + self.policy.initial_timeout).max(idle_since) + timeout)
     }
 
     /// Where it is in its life.
@@ -181,6 +181,11 @@ impl Machine {
             return Some(now);
         }
         census.last_left.max(self.check_in_ended)
+    }
+
+    /// Whether its last report said that it is active; that may have expired since.
+    pub fn reported_activity(&self) -> bool {
+        self.check_in.is_some_and(|report| report.active) || self.reported_before
     }
 
     /// Whether the workspace itself says that it is active.

@@ -20,6 +20,7 @@ struct Bench {
     phases: Vec<(Phase, bool)>,
     refused: u32,
     refused_stops: u32,
+    failed_stops: u32,
     severed: bool,
     held_off_until: Option<Instant>,
     slot_is_free: bool,
@@ -46,6 +47,7 @@ impl Bench {
             phases,
             refused: 0,
             refused_stops: 0,
+            failed_stops: 0,
             severed: false,
             held_off_until: None,
             slot_is_free: true,
@@ -104,7 +106,7 @@ impl Bench {
                     }
                     Effect::Hold => self.held_off_until = None,
                     Effect::HoldOff { until } => self.held_off_until = Some(until),
-                    Effect::StopFailed { .. } => {}
+                    Effect::StopFailed { .. } => self.failed_stops += 1,
                 }
             }
         }
@@ -289,7 +291,44 @@ fn the_initial_timeout_is_counted_from_readiness() {
     bench.handle(Event::Resume);
     bench.now += Duration::from_secs(5);
     bench.finish(woken("run-1"));
-    assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + initial_timeout));
+    let ready_at = bench.now;
+    let freeze_at = |bench: &Bench| bench.machine.freeze_at(bench.census);
+    assert_eq!(freeze_at(&bench), Some(ready_at + initial_timeout + IDLE));
+    // Whoever leaves within the grace does not shorten it; who leaves after it starts the clock.
+    for (left_at, counted_from) in
+        [(initial_timeout / 2, initial_timeout), (initial_timeout * 2, initial_timeout * 2)]
+    {
+        bench.census.inside = 1;
+        bench.now = ready_at + left_at;
+        bench.leave();
+        assert_eq!(freeze_at(&bench), Some(ready_at + counted_from + IDLE));
+    }
+}
+
+#[test]
+fn one_that_reported_activity_before_a_restart_is_active_until_it_says_otherwise() {
+    let mut bench = Bench::with_past(policy(), false, Past::Awake { reported_activity: true });
+    bench.handle(Event::Changed);
+    bench.finish(running_as("run-1"));
+    bench.finish(woken("run-1"));
+    assert_eq!(bench.machine.freeze_at(bench.census), None);
+    bench.handle(Event::CheckIn(false));
+    assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + IDLE));
+}
+
+#[test]
+fn a_report_from_before_a_restart_does_not_outlive_its_run() {
+    let mut bench = Bench::with_past(policy(), false, Past::Awake { reported_activity: true });
+    bench.handle(Event::Changed);
+    bench.finish(Outcome::Looked(Seen::Stopped { exit: None }));
+    // That it is not awake any more is news, and the last of it.
+    assert_eq!((bench.told.len(), bench.phases[0].0), (1, Phase::Frozen));
+    bench.handle(Event::Changed);
+    bench.finish(Outcome::Looked(Seen::Stopped { exit: None }));
+    assert_eq!(bench.told.len(), 1);
+    bench.handle(Event::Resume);
+    bench.finish(woken("run-2"));
+    assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + IDLE));
 }
 
 #[test]
@@ -439,6 +478,18 @@ fn the_hold_off_follows_the_policy_and_outlives_a_restart() {
         let until = Some(stopped + policy().stop_hold_off);
         assert_eq!(bench.machine.held_off_until(), until);
     }
+}
+
+#[test]
+fn a_stop_fails_no_removal() {
+    let mut bench = Bench::new(policy(), false);
+    bench.handle(Event::Resume);
+    bench.handle(Event::Stop);
+    bench.handle(Event::Remove);
+    bench.handle(Event::Stop);
+    assert_eq!((bench.phase(), bench.job()), (Phase::Removing, Some(Job::Remove)));
+    bench.finish(Outcome::Removed);
+    assert_eq!((bench.phase(), bench.failed_stops), (Phase::Removed, 0));
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! A whole gateway for a test, on ports of its own, with a state directory of its own.
 
 mod client;
+mod dice;
+pub(crate) mod endurance;
 mod origin;
 mod program;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,8 +20,9 @@ use frostgate::model::{FreezeMode, Phase, PolicyOverrides, Runs, Spec, Workspace
 use tokio::time::{Instant, sleep};
 
 pub(crate) use client::{Client, Reply, get, navigate};
+pub(crate) use dice::Dice;
 pub(crate) use origin::{Connection, Origin, Received, ok};
-pub(crate) use program::Program;
+pub(crate) use program::{Program, Setup};
 
 use crate::fixture;
 
@@ -219,4 +223,11 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// Says why a test does nothing.
+pub(crate) fn skipped(why: &str) {
+    // Not `println!`: the harness would swallow it.
+    let line = format!("SKIPPED: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
