@@ -147,7 +147,7 @@ impl Actor {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Created(answer) => {
-                if self.workspace.lock_machine().is_made() {
+                if self.creation_failure.is_none() && self.workspace.lock_machine().is_made() {
                     drop(answer.send(Ok(())));
                 } else {
                     self.waiting.push((Wish::Created, answer));
@@ -309,7 +309,13 @@ impl Actor {
             Effect::CreateFailed { reason, refused: false } => {
                 self.creation_failure = Some(CommandError::Failed(reason));
             }
-            Effect::StopFailed { reason } => self.fail_stops(&CommandError::Failed(reason)),
+            Effect::StopFailed { reason } => {
+                self.fail_stops(&CommandError::Failed(reason));
+                // Nor will it be made, though not all of it is gone yet.
+                if let Some(failure) = self.creation_failure.clone() {
+                    self.answer(Err(failure), |wish| wish == Wish::Created);
+                }
+            }
             Effect::ResumeFailed { reason } => self.fail_resumes(&CommandError::Failed(reason)),
             Effect::StopRefused { reason } => self.fail_stops(&CommandError::Impossible(reason)),
         }
@@ -371,17 +377,17 @@ impl Actor {
         let Change { workspace, phase, reason, took, .. } = &change;
         let took_ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         let state = change.state();
-        if *phase == Phase::Failed {
-            tracing::warn!(%workspace, took_ms, "{workspace} {state}: {reason}");
-        } else {
-            tracing::info!(%workspace, took_ms, "{workspace} {state}: {reason}");
-        }
         let (since, reported_activity, failure) = {
             let machine = self.workspace.lock_machine();
             // A step down in tier leaves the time of the freeze as it was.
             let since = if machine.phase() == *phase { machine.since() } else { change.at };
             (since, machine.reported_activity(), machine.failure().map(str::to_owned))
         };
+        if failure.is_some() {
+            tracing::warn!(%workspace, took_ms, "{workspace} {state}: {reason}");
+        } else {
+            tracing::info!(%workspace, took_ms, "{workspace} {state}: {reason}");
+        }
         self.workspace.shared.records.changed(&change, since, reported_activity, failure);
         drop(self.workspace.shared.changes.send(change));
     }
@@ -403,7 +409,9 @@ impl Actor {
                 (Wish::Running, Phase::Failed) => {
                     Some(Err(CommandError::Failed(failure.clone().unwrap_or_default())))
                 }
-                (Wish::Running, Phase::Removed) => Some(Err(CommandError::Unavailable)),
+                (Wish::Running, Phase::Removing | Phase::Removed) => {
+                    Some(Err(CommandError::Unavailable))
+                }
                 (Wish::SteppedDown, _) if self.workspace.lock_machine().is_stepping_down() => None,
                 (Wish::SteppedDown, _) => Some(Ok(())),
                 (Wish::Evicted, Phase::Freezing) => None,
