@@ -150,7 +150,7 @@ impl Actor {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Created(answer) => {
-                if self.workspace.lock_machine().is_made() {
+                if self.creation_failure.is_none() && self.workspace.lock_machine().is_made() {
                     drop(answer.send(Ok(())));
                 } else {
                     self.waiting.push((Wish::Created, answer));
@@ -317,7 +317,13 @@ impl Actor {
             Effect::CreateFailed { reason, refused: false } => {
                 self.creation_failure = Some(CommandError::Failed(reason));
             }
-            Effect::StopFailed { reason } => self.fail_stops(&CommandError::Failed(reason)),
+            Effect::StopFailed { reason } => {
+                self.fail_stops(&CommandError::Failed(reason));
+                // Nor will it be made, though not all of it is gone yet.
+                if let Some(failure) = self.creation_failure.clone() {
+                    self.answer(Err(failure), |wish| wish == Wish::Created);
+                }
+            }
             Effect::ResumeFailed { reason } => self.fail_resumes(&CommandError::Failed(reason)),
             Effect::StopRefused { reason } => self.fail_stops(&CommandError::Impossible(reason)),
         }
@@ -379,11 +385,6 @@ impl Actor {
         let Change { workspace, phase, reason, took, .. } = &change;
         let took_ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         let words = change.state();
-        if *phase == Phase::Failed {
-            tracing::warn!(%workspace, took_ms, "{workspace} {words}: {reason}");
-        } else {
-            tracing::info!(%workspace, took_ms, "{workspace} {words}: {reason}");
-        }
         let state = {
             let machine = self.workspace.lock_machine();
             // A step down in tier leaves the time of the freeze as it was.
@@ -391,6 +392,11 @@ impl Actor {
             let state = records::state_of(&machine);
             RecordState { phase: *phase, tier: change.tier, since: Clock.date_of(since), ..state }
         };
+        if state.failure.is_some() {
+            tracing::warn!(%workspace, took_ms, "{workspace} {words}: {reason}");
+        } else {
+            tracing::info!(%workspace, took_ms, "{workspace} {words}: {reason}");
+        }
         self.workspace.shared.records.changed(&change, state);
         drop(self.workspace.shared.changes.send(change));
     }
@@ -412,7 +418,9 @@ impl Actor {
                 (Wish::Running, Phase::Failed) => {
                     Some(Err(CommandError::Failed(failure.clone().unwrap_or_default())))
                 }
-                (Wish::Running, Phase::Removed) => Some(Err(CommandError::Unavailable)),
+                (Wish::Running, Phase::Removing | Phase::Removed) => {
+                    Some(Err(CommandError::Unavailable))
+                }
                 (Wish::SteppedDown, _) if self.workspace.lock_machine().is_stepping_down() => None,
                 (Wish::SteppedDown, _) => Some(Ok(())),
                 (Wish::Evicted, Phase::Freezing) => None,

@@ -27,7 +27,7 @@ pub use reading::Footprint;
 
 /// First wait after a failed start; it doubles with every failure after that.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// Longest wait after a failed start or freeze.
+/// Longest wait after a failed start, freeze or removal.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How long those who were severed may take to be gone before it is frozen under them: tunnels say
 /// goodbye first.
@@ -141,6 +141,8 @@ pub struct Machine {
     replaced: bool,
     /// Starts that failed in a row.
     failures: u32,
+    /// Removals that failed in a row.
+    removal_failures: u32,
     /// Freezes that failed in a row, and when the next may be tried.
     freeze_failures: u32,
     freeze_not_before: Option<Instant>,
@@ -177,8 +179,12 @@ enum State {
         retry_at: Instant,
         run: Option<String>,
     },
+    /// `failure`: why it could not be removed when that was tried last. `retry_at`: when it is tried
+    /// again.
     Removing {
         why: String,
+        failure: Option<String>,
+        retry_at: Option<Instant>,
     },
     Removed,
 }
@@ -263,6 +269,7 @@ impl Machine {
             evicted: false,
             replaced: false,
             failures: 0,
+            removal_failures: 0,
             freeze_failures: 0,
             freeze_not_before: None,
         }
@@ -275,7 +282,10 @@ impl Machine {
             Event::Held => self.on_held(&mut effects, now),
             Event::Resume => self.on_resume(&mut effects, now),
             Event::Stop => self.on_stop(&mut effects, now),
-            Event::Remove => self.remove_wanted = Some("removed by an admin".to_owned()),
+            Event::Remove => {
+                self.remove_wanted = Some("removed by an admin".to_owned());
+                self.remove_again();
+            }
             Event::Evict => self.on_evict(&mut effects, census, now),
             Event::StepDown => self.step_down_wanted = Some(", and its memory was wanted"),
             Event::Deserted => self.on_deserted(now),
@@ -428,6 +438,7 @@ impl Machine {
                 self.leave_queue(effects, reason, now);
             }
             State::Freezing { .. } | State::Failed { .. } | State::Starting { .. } => {}
+            State::Removing { retry_at: Some(at), .. } if *at <= now => self.remove_again(),
             State::Frozen { tier: Tier::Stopped } | State::Removing { .. } | State::Removed => {}
         }
     }
@@ -474,6 +485,8 @@ impl Machine {
         self.failures = 0;
         self.freeze_failures = 0;
         self.freeze_not_before = None;
+        self.removal_failures = 0;
+        self.remove_again();
         if matches!(self.state, State::Failed { .. }) {
             self.go(State::Frozen { tier: Tier::Stopped }, now);
             effects.push(Effect::Hold);
@@ -497,20 +510,34 @@ impl Machine {
             Outcome::FreezeFailed { reason } => self.on_freeze_failed(effects, reason, now),
             Outcome::Removed => {
                 let why = match &self.state {
-                    State::Removing { why } => why.clone(),
+                    State::Removing { why, .. } => why.clone(),
                     _ => "removed".to_owned(),
                 };
                 self.go(State::Removed, now);
                 self.tell(effects, &why, None);
             }
-            Outcome::RemoveFailed { reason } => {
-                effects.push(Effect::StopFailed { reason: reason.clone() });
-                let retry_at = now + RETRY_MAX;
-                self.go(State::Failed { reason: reason.clone(), retry_at, run: None }, now);
-                self.tell(effects, &reason, None);
-            }
+            Outcome::RemoveFailed { reason } => self.on_remove_failed(effects, reason, now),
             Outcome::Looked(seen) => self.on_looked(effects, seen, now),
             Outcome::LookFailed => {}
+        }
+    }
+
+    /// What is to be removed is removed, if not now then later.
+    fn on_remove_failed(&mut self, effects: &mut Vec<Effect>, reason: String, now: Instant) {
+        let State::Removing { failure, retry_at, .. } = &mut self.state else { return };
+        *retry_at = Some(now + backoff(self.removal_failures));
+        self.removal_failures = self.removal_failures.saturating_add(1);
+        let is_news = failure.as_ref() != Some(&reason);
+        *failure = Some(reason.clone());
+        if is_news {
+            self.tell(effects, &format!("it is still to be removed: {reason}"), None);
+        }
+        effects.push(Effect::StopFailed { reason });
+    }
+
+    fn remove_again(&mut self) {
+        if let State::Removing { retry_at, .. } = &mut self.state {
+            *retry_at = None;
         }
     }
 
@@ -647,7 +674,7 @@ impl Machine {
             && let Some(why) = self.remove_wanted.take()
         {
             effects.extend([Effect::Shut, Effect::Sever, Effect::Refuse { retry_at: None }]);
-            self.go(State::Removing { why: why.clone() }, now);
+            self.go(State::Removing { why: why.clone(), failure: None, retry_at: None }, now);
             self.tell(effects, &why, None);
         }
         if self.replaced && !matches!(self.state, State::Removed) {
@@ -677,8 +704,8 @@ impl Machine {
                 Some(Job::Freeze(FreezeMode::Stop))
             }
             State::Freezing { drain: None, .. } => Some(Job::Freeze(self.policy.freeze_mode)),
-            State::Removing { .. } => Some(Job::Remove),
-            State::Removed => None,
+            State::Removing { retry_at: None, .. } => Some(Job::Remove),
+            State::Removing { retry_at: Some(_), .. } | State::Removed => None,
             State::Running { .. }
             | State::Freezing { .. }
             | State::Frozen { .. }
@@ -788,7 +815,8 @@ impl Machine {
             (State::Freezing { drain: None, .. }, job) => {
                 panic!("freezing without a freeze: {job:?}")
             }
-            (State::Removing { .. }, Some(Job::Remove)) => {}
+            (State::Removing { retry_at: None, .. }, Some(Job::Remove)) => {}
+            (State::Removing { retry_at: Some(_), .. }, None) => {}
             (State::Removing { .. }, job) => panic!("removing without a removal: {job:?}"),
             (_, None | Some(Job::Look)) => {}
             (_, Some(job)) => panic!("{job:?} under way while {}", self.phase()),
@@ -808,7 +836,7 @@ fn is_legal(from: Phase, to: Phase) -> bool {
         Freezing => matches!(to, Frozen | Starting | Removing | Removed),
         Frozen => matches!(to, Starting | Removing | Removed),
         Failed => matches!(to, Starting | Freezing | Frozen | Removing | Removed),
-        Removing => matches!(to, Removed | Failed),
+        Removing => to == Removed,
         Removed => false,
     }
 }

@@ -63,7 +63,7 @@ pub enum Effect {
         /// What a wake or a freeze took.
         took: Option<Duration>,
     },
-    /// A freeze that an admin may be waiting for has failed.
+    /// A freeze or a removal that an admin may be waiting for has failed.
     StopFailed {
         /// For admins.
         reason: String,

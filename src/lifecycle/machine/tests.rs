@@ -163,6 +163,10 @@ fn running_as(run: &str) -> Outcome {
     Outcome::Looked(Seen::Running { run: Some(run.to_owned()), same_endpoint: true })
 }
 
+fn remove_failed() -> Outcome {
+    Outcome::RemoveFailed { reason: "the engine is away".to_owned() }
+}
+
 fn create_failed() -> Outcome {
     Outcome::CreateFailed { reason: "there is no such image".to_owned(), refused: true }
 }
@@ -912,6 +916,32 @@ fn nothing_stays_of_one_that_could_not_be_made() {
 }
 
 #[test]
+fn what_could_not_be_removed_is_removed_later_and_not_all_the_time() {
+    let max_storage_time = Some(IDLE);
+    let mut bench = Bench::new(Policy { max_storage_time, ..policy() }, false);
+    bench.now += IDLE;
+    bench.handle(Event::Deadline);
+    let began = bench.now;
+    for _ in 0..10 {
+        assert_eq!((bench.phase(), bench.job()), (Phase::Removing, Some(Job::Remove)));
+        bench.finish(remove_failed());
+        assert_eq!(bench.job(), None);
+        bench.pass();
+    }
+    assert!(bench.now - began > RETRY_MAX * 4, "{:?}", bench.now - began);
+    assert_eq!(bench.told.len(), 2, "the same is said once: {:?}", bench.told);
+    bench.finish(remove_failed());
+    for wish in [Event::Resync, Event::Remove] {
+        bench.handle(wish);
+        assert_eq!(bench.job(), Some(Job::Remove), "it was put off");
+        bench.finish(remove_failed());
+    }
+    bench.pass();
+    bench.finish(Outcome::Removed);
+    assert_eq!(bench.phase(), Phase::Removed);
+}
+
+#[test]
 fn what_a_crash_cut_off_in_its_making_or_removal_is_removed() {
     let mut bench = Bench::with_past(policy(), false, Past::Removing { why: "a crash" });
     bench.handle(Event::Changed);
@@ -972,6 +1002,7 @@ fn random_life(seed: u64) {
                         Outcome::FreezeFailed { reason: "it failed".to_owned() }
                     }
                     (Some(Job::Freeze(_)), _) => Outcome::Frozen(Tier::Stopped),
+                    (Some(Job::Remove), 0) => remove_failed(),
                     (Some(Job::Remove), _) => Outcome::Removed,
                     (Some(Job::Create), 0) => create_failed(),
                     (Some(Job::Create), _) => Outcome::Created,

@@ -16,7 +16,9 @@ use std::time::Duration;
 use frostgate::app::App;
 use frostgate::config::{self, Config, DockerUse};
 use frostgate::lifecycle::Workspace;
-use frostgate::model::{FreezeMode, Phase, PolicyOverrides, Runs, Spec, WorkspaceId};
+use frostgate::model::{
+    FreezeMode, Phase, PolicyOverrides, Project, ProjectId, Runs, Spec, WorkspaceId,
+};
 use tokio::time::{Instant, sleep};
 
 pub(crate) use client::{Client, Reply, get, navigate};
@@ -173,7 +175,7 @@ pub(crate) fn unique_state_dir() -> PathBuf {
     std::env::temp_dir().join(format!("frostgate-it-{}-{number}", std::process::id()))
 }
 
-/// Adds the test workspace as a local process.
+/// Adds the test workspace as a local process of that id.
 pub(crate) fn process(
     config: &mut Config,
     id: &str,
@@ -181,16 +183,12 @@ pub(crate) fn process(
     idle: Duration,
     environment: &[(&str, &str)],
 ) {
-    let argv = vec![fixture::binary().to_str().unwrap().to_owned()];
     let environment =
         environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     add(
         config,
         id,
-        Spec {
-            environment: environment.collect(),
-            ..Spec::new(Runs::Command { argv, directory: None })
-        },
+        Spec { environment: environment.collect(), ..Spec::new(local_process()) },
         PolicyOverrides {
             inactivity_timeout: Some(idle),
             freeze_mode: Some(mode),
@@ -203,6 +201,19 @@ pub(crate) fn process(
 /// and it can be frozen all the same.
 pub(crate) fn relay(config: &mut Config, id: &str, mode: FreezeMode, idle: Duration, to: &Origin) {
     process(config, id, mode, idle, &[("RELAY_TO", &to.address.to_string())]);
+}
+
+/// The test workspace as a local process.
+pub(crate) fn local_process() -> Runs {
+    let argv = vec![fixture::binary().to_str().unwrap().to_owned()];
+    Runs::Command { argv, directory: None }
+}
+
+/// Adds a project.
+pub(crate) fn project(config: &mut Config, id: &str, runs: Runs) {
+    let name = format!("The {id}");
+    let project = Project { name, spec: Spec::new(runs), policy: PolicyOverrides::default() };
+    config.projects.insert(ProjectId::parse(id).unwrap(), project);
 }
 
 /// Adds a fixed upstream.
