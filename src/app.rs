@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::api::{self, AdminToken, Peer};
+use crate::clock::Clock;
 use crate::config::{self, Config, DockerAddress, DockerUse};
 use crate::driver::Driver;
 use crate::driver::docker::{self, Docker};
@@ -391,6 +392,7 @@ fn lifecycle_options(config: &Config, public_port: u16) -> anyhow::Result<lifecy
         starts_max: config.limits.starts_max,
         check_in_key: CheckInKey::new(&secrets::as_key(&key)?),
         public_port,
+        clock: Clock::MACHINE,
     })
 }
 

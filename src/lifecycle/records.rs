@@ -31,6 +31,7 @@ const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// See the module's head.
 pub(super) struct Records {
     store: Arc<dyn Store>,
+    pub(super) clock: Clock,
     /// What was found at the start, until its workspace is known again.
     found: Mutex<HashMap<WorkspaceId, Record>>,
     queue: mpsc::Sender<Note>,
@@ -81,11 +82,12 @@ impl Records {
     /// Begins with what a store has. The task that writes is for the caller to run.
     pub(super) fn new(
         store: Arc<dyn Store>,
+        clock: Clock,
         found: Vec<Record>,
     ) -> (Arc<Self>, impl Future<Output = ()> + use<>) {
         let (queue, notes) = mpsc::channel(BEHIND_MAX);
         let found = found.into_iter().map(|record| (record.id.clone(), record)).collect();
-        let records = Self { store: store.clone(), found: Mutex::new(found), queue };
+        let records = Self { store: store.clone(), clock, found: Mutex::new(found), queue };
         (Arc::new(records), write(store, notes))
     }
 
@@ -93,10 +95,10 @@ impl Records {
     pub(super) fn recall(&self, id: &WorkspaceId, driver: &str, origin: Origin) -> Remembered {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(record) = found.remove(id) else {
-            self.note(Note::Known(Box::new(new_record(id, driver, origin))));
+            self.note(Note::Known(Box::new(self.new_record(id, driver, origin))));
             return Remembered::default();
         };
-        let now = SystemTime::now();
+        let now = self.clock.now();
         // The clock may have been set back meanwhile; nothing is younger than nothing.
         let age = |date: SystemTime| now.duration_since(date).unwrap_or_default();
         let state = &record.state;
@@ -128,11 +130,11 @@ impl Records {
     /// Writes down that a phase was entered.
     pub(super) fn changed(&self, change: &Change, since: Instant, failure: Option<String>) {
         let Change { workspace, phase, tier, reason, took, at } = change;
-        let at = Clock.date_of(*at);
+        let at = self.clock.date_of(*at);
         let state = RecordState {
             phase: *phase,
             tier: *tier,
-            since: Clock.date_of(since),
+            since: self.clock.date_of(since),
             last_active: None,
             intent: None,
             stopped_by_admin_at: None,
@@ -168,33 +170,33 @@ impl Records {
         }
     }
 
+    /// The record of a workspace as it is when it is first known, or changed.
+    pub(super) fn new_record(&self, id: &WorkspaceId, driver: &str, origin: Origin) -> Record {
+        let now = self.clock.now();
+        Record {
+            id: id.clone(),
+            origin,
+            driver: driver.to_owned(),
+            project: None,
+            spec: None,
+            policy: PolicyOverrides::default(),
+            created_at: now,
+            state: RecordState {
+                phase: Phase::Frozen,
+                tier: Some(Tier::Stopped),
+                since: now,
+                last_active: None,
+                intent: None,
+                stopped_by_admin_at: None,
+                failure: None,
+            },
+        }
+    }
+
     fn note(&self, note: Note) {
         if let Err(error) = self.queue.try_send(note) {
             tracing::warn!(%error, "a change is lost to the journal");
         }
-    }
-}
-
-/// The record of a workspace as it is when it is first known, or changed.
-pub(super) fn new_record(id: &WorkspaceId, driver: &str, origin: Origin) -> Record {
-    let now = SystemTime::now();
-    Record {
-        id: id.clone(),
-        origin,
-        driver: driver.to_owned(),
-        project: None,
-        spec: None,
-        policy: PolicyOverrides::default(),
-        created_at: now,
-        state: RecordState {
-            phase: Phase::Frozen,
-            tier: Some(Tier::Stopped),
-            since: now,
-            last_active: None,
-            intent: None,
-            stopped_by_admin_at: None,
-            failure: None,
-        },
     }
 }
 

@@ -22,6 +22,7 @@ use super::records::{Records, Remembered};
 use super::slots::{self, Slots};
 use super::workspace::{Shared, Workspace};
 use super::{Change, CommandError, Ending, Refusal};
+use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::model::{CheckInAccess, Policy, PolicyOverrides, Spec, WorkspaceId};
 use crate::store::{Origin, Record, Store, StoreError};
@@ -48,6 +49,8 @@ pub struct Options {
     pub check_in_key: CheckInKey,
     /// The public listener's port, for the URL that workspaces check in at.
     pub public_port: u16,
+    /// By which dates are kept.
+    pub clock: Clock,
 }
 
 /// See the module's head.
@@ -125,7 +128,7 @@ impl Registry {
         runtime: Handle,
     ) -> Result<Arc<Self>, StoreError> {
         let found = store.load().await?;
-        let (records, write) = Records::new(store, found);
+        let (records, write) = Records::new(store, options.clock, found);
         let shared = Arc::new(Shared {
             epoch: Instant::now(),
             deadlines: Deadlines::default(),

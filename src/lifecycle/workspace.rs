@@ -20,7 +20,6 @@ use super::records::{self, Records, Remembered};
 use super::registry::Newcomer;
 use super::slots::Slots;
 use super::{Change, Ending};
-use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::model::{Blueprint, CheckInAccess, Phase, Policy, PolicyOverrides, Tier, WorkspaceId};
 use crate::store::{Intent, JournalEntry, Origin, Record, StoreError};
@@ -152,7 +151,7 @@ impl Workspace {
             policy: RwLock::new(current),
             first_policy: Arc::new(policy),
             changed_policy: Mutex::new(remembered.policy),
-            created_at: Clock.date_of(created),
+            created_at: shared.records.clock.date_of(created),
             driver,
             origin,
             project: project.map(String::into_boxed_str),
@@ -215,14 +214,14 @@ impl Workspace {
     /// What is to be remembered of it.
     fn record(&self) -> Record {
         let view = self.view();
-        let mut record = records::new_record(self.id(), self.driver.name(), self.origin);
+        let mut record = self.shared.records.new_record(self.id(), self.driver.name(), self.origin);
         record.project = self.project().map(str::to_owned);
         record.spec = (self.origin == Origin::Api).then(|| self.blueprint.spec.clone());
         record.policy = self.lock_changed_policy().clone();
         record.created_at = self.created_at;
         record.state.phase = view.phase;
         record.state.tier = view.tier;
-        record.state.since = Clock.date_of(view.since);
+        record.state.since = self.shared.records.clock.date_of(view.since);
         record.state.failure = view.failure;
         record
     }

@@ -161,6 +161,6 @@ impl State {
 }
 
 fn oldest_kept() -> SystemTime {
-    let now = Clock.date_of(Instant::now());
+    let now = Clock::MACHINE.date_of(Instant::now());
     now.checked_sub(JOURNAL_AGE_MAX).unwrap_or(SystemTime::UNIX_EPOCH)
 }

@@ -105,7 +105,7 @@ impl Representation {
         let view = workspace.view();
         let (phase, tunnels) = (view.phase, view.tunnels);
         let policy = workspace.policy();
-        let date = |at: Instant| Clock.rfc3339(at);
+        let date = |at: Instant| Clock::MACHINE.rfc3339(at);
         Self {
             id: workspace.id().to_string(),
             project: workspace.project().map(|id| Project::of(id, context)),
