@@ -582,7 +582,8 @@ impl Machine {
             now,
         );
         self.tell(effects, "stopped by an admin", None);
-        if census.inside == 0 {
+        // Where the gate has only just opened, those who were held are inside.
+        if census.inside == 0 && census.held == 0 {
             self.drained();
         }
     }

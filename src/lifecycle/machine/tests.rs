@@ -337,6 +337,9 @@ fn a_stop_during_the_start_serves_those_who_wait_first() {
     assert_eq!(bench.phase(), Phase::Starting);
     bench.finish(woken("run-1"));
     assert_eq!((bench.phase(), bench.census.inside), (Phase::Freezing, 1));
+    assert_eq!(bench.job(), None, "they have drain_grace, like everybody");
+    bench.leave();
+    assert_eq!(bench.job(), Some(Job::Freeze(FreezeMode::Stop)));
 }
 
 #[test]
