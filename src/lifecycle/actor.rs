@@ -149,11 +149,11 @@ impl Actor {
                 }
             }
             Command::Stop(answer) => {
-                self.waiting.push((Wish::Frozen, answer));
+                self.promise(Wish::Frozen, answer);
                 self.handle(Event::Stop);
             }
             Command::Resume(answer) => {
-                self.waiting.push((Wish::Running, answer));
+                self.promise(Wish::Running, answer);
                 self.handle(Event::Resume);
             }
             Command::Remove(answer) => {
@@ -183,6 +183,18 @@ impl Actor {
                 self.suspects.push(answer);
                 self.handle(Event::Changed);
             }
+        }
+    }
+
+    /// Answers when it comes about. What is so already need not come about once more, which may
+    /// take for ever: somebody may wait at the gate of one that is frozen.
+    fn promise(&mut self, wish: Wish, answer: oneshot::Sender<Answer>) {
+        let phase = self.workspace.lock_machine().phase();
+        match (wish, phase) {
+            (Wish::Frozen, Phase::Frozen) | (Wish::Running, Phase::Running) => {
+                drop(answer.send(Ok(())));
+            }
+            _ => self.waiting.push((wish, answer)),
         }
     }
 
@@ -286,6 +298,9 @@ impl Actor {
             Effect::StopFailed { reason } => self.fail_stops(&CommandError::Failed(reason)),
             Effect::ResumeFailed { reason } => self.fail_resumes(&CommandError::Failed(reason)),
             Effect::StopRefused { reason } => self.fail_stops(&CommandError::Impossible(reason)),
+            Effect::RemoveFailed { reason } => {
+                self.answer(Err(CommandError::Failed(reason)), |wish| wish == Wish::Removed);
+            }
         }
         None
     }
@@ -352,9 +367,7 @@ impl Actor {
     }
 
     fn fail_stops(&mut self, error: &CommandError) {
-        self.answer(Err(error.clone()), |wish| {
-            matches!(wish, Wish::Frozen | Wish::Removed | Wish::Evicted)
-        });
+        self.answer(Err(error.clone()), |wish| matches!(wish, Wish::Frozen | Wish::Evicted));
     }
 
     fn fail_resumes(&mut self, error: &CommandError) {

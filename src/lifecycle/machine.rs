@@ -231,14 +231,22 @@ impl Machine {
     }
 
     fn on_resume(&mut self, effects: &mut Vec<Effect>, now: Instant) {
-        self.stop_wanted = false;
-        match &self.state {
+        if std::mem::take(&mut self.stop_wanted) {
+            let reason = "another call wants it to run".to_owned();
+            effects.push(Effect::StopFailed { reason });
+        }
+        match &mut self.state {
             State::Frozen { .. } | State::Failed { .. } => {
                 self.wake(effects, "an admin", true, now)
             }
             State::Freezing { .. } => self.resume_wanted = true,
-            State::Starting { .. } | State::Running { .. } => {}
-            State::Removing { .. } | State::Removed => {}
+            // It stays in the queue for a slot though others leave.
+            State::Starting { by_admin, .. } => *by_admin = true,
+            State::Running { .. } => {}
+            State::Removing { .. } | State::Removed => {
+                let reason = "it is being removed".to_owned();
+                effects.push(Effect::ResumeFailed { reason });
+            }
         }
     }
 
@@ -247,7 +255,10 @@ impl Machine {
             let reason = "it can't be frozen: its max_inactive_storage_time is 0".to_owned();
             return effects.push(Effect::StopRefused { reason });
         }
-        self.resume_wanted = false;
+        if std::mem::take(&mut self.resume_wanted) {
+            let reason = "another call wants it frozen".to_owned();
+            effects.push(Effect::ResumeFailed { reason });
+        }
         match &self.state {
             State::Running { .. } => self.drain(effects, census, now),
             // It is let finish its start: those who wait for it are served first.
@@ -380,7 +391,7 @@ impl Machine {
                 self.tell(effects, &why, None);
             }
             Outcome::RemoveFailed { reason } => {
-                effects.push(Effect::StopFailed { reason: reason.clone() });
+                effects.push(Effect::RemoveFailed { reason: reason.clone() });
                 let retry_at = now + RETRY_MAX;
                 self.go(State::Failed { reason: reason.clone(), retry_at, run: None }, now);
                 self.tell(effects, &reason, None);

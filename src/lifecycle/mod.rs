@@ -71,3 +71,6 @@ pub struct Ending {
     /// `false`: drop idle connections. `true`: close those in use as well.
     pub sever: bool,
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,6 +68,11 @@ pub enum Effect {
         /// For admins.
         reason: String,
     },
+    /// A removal that an admin may be waiting for has failed.
+    RemoveFailed {
+        /// For admins.
+        reason: String,
+    },
 }
 
 /// Something for the driver to do; one at a time.

@@ -92,7 +92,8 @@ impl Bench {
                         self.phases.push((phase, took.is_some()));
                         self.told.push(reason);
                     }
-                    Effect::Hold | Effect::StopFailed { .. } => {}
+                    Effect::Hold => {}
+                    Effect::StopFailed { .. } | Effect::RemoveFailed { .. } => {}
                 }
             }
         }

@@ -1,0 +1,130 @@
+//! Orders in which a workspace's task, its gate and its driver can meet, one row each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use super::check_in::CheckInKey;
+use super::registry::Newcomer;
+use super::{CommandError, Options, Registry, Workspace};
+use crate::clock::Clock;
+use crate::driver::Health;
+use crate::driver::fake::{Action, Fake};
+use crate::model::{Phase, Policy, PolicyOverrides, Runs, Spec, WorkspaceId};
+use crate::store::{Memory, Origin};
+
+/// Longer than anything here may take.
+const PATIENCE: Duration = Duration::from_secs(600);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A registry over a scripted driver.
+struct Bench {
+    fake: Fake,
+    registry: Arc<Registry>,
+}
+
+impl Bench {
+    async fn new(slots: Option<usize>) -> Self {
+        let options = Options {
+            domain: "localhost".to_owned(),
+            held_max: 100,
+            held_per_workspace_max: 100,
+            slots,
+            starts_max: 1,
+            check_in_key: CheckInKey::new(&[7; 32]),
+            public_port: 80,
+            clock: Clock::MACHINE,
+        };
+        let store = Arc::new(Memory::new());
+        let registry = Registry::open(options, store, Handle::current()).await.unwrap();
+        Self { fake: Fake::new(), registry }
+    }
+
+    fn newcomer(&self, id: &str, policy: Policy) -> Newcomer {
+        let id = WorkspaceId::parse(id).unwrap();
+        // Its health check answers for it: nobody listens anywhere.
+        self.fake.set_endpoint(&id, None);
+        self.fake.set_health(&id, Some(Health::Healthy));
+        Newcomer {
+            id,
+            spec: Spec {
+                runs: Runs::Discovered { network: None },
+                port: None,
+                environment: std::collections::BTreeMap::new(),
+                hosts: Vec::new(),
+                ready_path: None,
+            },
+            policy,
+            own_policy: PolicyOverrides::default(),
+            driver: Arc::new(self.fake.clone()),
+            origin: Origin::Config,
+            project: None,
+        }
+    }
+
+    fn add(&self, id: &str, policy: Policy) -> Arc<Workspace> {
+        self.registry.add(self.newcomer(id, policy)).unwrap()
+    }
+}
+
+fn phase(workspace: &Workspace) -> Phase {
+    workspace.view().phase
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_of_a_frozen_one_is_answered_though_somebody_comes_at_that_moment() {
+    let bench = Bench::new(None).await;
+    let alice = bench.add("alice", Policy::default());
+    tokio::time::sleep(SECOND).await;
+    let (stopped, entered) = tokio::join!(timeout(PATIENCE, alice.stop()), alice.enter());
+    assert_eq!(stopped, Ok(Ok(())));
+    assert!(entered.is_ok(), "{entered:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_overruled_by_another_admin_is_told() {
+    let bench = Bench::new(None).await;
+    let alice = bench.add("alice", Policy::default());
+    bench.fake.set_latency(Action::Start, SECOND);
+    bench.fake.set_latency(Action::Stop, SECOND);
+    let (_, stopped, resumed) =
+        tokio::join!(alice.resume(), timeout(PATIENCE, alice.stop()), alice.resume());
+    let told = |words: &str| Ok(Err(CommandError::Failed(words.to_owned())));
+    assert_eq!((stopped, resumed), (told("another call wants it to run"), Ok(())));
+    let (first, resumed, last) =
+        tokio::join!(alice.stop(), timeout(PATIENCE, alice.resume()), alice.stop());
+    assert_eq!(resumed, told("another call wants it frozen"));
+    assert_eq!((first, last, phase(&alice)), (Ok(()), Ok(()), Phase::Frozen));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_admins_wake_stays_in_the_queue_for_a_slot_though_the_requests_leave() {
+    let bench = Bench::new(Some(1)).await;
+    let (alice, bob) = (bench.add("alice", Policy::default()), bench.add("bob", Policy::default()));
+    let lease = alice.enter().await.unwrap();
+    let resume = async {
+        tokio::time::sleep(SECOND / 2).await;
+        timeout(PATIENCE, bob.resume()).await
+    };
+    let (left, resumed, ()) = tokio::join!(timeout(SECOND, bob.enter()), resume, async {
+        tokio::time::sleep(10 * SECOND).await;
+        drop(lease);
+    });
+    assert!(left.is_err(), "{left:?}");
+    assert_eq!((resumed, phase(&bob)), (Ok(Ok(())), Phase::Running));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_under_way_is_not_answered_by_what_comes_of_a_stop() {
+    let bench = Bench::new(None).await;
+    let alice = bench.add("alice", Policy::default());
+    bench.fake.set_latency(Action::Remove, SECOND);
+    let (removed, stopped) = tokio::join!(alice.remove(), async {
+        tokio::time::sleep(SECOND / 2).await;
+        alice.stop().await
+    });
+    assert_eq!(removed, Ok(()));
+    assert_eq!(stopped, Err(CommandError::Failed("it is being removed".to_owned())));
+}
