@@ -300,6 +300,8 @@ impl Actor {
             Effect::StopRefused { reason } => self.fail_stops(&CommandError::Impossible(reason)),
             Effect::RemoveFailed { reason } => {
                 self.answer(Err(CommandError::Failed(reason)), |wish| wish == Wish::Removed);
+                // It goes on being removed; nobody waits for that as long as it may take.
+                self.answer(Err(self.why_not_created()), |wish| wish == Wish::Created);
             }
         }
         None
@@ -344,11 +346,7 @@ impl Actor {
                 (Wish::Frozen, Phase::Frozen | Phase::Removed)
                 | (Wish::Running, Phase::Running)
                 | (Wish::Removed, Phase::Removed) => Some(Ok(())),
-                (Wish::Created, Phase::Removed) => {
-                    let removed =
-                        || CommandError::Failed("it was removed before it was made".to_owned());
-                    Some(Err(self.creation_failure.clone().unwrap_or_else(removed)))
-                }
+                (Wish::Created, Phase::Removed) => Some(Err(self.why_not_created())),
                 (Wish::Running, Phase::Failed) => {
                     Some(Err(CommandError::Failed(failure.clone().unwrap_or_default())))
                 }
@@ -364,6 +362,11 @@ impl Actor {
                 None => self.waiting.push((wish, answer)),
             }
         }
+    }
+
+    fn why_not_created(&self) -> CommandError {
+        let removed = || CommandError::Failed("it was removed before it was made".to_owned());
+        self.creation_failure.clone().unwrap_or_else(removed)
     }
 
     fn fail_stops(&mut self, error: &CommandError) {

@@ -129,8 +129,13 @@ enum State {
         retry_at: Instant,
         run: Option<String>,
     },
+    /// A removal that failed is tried again at `retry_at`, until it succeeds: nobody is to find what
+    /// was removed, or was never made.
     Removing {
         why: String,
+        failure: Option<String>,
+        failures: u32,
+        retry_at: Option<Instant>,
     },
     Removed,
 }
@@ -191,7 +196,7 @@ impl Machine {
             Event::Held => self.on_held(&mut effects, now),
             Event::Resume => self.on_resume(&mut effects, now),
             Event::Stop => self.on_stop(&mut effects, census, now),
-            Event::Remove => self.remove_wanted = Some("removed by an admin".to_owned()),
+            Event::Remove => self.on_remove(),
             Event::Evict => self.on_evict(&mut effects, census, now),
             Event::Deserted => self.on_deserted(&mut effects, now),
             Event::Deadline => self.on_deadline(&mut effects, census, now),
@@ -279,6 +284,13 @@ impl Machine {
         }
     }
 
+    fn on_remove(&mut self) {
+        self.remove_again();
+        if !matches!(self.state, State::Removing { .. }) {
+            self.remove_wanted = Some("removed by an admin".to_owned());
+        }
+    }
+
     fn on_deadline(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
         if self.remove_at().is_some_and(|at| at <= now) {
             let too_old =
@@ -310,8 +322,9 @@ impl Machine {
             State::Frozen { tier: Tier::Paused } => {
                 self.demote_wanted = self.deadline(census, now) <= Some(now);
             }
+            State::Removing { .. } => self.remove_again(),
             State::Freezing { .. } | State::Failed { .. } | State::Starting { .. } => {}
-            State::Frozen { tier: Tier::Stopped } | State::Removing { .. } | State::Removed => {}
+            State::Frozen { tier: Tier::Stopped } | State::Removed => {}
         }
     }
 
@@ -351,6 +364,7 @@ impl Machine {
         self.failures = 0;
         self.freeze_failures = 0;
         self.freeze_not_before = None;
+        self.remove_again();
         if matches!(self.state, State::Failed { .. }) {
             self.go(State::Frozen { tier: Tier::Stopped }, now);
             effects.push(Effect::Hold);
@@ -384,18 +398,13 @@ impl Machine {
             Outcome::FreezeFailed { reason } => self.on_freeze_failed(effects, reason, now),
             Outcome::Removed => {
                 let why = match &self.state {
-                    State::Removing { why } => why.clone(),
+                    State::Removing { why, .. } => why.clone(),
                     _ => "removed".to_owned(),
                 };
                 self.go(State::Removed, now);
                 self.tell(effects, &why, None);
             }
-            Outcome::RemoveFailed { reason } => {
-                effects.push(Effect::RemoveFailed { reason: reason.clone() });
-                let retry_at = now + RETRY_MAX;
-                self.go(State::Failed { reason: reason.clone(), retry_at, run: None }, now);
-                self.tell(effects, &reason, None);
-            }
+            Outcome::RemoveFailed { reason } => self.on_remove_failed(effects, reason, now),
             Outcome::Looked(seen) => self.on_looked(effects, seen, census, now),
             Outcome::LookFailed => {}
         }
@@ -499,6 +508,23 @@ impl Machine {
         }
     }
 
+    fn on_remove_failed(&mut self, effects: &mut Vec<Effect>, reason: String, now: Instant) {
+        let State::Removing { failure, failures, retry_at, .. } = &mut self.state else { return };
+        *failure = Some(reason.clone());
+        *retry_at = Some(now + backoff(*failures));
+        *failures = failures.saturating_add(1);
+        if *failures == 1 {
+            self.tell(effects, &reason, None);
+        }
+        effects.push(Effect::RemoveFailed { reason });
+    }
+
+    fn remove_again(&mut self) {
+        if let State::Removing { retry_at, .. } = &mut self.state {
+            *retry_at = None;
+        }
+    }
+
     /// Does what was put off, as far as it can be done now. The only place where jobs begin:
     /// which one is due follows from how things are, so no event can start a second one.
     fn take_up_wishes(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
@@ -514,7 +540,8 @@ impl Machine {
             && let Some(why) = self.remove_wanted.take()
         {
             effects.extend([Effect::Shut, Effect::Sever, Effect::Refuse { retry_at: None }]);
-            self.go(State::Removing { why: why.clone() }, now);
+            let (failure, failures, retry_at) = (None, 0, None);
+            self.go(State::Removing { why: why.clone(), failure, failures, retry_at }, now);
             self.tell(effects, &why, None);
         }
         if self.replaced && !matches!(self.state, State::Removed) {
@@ -538,8 +565,8 @@ impl Machine {
             State::Starting { admitted: true, .. } => Some(Job::Wake),
             State::Frozen { tier: Tier::Paused } if demote => Some(Job::Freeze(FreezeMode::Stop)),
             State::Freezing { drain_until: None, .. } => Some(Job::Freeze(self.policy.freeze_mode)),
-            State::Removing { .. } => Some(Job::Remove),
-            State::Removed => None,
+            State::Removing { retry_at: None, .. } => Some(Job::Remove),
+            State::Removing { retry_at: Some(_), .. } | State::Removed => None,
             State::Running { .. }
             | State::Freezing { .. }
             | State::Frozen { .. }
@@ -639,7 +666,8 @@ impl Machine {
             (State::Freezing { drain_until: None, .. }, job) => {
                 panic!("freezing without a freeze: {job:?}")
             }
-            (State::Removing { .. }, Some(Job::Remove)) => {}
+            (State::Removing { retry_at: None, .. }, Some(Job::Remove)) => {}
+            (State::Removing { retry_at: Some(_), .. }, None) => {}
             (State::Removing { .. }, job) => panic!("removing without a removal: {job:?}"),
             (_, None | Some(Job::Look)) => {}
             (_, Some(job)) => panic!("{job:?} under way while {}", self.phase()),
@@ -659,7 +687,7 @@ fn is_legal(from: Phase, to: Phase) -> bool {
         Freezing => matches!(to, Frozen | Starting | Removing | Removed),
         Frozen => matches!(to, Starting | Removing | Removed),
         Failed => matches!(to, Starting | Freezing | Frozen | Removing | Removed),
-        Removing => matches!(to, Removed | Failed),
+        Removing => matches!(to, Removed),
         Removed => false,
     }
 }

@@ -7,11 +7,11 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::check_in::CheckInKey;
-use super::registry::Newcomer;
+use super::registry::{MakeError, Newcomer};
 use super::{CommandError, Options, Registry, Workspace};
 use crate::clock::Clock;
 use crate::driver::Health;
-use crate::driver::fake::{Action, Fake};
+use crate::driver::fake::{Action, Failure, Fake};
 use crate::model::{Phase, Policy, PolicyOverrides, Runs, Spec, WorkspaceId};
 use crate::store::{Memory, Origin};
 
@@ -114,6 +114,20 @@ async fn an_admins_wake_stays_in_the_queue_for_a_slot_though_the_requests_leave(
     });
     assert!(left.is_err(), "{left:?}");
     assert_eq!((resumed, phase(&bob)), (Ok(Ok(())), Phase::Running));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_that_fails_is_answered_though_what_is_left_of_it_can_not_be_removed() {
+    let bench = Bench::new(None).await;
+    let newcomer = bench.newcomer("alice", Policy::default());
+    let refuse = || Failure::Refuse("the engine is not well".to_owned());
+    bench.fake.fail_next(&newcomer.id, Action::Create, refuse());
+    bench.fake.fail_next(&newcomer.id, Action::Remove, refuse());
+    let made = timeout(PATIENCE, bench.registry.make(newcomer)).await;
+    assert!(matches!(made, Ok(Err(MakeError::Failed(_)))), "{made:?}");
+    assert_eq!(phase(&bench.registry.get("alice").unwrap()), Phase::Removing);
+    tokio::time::sleep(10 * SECOND).await;
+    assert!(bench.registry.get("alice").is_none(), "the removal is tried again");
 }
 
 #[tokio::test(start_paused = true)]

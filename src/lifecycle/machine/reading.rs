@@ -27,10 +27,10 @@ impl Machine {
                 self.inactivity_timeout().map(|timeout| not_too_soon(self.since + timeout))
             }
             State::Frozen { tier: Tier::Paused } => self.demote_at().map(not_too_soon),
+            State::Removing { retry_at, .. } => *retry_at,
             State::Starting { .. }
             | State::Frozen { tier: Tier::Stopped }
             | State::Failed { .. }
-            | State::Removing { .. }
             | State::Removed => None,
         };
         of_phase.into_iter().chain(self.remove_at()).min()
@@ -101,10 +101,11 @@ impl Machine {
         self.since
     }
 
-    /// Why it failed, for admins.
+    /// Why its start or its removal failed, for admins.
     pub fn failure(&self) -> Option<&str> {
         match &self.state {
             State::Failed { reason, .. } => Some(reason),
+            State::Removing { failure, .. } => failure.as_deref(),
             _ => None,
         }
     }

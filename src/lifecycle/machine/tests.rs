@@ -617,6 +617,29 @@ fn what_a_crash_cut_off_in_its_making_or_removal_is_removed() {
     assert_eq!((bench.phase(), bench.job()), (Phase::Removing, Some(Job::Remove)));
 }
 
+#[test]
+fn a_removal_that_failed_is_tried_again_after_a_growing_wait_and_when_it_is_asked_for() {
+    let mut bench = Bench::running();
+    bench.handle(Event::Policy(Box::new(Policy { max_storage_time: Some(IDLE), ..policy() })));
+    bench.pass();
+    for wait in [1, 2, 4] {
+        let failed_at = bench.now;
+        bench.finish(Outcome::RemoveFailed { reason: "the engine is not well".to_owned() });
+        assert_eq!((bench.phase(), bench.job()), (Phase::Removing, None));
+        bench.pass();
+        assert_eq!(bench.now, failed_at + Duration::from_secs(wait));
+    }
+    assert_eq!(bench.machine.failure(), Some("the engine is not well"));
+    for event in [Event::Remove, Event::Resync] {
+        bench.finish(Outcome::RemoveFailed { reason: "still".to_owned() });
+        bench.handle(event);
+        assert_eq!(bench.job(), Some(Job::Remove));
+    }
+    bench.finish(Outcome::Removed);
+    assert_eq!(bench.phase(), Phase::Removed);
+    assert_eq!(bench.phases.iter().filter(|(phase, _)| *phase == Phase::Removing).count(), 2);
+}
+
 /// Anything may happen in any order; the invariants are asserted after every event by the machine
 /// itself. In the end, when all goes well again, everybody who waits is served.
 fn random_life(seed: u64) {
@@ -666,6 +689,9 @@ fn random_life(seed: u64) {
                         Outcome::FreezeFailed { reason: "it failed".to_owned() }
                     }
                     (Some(Job::Freeze(_)), _) => Outcome::Frozen(Tier::Stopped),
+                    (Some(Job::Remove), 0) => {
+                        Outcome::RemoveFailed { reason: "it failed".to_owned() }
+                    }
                     (Some(Job::Remove), _) => Outcome::Removed,
                     (Some(Job::Create), 0) => create_failed(),
                     (Some(Job::Create), _) => Outcome::Created,
