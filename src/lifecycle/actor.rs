@@ -31,6 +31,8 @@ pub(super) async fn live(workspace: Arc<Workspace>, announce: Announce) -> Farew
         creation_failure: None,
         suspects: Vec::new(),
     };
+    // Whoever has it made asked before its life began, and must hear of a failure at once.
+    actor.read_mail();
     actor.handle(Event::Changed);
     if !actor.workspace.can_freeze() {
         // It runs without us, so there is no reason to wait for a request.
@@ -141,13 +143,7 @@ impl Actor {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Created(answer) => {
-                if self.workspace.lock_machine().is_made() {
-                    drop(answer.send(Ok(())));
-                } else {
-                    self.waiting.push((Wish::Created, answer));
-                }
-            }
+            Command::Created(answer) => self.waiting.push((Wish::Created, answer)),
             Command::Stop(answer) => {
                 self.promise(Wish::Frozen, answer);
                 self.handle(Event::Stop);

@@ -189,8 +189,9 @@ impl Registry {
         let unlisted = Unlisted { registry: self, workspace: &workspace };
         workspace.keep_new().await?;
         std::mem::forget(unlisted);
+        let made = workspace.made();
         self.begin(&workspace);
-        workspace.made().await?;
+        made.await?;
         Ok(workspace)
     }
 

@@ -117,6 +117,23 @@ async fn an_admins_wake_stays_in_the_queue_for_a_slot_though_the_requests_leave(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_creation_that_fails_at_once_is_told_why() {
+    let bench = Bench::new(None).await;
+    // Which of two things that are ready is taken first is for chance to say.
+    for _ in 0..50 {
+        let newcomer = bench.newcomer("alice", Policy::default());
+        let refuse = Failure::Refuse("there is no such image".to_owned());
+        bench.fake.fail_next(&newcomer.id, Action::Create, refuse);
+        let made = bench.registry.make(newcomer).await;
+        let Err(MakeError::Failed(CommandError::Impossible(why))) = made else {
+            panic!("it was not told: {made:?}");
+        };
+        assert_eq!(why, "could not create workspace alice: there is no such image");
+        assert!(bench.registry.get("alice").is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_creation_that_fails_is_answered_though_what_is_left_of_it_can_not_be_removed() {
     let bench = Bench::new(None).await;
     let newcomer = bench.newcomer("alice", Policy::default());

@@ -339,9 +339,16 @@ impl Workspace {
         self.ask_for_good(Command::Remove).await
     }
 
-    /// Returns when it has been made, or could not be and is gone.
-    pub(super) async fn made(&self) -> Answer {
-        self.ask_for_good(Command::Created).await
+    /// Asks at once; returns when it has been made, or could not be and is gone.
+    pub(super) fn made(&self) -> impl Future<Output = Answer> + '_ {
+        let (answer, answered) = oneshot::channel();
+        let asked = self.mailbox.put(Command::Created(answer));
+        async move {
+            asked?;
+            let answer = answered.await.unwrap_or(Err(CommandError::Unavailable));
+            self.shared.records.flush().await;
+            answer
+        }
     }
 
     /// The workspace's own report of its activity.
