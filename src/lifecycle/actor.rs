@@ -119,7 +119,6 @@ impl Actor {
         let Inbox { commands, changed, resync, deadline, emptied, replaced, .. } = inbox;
         if emptied && self.workspace.gate.census().inside == 0 {
             self.handle(Event::Emptied);
-            self.workspace.shared.slots.look_again();
         }
         for command in commands {
             self.obey(command);
@@ -160,7 +159,6 @@ impl Actor {
                 let taken = self.workspace.lock_machine().takes_check_ins();
                 if taken {
                     self.handle(Event::CheckIn(active));
-                    self.workspace.shared.slots.look_again();
                 }
                 let refusal = || CommandError::Impossible("it is being frozen".to_owned());
                 // Whoever hung up no longer wants to know.
@@ -218,6 +216,9 @@ impl Actor {
         let census = self.workspace.census();
         let deadline = self.workspace.lock_machine().deadline(census, Instant::now());
         self.workspace.shared.deadlines.set(self.workspace.serial(), deadline);
+        if self.workspace.evictable().is_some() {
+            self.workspace.shared.slots.look_again();
+        }
     }
 
     /// Does what the rules said. An effect may have an answer, which is an event.

@@ -22,6 +22,7 @@ use crate::model::{FreezeMode, FrozenStorage, Phase, Policy, Tier};
 
 pub use effect::{Effect, Job};
 pub use event::{Event, Outcome, Seen};
+pub use reading::Evictable;
 
 /// First wait after a failed start; it doubles with every failure after that.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -81,9 +82,10 @@ pub struct Machine {
     since: Instant,
     created: Instant,
     job: Option<Job>,
-    check_in: Option<CheckIn>,
-    /// When the report that counted last stopped counting.
-    check_in_ended: Option<Instant>,
+    /// When it reported activity that it has not taken back.
+    reported_at: Option<Instant>,
+    /// When the report before that stopped counting.
+    report_ended: Option<Instant>,
     look_wanted: bool,
     resume_wanted: bool,
     stop_wanted: bool,
@@ -140,11 +142,6 @@ enum State {
     Removed,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct CheckIn {
-    expires_at: Option<Instant>,
-}
-
 impl Machine {
     /// A workspace of which nothing is known yet: it counts as stopped until the first look.
     pub fn new(policy: Policy, nature: Nature, created: Instant, past: Past, now: Instant) -> Self {
@@ -174,8 +171,8 @@ impl Machine {
             state,
             since,
             job: None,
-            check_in: None,
-            check_in_ended: None,
+            reported_at: None,
+            report_ended: None,
             look_wanted: false,
             resume_wanted: false,
             stop_wanted: false,
@@ -217,10 +214,6 @@ impl Machine {
     fn inactivity_timeout(&self) -> Option<Duration> {
         let frozen_by_itself = self.policy.monitoring && self.nature.can_freeze;
         self.policy.inactivity_timeout.filter(|_| frozen_by_itself)
-    }
-
-    fn live_check_in(&self, now: Instant) -> Option<CheckIn> {
-        self.check_in.filter(|report| report.expires_at.is_none_or(|at| at > now))
     }
 
     fn on_held(&mut self, effects: &mut Vec<Effect>, now: Instant) {
@@ -329,13 +322,11 @@ impl Machine {
     }
 
     fn on_shut(&mut self, effects: &mut Vec<Effect>, shut: bool, census: Census, now: Instant) {
-        let State::Running { ready_at, .. } = &self.state else { return };
         let evicted = std::mem::take(&mut self.evicted);
         if !shut {
             return;
         }
-        let idle_since = census.last_left.unwrap_or(*ready_at).max(*ready_at);
-        let idle = spoken(now - idle_since);
+        let idle = spoken(self.idle_since(census).map_or(Duration::ZERO, |since| now - since));
         let why = match evicted {
             false => format!("idle for {idle}"),
             true => format!("idle for {idle}, and its slot was wanted"),
@@ -348,14 +339,11 @@ impl Machine {
     }
 
     fn on_check_in(&mut self, active: bool, now: Instant) {
-        if self.live_check_in(now).is_some() {
+        if self.reported_at.is_some() {
             // From here on it was idle, unless the new report says otherwise.
-            self.check_in_ended = Some(now);
-        } else if let Some(CheckIn { expires_at: Some(at) }) = self.check_in {
-            self.check_in_ended = Some(at);
+            self.report_ended = Some(self.report_ends().map_or(now, |at| at.min(now)));
         }
-        self.check_in =
-            active.then(|| CheckIn { expires_at: self.policy.check_in_ttl.map(|ttl| now + ttl) });
+        self.reported_at = active.then_some(now);
     }
 
     /// What failed may have failed because the runtime was away, and is not put off any longer.
@@ -444,7 +432,7 @@ impl Machine {
 
     /// Frozen to make room, if nobody is inside and it may be frozen for idleness at all.
     fn on_evict(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
-        if self.evictable_since(census, now).is_some() && self.job.is_none() {
+        if self.evictable(census).is_some_and(|evictable| evictable.from <= now) {
             self.evicted = true;
             effects.push(Effect::ShutIfIdle { idle_before: now });
         }
@@ -602,8 +590,8 @@ impl Machine {
         let why = why.clone();
         self.resume_wanted = false;
         // A start clears what was reported before it (DESIGN §2).
-        self.check_in = None;
-        self.check_in_ended = None;
+        self.reported_at = None;
+        self.report_ended = None;
         self.go(starting, now);
         effects.push(Effect::Hold);
         self.tell(effects, &why, None);

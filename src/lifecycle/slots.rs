@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::machine::Evictable;
 use super::registry::Registry;
 use super::workspace::Workspace;
 
@@ -169,18 +170,17 @@ pub(super) async fn evict(slots: Arc<Slots>, registry: Weak<Registry>) {
             // From now on the last one to leave a workspace is told of, which costs a warm request
             // more than nothing; so it ends with the need.
             registry.all().iter().for_each(|workspace| workspace.gate.watch(true));
-            let again = match idle_longest(&registry) {
-                Some((workspace, idle_since)) if idle_since.elapsed() >= EVICT_IDLE_MIN => {
-                    tracing::debug!(workspace = %workspace.id(), "evicting the one idle longest");
-                    // Frozen or found in use: either way the next look shows something else.
-                    drop(workspace.evict().await);
-                    continue;
-                }
-                Some((_, idle_since)) => Some(idle_since + EVICT_IDLE_MIN),
-                None => None,
-            };
+            let candidates = candidates(&registry);
+            let due = candidates.iter().filter(|one| one.from <= Instant::now());
+            if let Some(idle_longest) = due.min_by_key(|one| one.idle_since) {
+                let workspace = &idle_longest.workspace;
+                tracing::debug!(workspace = %workspace.id(), "evicting the one idle longest");
+                // Frozen, found in use, or busy: either way the next look shows something else.
+                drop(workspace.evict().await);
+                continue;
+            }
             let later = async {
-                match again {
+                match candidates.iter().map(|one| one.from).min() {
                     Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
@@ -194,12 +194,19 @@ pub(super) async fn evict(slots: Arc<Slots>, registry: Weak<Registry>) {
     }
 }
 
-fn idle_longest(registry: &Registry) -> Option<(Arc<Workspace>, Instant)> {
-    let idle = registry.all().into_iter().filter_map(|workspace| {
-        let idle_since = workspace.evictable_since()?;
-        Some((workspace, idle_since))
+/// A workspace that may be evicted, though not before `from`.
+struct Candidate {
+    workspace: Arc<Workspace>,
+    idle_since: Instant,
+    from: Instant,
+}
+
+fn candidates(registry: &Registry) -> Vec<Candidate> {
+    let candidates = registry.all().into_iter().filter_map(|workspace| {
+        let Evictable { idle_since, from } = workspace.evictable()?;
+        Some(Candidate { workspace, idle_since, from: from.max(idle_since + EVICT_IDLE_MIN) })
     });
-    idle.min_by_key(|(_, idle_since)| *idle_since)
+    candidates.collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::check_in::CheckInKey;
 use super::registry::{MakeError, Newcomer};
@@ -114,6 +114,44 @@ async fn an_admins_wake_stays_in_the_queue_for_a_slot_though_the_requests_leave(
     });
     assert!(left.is_err(), "{left:?}");
     assert_eq!((resumed, phase(&bob)), (Ok(Ok(())), Phase::Running));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_ready_with_nobody_inside_makes_room() {
+    let bench = Bench::new(Some(1)).await;
+    let (alice, bob) = (bench.add("alice", Policy::default()), bench.add("bob", Policy::default()));
+    bench.fake.set_latency(Action::Start, 5 * SECOND);
+    let (resumed, entered) = tokio::join!(alice.resume(), async {
+        tokio::time::sleep(SECOND).await;
+        timeout(15 * SECOND, bob.enter()).await
+    });
+    assert_eq!(resumed, Ok(()));
+    assert!(matches!(entered, Ok(Ok(_))), "{entered:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_report_expires_makes_room() {
+    let bench = Bench::new(Some(1)).await;
+    let reporting = Policy { check_in_ttl: Some(10 * SECOND), ..Policy::default() };
+    let (alice, bob) = (bench.add("alice", reporting), bench.add("bob", Policy::default()));
+    alice.resume().await.unwrap();
+    alice.check_in(true).await.unwrap();
+    let begun = Instant::now();
+    let entered = bob.enter().await;
+    assert!(entered.is_ok(), "{entered:?}");
+    assert_eq!(begun.elapsed(), 11 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_being_looked_at_makes_room_after_that() {
+    let bench = Bench::new(Some(1)).await;
+    let (alice, bob) = (bench.add("alice", Policy::default()), bench.add("bob", Policy::default()));
+    alice.resume().await.unwrap();
+    bench.fake.fail_next(alice.id(), Action::Inspect, Failure::Hang);
+    tokio::time::sleep(2 * SECOND).await;
+    alice.changed();
+    let entered = bob.enter().await;
+    assert!(entered.is_ok(), "{entered:?}");
 }
 
 #[tokio::test(start_paused = true)]

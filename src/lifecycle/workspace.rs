@@ -367,10 +367,10 @@ impl Workspace {
         self.ask(Command::Evict).await
     }
 
-    /// Since when it has been idle, if its slot may be taken from it.
-    pub(super) fn evictable_since(&self) -> Option<Instant> {
+    /// Whether its slot may be taken from it.
+    pub(super) fn evictable(&self) -> Option<machine::Evictable> {
         let census = self.census();
-        self.lock_machine().evictable_since(census, Instant::now())
+        self.lock_machine().evictable(census)
     }
 
     /// The driver says that something may have changed.

@@ -2,8 +2,17 @@
 
 use tokio::time::Instant;
 
-use super::{Census, CheckIn, Job, Machine, State};
+use super::{Census, Job, Machine, State};
 use crate::model::{FrozenStorage, Phase, Tier};
+
+/// A workspace whose slot may be taken from it, now or soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evictable {
+    /// Since when it is idle, or from when on it will be.
+    pub idle_since: Instant,
+    /// Not before this.
+    pub from: Instant,
+}
 
 impl Machine {
     /// When [`super::Event::Deadline`] is wanted. While somebody is inside this is the earliest moment at
@@ -62,17 +71,28 @@ impl Machine {
     /// does not run.
     pub fn freeze_at(&self, census: Census) -> Option<Instant> {
         let State::Running { ready_at, .. } = &self.state else { return None };
-        let timeout = self.inactivity_timeout()?;
-        if census.inside > 0 {
+        let idle_for_long = self.idle_since(census)? + self.inactivity_timeout()?;
+        Some((*ready_at + self.policy.initial_timeout).max(idle_for_long))
+    }
+
+    /// Since when it is idle, or from when on it will be if nothing happens; `None`: it is in use,
+    /// and nobody knows for how long.
+    pub(super) fn idle_since(&self, census: Census) -> Option<Instant> {
+        let State::Running { ready_at, .. } = &self.state else { return None };
+        let report_counts_on = self.reported_at.is_some() && self.policy.check_in_ttl.is_none();
+        if census.inside > 0 || report_counts_on {
             return None;
         }
-        let reported_until = match self.check_in {
-            Some(CheckIn { expires_at }) => Some(expires_at?),
-            None => self.check_in_ended,
-        };
-        let idle_since =
-            [census.last_left, reported_until].into_iter().flatten().fold(*ready_at, Instant::max);
-        Some((*ready_at + self.policy.initial_timeout).max(idle_since + timeout))
+        let ends = [census.last_left, self.report_ends()];
+        Some(ends.into_iter().flatten().fold(*ready_at, Instant::max))
+    }
+
+    /// When the last report stops counting, or has; `None`: there is none, or it counts on.
+    pub(super) fn report_ends(&self) -> Option<Instant> {
+        match self.reported_at {
+            Some(at) => Some(at + self.policy.check_in_ttl?),
+            None => self.report_ended,
+        }
     }
 
     /// Where it is in its life.
@@ -126,12 +146,13 @@ impl Machine {
         if census.inside > 0 || self.reports_activity(now) {
             return Some(now);
         }
-        census.last_left.max(self.check_in_ended)
+        census.last_left.max(self.report_ends())
     }
 
     /// Whether the workspace itself says that it is active.
     pub fn reports_activity(&self, now: Instant) -> bool {
-        self.live_check_in(now).is_some()
+        let Some(at) = self.reported_at else { return false };
+        self.policy.check_in_ttl.is_none_or(|ttl| now < at + ttl)
     }
 
     /// Whether a report that comes now can be believed in: a workspace that is being stopped
@@ -140,17 +161,14 @@ impl Machine {
         matches!(self.state, State::Running { .. } | State::Starting { .. })
     }
 
-    /// Since when it has been idle, if its slot may be taken from it.
-    pub fn evictable_since(&self, census: Census, now: Instant) -> Option<Instant> {
-        let State::Running { ready_at, .. } = &self.state else { return None };
-        let in_use = census.inside > 0 || self.live_check_in(now).is_some();
-        if in_use || self.inactivity_timeout().is_none() {
+    /// Whether its slot may be taken from it: it is idle, it may be frozen for that at all, and
+    /// nothing is done to it.
+    pub fn evictable(&self, census: Census) -> Option<Evictable> {
+        if self.inactivity_timeout().is_none() || self.policy.storage == FrozenStorage::None {
             return None;
         }
-        if self.policy.storage == FrozenStorage::None {
-            return None;
-        }
-        let ends = [census.last_left, self.check_in_ended];
-        Some(ends.into_iter().flatten().fold(*ready_at, Instant::max))
+        let idle_since = self.idle_since(census).filter(|_| self.job.is_none())?;
+        let from = self.freeze_not_before.map_or(idle_since, |limit| limit.max(idle_since));
+        Some(Evictable { idle_since, from })
     }
 }

@@ -299,6 +299,19 @@ fn a_report_expires_after_its_ttl() {
 }
 
 #[test]
+fn another_ttl_counts_for_the_report_that_was_made_already() {
+    let mut bench = Bench::running();
+    bench.handle(Event::CheckIn(true));
+    let reported = bench.now;
+    bench.now += IDLE / 2;
+    let with_ttl = Policy { check_in_ttl: Some(IDLE * 2), ..policy() };
+    bench.handle(Event::Policy(Box::new(with_ttl)));
+    bench.pass();
+    assert_eq!((bench.phase(), bench.now), (Phase::Freezing, reported + IDLE * 3));
+    assert_eq!(bench.told.last().map(String::as_str), Some("idle for 1m"));
+}
+
+#[test]
 fn zero_never_overrides_a_live_connection() {
     let mut bench = Bench::running();
     bench.census.inside = 1;
@@ -571,6 +584,24 @@ fn another_policy_counts_from_now_on() {
     assert_eq!(bench.machine.deadline(bench.census, bench.now), Some(idle_since + IDLE * 3));
     bench.handle(Event::Policy(Box::new(Policy { monitoring: false, ..policy() })));
     assert_eq!(bench.machine.deadline(bench.census, bench.now), None);
+}
+
+#[test]
+fn one_is_evicted_when_it_is_idle_and_nothing_is_done_to_it_and_not_again_at_once() {
+    let mut bench = Bench::running();
+    bench.handle(Event::Changed);
+    assert_eq!(bench.machine.evictable(bench.census), None, "it is being looked at");
+    bench.finish(running_as("run-1"));
+    let idle_since = bench.now;
+    let evictable = Evictable { idle_since, from: idle_since };
+    assert_eq!(bench.machine.evictable(bench.census), Some(evictable));
+    bench.handle(Event::Evict);
+    bench.finish(Outcome::FreezeFailed { reason: "the engine is not well".to_owned() });
+    bench.finish(woken("run-1"));
+    let from = bench.now + RETRY_FIRST;
+    assert_eq!(bench.machine.evictable(bench.census).map(|one| one.from), Some(from));
+    bench.handle(Event::Evict);
+    assert_eq!(bench.phase(), Phase::Running);
 }
 
 /// A generator of numbers that is the same everywhere (SplitMix64).
