@@ -6,6 +6,9 @@ use tokio::time::Instant;
 use super::{Census, Effect, Machine, Seen, State};
 use crate::model::Tier;
 
+/// What a missing one is told of that we made ourselves.
+const MADE_AGAIN: &str = "removed outside; it is made again when needed";
+
 impl Machine {
     pub(super) fn on_looked(
         &mut self,
@@ -73,7 +76,10 @@ impl Machine {
         if self.nature.discovered {
             self.gone(effects, census, "removed outside", now);
         } else if let State::Running { .. } = self.state {
-            self.fell(effects, Tier::Stopped, "removed outside; it is made again when needed", now);
+            self.fell(effects, Tier::Stopped, MADE_AGAIN, now);
+        } else if let State::Frozen { tier: Tier::Paused } = self.state {
+            self.state = State::Frozen { tier: Tier::Stopped };
+            self.tell(effects, MADE_AGAIN, None);
         } else {
             self.forget_failed_run();
         }

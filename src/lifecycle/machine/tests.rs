@@ -418,6 +418,15 @@ fn what_happens_outside_is_followed() {
 }
 
 #[test]
+fn one_that_was_paused_and_is_missing_is_as_good_as_stopped() {
+    let frozen = Past::Frozen { tier: Tier::Paused, since: Instant::now() };
+    let mut bench = Bench::with_past(policy(), false, frozen);
+    bench.handle(Event::Changed);
+    bench.finish(Outcome::Looked(Seen::Missing));
+    assert_eq!((bench.phase(), bench.machine.tier()), (Phase::Frozen, Some(Tier::Stopped)));
+}
+
+#[test]
 fn a_discovered_one_that_is_missing_is_removed() {
     let mut bench = Bench::new(policy(), true);
     bench.handle(Event::Changed);
