@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::Change;
@@ -41,6 +42,8 @@ pub(super) struct Records {
 #[derive(Debug)]
 enum Note {
     Known(Box<Record>),
+    /// Somebody waits until it is stored.
+    Keep(Box<Record>, oneshot::Sender<Result<(), StoreError>>),
     Changed(WorkspaceId, RecordState, JournalEntry),
     Gone(WorkspaceId),
     /// Everything before this has been handed to the store when it is dropped.
@@ -122,9 +125,24 @@ impl Records {
         found.values().filter(|record| record.origin == Origin::Api).cloned().collect()
     }
 
-    /// Keeps a record that is new, or has a policy that was changed. Durable when it returns.
-    pub(super) async fn keep(&self, record: Record) -> Result<(), StoreError> {
-        self.store.put(record).await
+    /// Keeps a record that is new, or has a policy that was changed, in its place among the changes:
+    /// after the removal of another of the same id, and before its own. Durable when what is
+    /// returned is ready.
+    pub(super) fn keep(
+        &self,
+        record: Record,
+    ) -> impl Future<Output = Result<(), StoreError>> + use<> {
+        let (answer, stored) = oneshot::channel();
+        let asked = self.queue.try_send(Note::Keep(Box::new(record), answer));
+        async move {
+            asked.map_err(|error| match error {
+                TrySendError::Full(_) => {
+                    StoreError::Disk { reason: "too many changes wait for it".to_owned() }
+                }
+                TrySendError::Closed(_) => StoreError::Closed,
+            })?;
+            stored.await.unwrap_or(Err(StoreError::Closed))
+        }
     }
 
     /// Writes down that a phase was entered.
@@ -221,6 +239,11 @@ async fn write(store: Arc<dyn Store>, mut notes: mpsc::Receiver<Note>) {
 async fn write_one(store: &dyn Store, note: Note) {
     let written = match note {
         Note::Known(record) => store.put(*record).await,
+        Note::Keep(record, answer) => {
+            // Whoever hung up no longer wants to know.
+            drop(answer.send(store.put(*record).await));
+            Ok(())
+        }
         Note::Changed(id, state, entry) => match store.transition(&id, state, entry).await {
             // It was removed meanwhile.
             Err(StoreError::Unknown { .. }) => Ok(()),

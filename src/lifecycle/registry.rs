@@ -351,6 +351,8 @@ struct Unlisted<'a> {
 
 impl Drop for Unlisted<'_> {
     fn drop(&mut self) {
+        // Nobody will ever read what was asked of it meanwhile.
+        self.workspace.mailbox.close();
         self.registry.forget(self.workspace);
     }
 }

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::driver::Health;
 use crate::driver::fake::{Action, Failure, Fake};
 use crate::model::{Phase, Policy, PolicyOverrides, Runs, Spec, WorkspaceId};
-use crate::store::{Memory, Origin};
+use crate::store::{Intent, Memory, Origin, Record, Store, StoreError};
 
 /// Longer than anything here may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -22,6 +22,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A registry over a scripted driver.
 struct Bench {
     fake: Fake,
+    store: Arc<Memory>,
     registry: Arc<Registry>,
 }
 
@@ -38,8 +39,8 @@ impl Bench {
             clock: Clock::MACHINE,
         };
         let store = Arc::new(Memory::new());
-        let registry = Registry::open(options, store, Handle::current()).await.unwrap();
-        Self { fake: Fake::new(), registry }
+        let registry = Registry::open(options, store.clone(), Handle::current()).await.unwrap();
+        Self { fake: Fake::new(), store, registry }
     }
 
     fn newcomer(&self, id: &str, policy: Policy) -> Newcomer {
@@ -62,6 +63,12 @@ impl Bench {
             origin: Origin::Config,
             project: None,
         }
+    }
+
+    /// What would be there after a restart.
+    async fn on_record(&self) -> Vec<Record> {
+        tokio::time::sleep(60 * SECOND).await;
+        self.store.load().await.unwrap()
     }
 
     fn add(&self, id: &str, policy: Policy) -> Arc<Workspace> {
@@ -183,6 +190,50 @@ async fn a_creation_that_fails_is_answered_though_what_is_left_of_it_can_not_be_
     assert_eq!(phase(&bench.registry.get("alice").unwrap()), Phase::Removing);
     tokio::time::sleep(10 * SECOND).await;
     assert!(bench.registry.get("alice").is_none(), "the removal is tried again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_made_when_another_of_its_id_has_just_gone_is_on_record() {
+    let bench = Bench::new(None).await;
+    let short_lived = Policy { max_storage_time: Some(10 * SECOND), ..Policy::default() };
+    bench.registry.make(bench.newcomer("alice", short_lived)).await.unwrap();
+    bench.store.set_latency(5 * SECOND);
+    bench.fake.set_latency(Action::Remove, SECOND / 2);
+    tokio::time::sleep(11 * SECOND).await;
+    assert!(bench.registry.get("alice").is_none());
+    bench.registry.make(bench.newcomer("alice", Policy::default())).await.unwrap();
+    assert_eq!(bench.on_record().await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_policy_brings_no_record_back_and_does_not_end_a_creation() {
+    let bench = Bench::new(None).await;
+    bench.fake.set_latency(Action::Create, 100 * SECOND);
+    let changes = PolicyOverrides { monitoring: Some(false), ..PolicyOverrides::default() };
+    let (made, ()) =
+        tokio::join!(bench.registry.make(bench.newcomer("alice", Policy::default())), async {
+            tokio::time::sleep(SECOND).await;
+            let alice = bench.registry.get("alice").unwrap();
+            alice.change_policy(&changes).await.unwrap();
+            let intents = bench.on_record().await.into_iter().map(|record| record.state.intent);
+            assert_eq!(Vec::from_iter(intents), [Some(Intent::Create)]);
+        });
+    let alice = made.unwrap();
+    alice.remove().await.unwrap();
+    assert_eq!(alice.change_policy(&changes).await, Err(CommandError::Unavailable));
+    assert_eq!(bench.on_record().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_something_of_one_that_can_not_be_stored_is_told() {
+    let bench = Bench::new(None).await;
+    let mut making = Box::pin(bench.registry.make(bench.newcomer("alice", Policy::default())));
+    bench.store.fail_with(Some(StoreError::Full));
+    assert!(futures_util::poll!(&mut making).is_pending());
+    let alice = bench.registry.get("alice").unwrap();
+    let (made, stopped) = tokio::join!(making, timeout(PATIENCE, alice.stop()));
+    assert!(matches!(made, Err(MakeError::Store(StoreError::Full))), "{made:?}");
+    assert_eq!(stopped, Ok(Err(CommandError::Unavailable)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -192,9 +192,16 @@ impl Workspace {
         // One after another, so that none is stored without the one before.
         let _turn = self.shared.policy_changes.lock().await;
         let changed = self.lock_changed_policy().and(changes);
-        let record = Record { policy: changed.clone(), ..self.record() };
-        let stored = self.shared.records.keep(record).await;
-        stored.map_err(|error| CommandError::Failed(error.to_string()))?;
+        let stored = {
+            // While this is held it can't be forgotten; afterwards nothing of it is stored.
+            let machine = self.lock_machine();
+            if machine.phase() == Phase::Removed {
+                return Err(CommandError::Unavailable);
+            }
+            let record = Record { policy: changed.clone(), ..self.record(&machine) };
+            self.shared.records.keep(record)
+        };
+        stored.await.map_err(|error| CommandError::Failed(error.to_string()))?;
         *self.lock_changed_policy() = changed;
         let policy = Box::new(changes.over(&self.policy()));
         self.ask(|answer| Command::Policy { policy, answer }).await
@@ -206,23 +213,22 @@ impl Workspace {
 
     /// Keeps that it is to be made. What a crash leaves of it before it is made is removed.
     pub(super) async fn keep_new(&self) -> Result<(), StoreError> {
-        let mut record = self.record();
-        record.state.intent = Some(Intent::Create);
-        self.shared.records.keep(record).await
+        let stored = self.shared.records.keep(self.record(&self.lock_machine()));
+        stored.await
     }
 
     /// What is to be remembered of it.
-    fn record(&self) -> Record {
-        let view = self.view();
+    fn record(&self, machine: &Machine) -> Record {
         let mut record = self.shared.records.new_record(self.id(), self.driver.name(), self.origin);
         record.project = self.project().map(str::to_owned);
         record.spec = (self.origin == Origin::Api).then(|| self.blueprint.spec.clone());
         record.policy = self.lock_changed_policy().clone();
         record.created_at = self.created_at;
-        record.state.phase = view.phase;
-        record.state.tier = view.tier;
-        record.state.since = self.shared.records.clock.date_of(view.since);
-        record.state.failure = view.failure;
+        record.state.phase = machine.phase();
+        record.state.tier = machine.tier();
+        record.state.since = self.shared.records.clock.date_of(machine.since());
+        record.state.intent = (!machine.is_made()).then_some(Intent::Create);
+        record.state.failure = machine.failure().map(str::to_owned);
         record
     }
 

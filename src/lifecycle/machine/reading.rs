@@ -141,6 +141,11 @@ impl Machine {
         down && self.job != Some(Job::Queue)
     }
 
+    /// Whether what it needs was made, by us or by others.
+    pub fn is_made(&self) -> bool {
+        !matches!(self.state, State::Starting { made: false, .. })
+    }
+
     /// When it was active last, as far as is known; `now` while it is.
     pub fn last_active(&self, census: Census, now: Instant) -> Option<Instant> {
         if census.inside > 0 || self.reports_activity(now) {
