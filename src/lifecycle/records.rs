@@ -5,7 +5,7 @@
 //! no freeze waits for a disk. What a crash can cost is the last lines of the journal; how things
 //! are is found out from the drivers at every start, not believed from a file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -123,6 +123,20 @@ impl Records {
     pub(super) fn created(&self) -> Vec<Record> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.values().filter(|record| record.origin == Origin::Api).cloned().collect()
+    }
+
+    /// Forgets those that a driver found in an earlier life of this program and that are not among
+    /// what it has now: whatever has such an id one day is another one, with a life of its own.
+    pub(super) fn forget_missing(&self, driver: &str, listed: &HashSet<WorkspaceId>) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.retain(|id, record| {
+            let was_here = record.origin == Origin::Discovered && record.driver == driver;
+            let is_missing = was_here && !listed.contains(id);
+            if is_missing {
+                self.gone(id);
+            }
+            !is_missing
+        });
     }
 
     /// Keeps a record that is new, or has a policy that was changed, in its place among the changes:

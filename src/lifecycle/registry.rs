@@ -3,6 +3,7 @@
 //! The maps are sharded (dashmap), and no guard of theirs ever leaves a function here: what comes
 //! out is a handle.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -198,6 +199,11 @@ impl Registry {
     /// Those that were made by a call in an earlier life of this program.
     pub(super) fn made_before(&self) -> Vec<Record> {
         self.shared.records.created()
+    }
+
+    /// What a driver has now: what it had once and is not among that is forgotten.
+    pub(super) fn forget_missing(&self, driver: &str, listed: &HashSet<WorkspaceId>) {
+        self.shared.records.forget_missing(driver, listed);
     }
 
     fn enlist(

@@ -7,11 +7,12 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
 use super::check_in::CheckInKey;
+use super::reconcile::Reconciler;
 use super::registry::{MakeError, Newcomer};
 use super::{CommandError, Options, Registry, Workspace};
 use crate::clock::Clock;
-use crate::driver::Health;
 use crate::driver::fake::{Action, Failure, Fake};
+use crate::driver::{Found, Health};
 use crate::model::{Phase, Policy, PolicyOverrides, Runs, Spec, WorkspaceId};
 use crate::store::{Intent, Memory, Origin, Record, Store, StoreError};
 
@@ -28,19 +29,15 @@ struct Bench {
 
 impl Bench {
     async fn new(slots: Option<usize>) -> Self {
-        let options = Options {
-            domain: "localhost".to_owned(),
-            held_max: 100,
-            held_per_workspace_max: 100,
-            slots,
-            starts_max: 1,
-            check_in_key: CheckInKey::new(&[7; 32]),
-            public_port: 80,
-            clock: Clock::MACHINE,
-        };
         let store = Arc::new(Memory::new());
-        let registry = Registry::open(options, store.clone(), Handle::current()).await.unwrap();
+        let registry = open(store.clone(), slots).await;
         Self { fake: Fake::new(), store, registry }
+    }
+
+    /// The registry of the next life of the program.
+    async fn restart(&self) -> Arc<Registry> {
+        self.registry.close().await;
+        open(self.store.clone(), None).await
     }
 
     fn newcomer(&self, id: &str, policy: Policy) -> Newcomer {
@@ -74,6 +71,20 @@ impl Bench {
     fn add(&self, id: &str, policy: Policy) -> Arc<Workspace> {
         self.registry.add(self.newcomer(id, policy)).unwrap()
     }
+}
+
+async fn open(store: Arc<Memory>, slots: Option<usize>) -> Arc<Registry> {
+    let options = Options {
+        domain: "localhost".to_owned(),
+        held_max: 100,
+        held_per_workspace_max: 100,
+        slots,
+        starts_max: 1,
+        check_in_key: CheckInKey::new(&[7; 32]),
+        public_port: 80,
+        clock: Clock::MACHINE,
+    };
+    Registry::open(options, store, Handle::current()).await.unwrap()
 }
 
 fn phase(workspace: &Workspace) -> Phase {
@@ -222,6 +233,31 @@ async fn a_change_of_policy_brings_no_record_back_and_does_not_end_a_creation() 
     alice.remove().await.unwrap();
     assert_eq!(alice.change_policy(&changes).await, Err(CommandError::Unavailable));
     assert_eq!(bench.on_record().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_has_vanished_while_nobody_looked_is_forgotten() {
+    let bench = Bench::new(None).await;
+    let records = ["here", "gone"]
+        .map(|id| Newcomer { origin: Origin::Discovered, ..bench.newcomer(id, Policy::default()) });
+    let found = |newcomer: &Newcomer| Found {
+        id: newcomer.id.clone(),
+        spec: newcomer.spec.clone(),
+        policy: PolicyOverrides::default(),
+        warnings: Vec::new(),
+    };
+    bench.fake.set_found(records.iter().map(found).collect());
+    for newcomer in records {
+        bench.fake.start_outside(&newcomer.id);
+        bench.registry.add(newcomer).unwrap();
+    }
+    assert_eq!(bench.on_record().await.len(), 2);
+    let registry = bench.restart().await;
+    bench.fake.remove_outside(&WorkspaceId::parse("gone").unwrap());
+    let driver = Arc::new(bench.fake.clone());
+    Reconciler::new(registry.clone(), driver, Policy::default()).take_stock().await;
+    let kept = bench.on_record().await.into_iter().map(|record| record.id.to_string());
+    assert_eq!(Vec::from_iter(kept), ["here"]);
 }
 
 #[tokio::test(start_paused = true)]
