@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::api::{self, Failures, Keyring, Peer};
+use crate::clock::Clock;
 use crate::config::{self, Config, DockerAddress, DockerUse};
 use crate::driver::Driver;
 use crate::driver::docker::{self, Docker};
@@ -405,6 +406,7 @@ fn lifecycle_options(config: &Config, public_port: u16) -> anyhow::Result<lifecy
         starts_max: config.limits.starts_max,
         check_in_key: CheckInKey::new(&key),
         public_port,
+        clock: Clock::MACHINE,
     })
 }
 
