@@ -427,9 +427,7 @@ impl Actor {
                 (Wish::Running, Phase::Failed) => {
                     Some(Err(CommandError::Failed(failure.clone().unwrap_or_default())))
                 }
-                (Wish::Running, Phase::Removing | Phase::Removed) => {
-                    Some(Err(CommandError::Unavailable))
-                }
+                (Wish::Running, Phase::Removing | Phase::Removed) => Some(Err(CommandError::Gone)),
                 (Wish::SteppedDown, _) if self.workspace.lock_machine().is_stepping_down() => None,
                 (Wish::SteppedDown, _) => Some(Ok(())),
                 (Wish::Evicted, Phase::Freezing) => None,

@@ -231,7 +231,7 @@ async fn a_change_of_policy_brings_no_record_back_and_does_not_end_a_creation() 
         });
     let alice = made.unwrap();
     alice.remove().await.unwrap();
-    assert_eq!(alice.change_policy(&changes).await, Err(CommandError::Unavailable));
+    assert_eq!(alice.change_policy(&changes).await, Err(CommandError::Gone));
     assert_eq!(bench.on_record().await, []);
 }
 
@@ -270,7 +270,7 @@ async fn whoever_asks_something_of_one_that_can_not_be_stored_is_told() {
     let alice = bench.registry.get("alice").unwrap();
     let (made, stopped) = tokio::join!(making, timeout(PATIENCE, alice.stop()));
     assert!(matches!(made, Err(MakeError::Store(StoreError::Full))), "{made:?}");
-    assert_eq!(stopped, Ok(Err(CommandError::Unavailable)));
+    assert_eq!(stopped, Ok(Err(CommandError::Gone)));
 }
 
 #[tokio::test(start_paused = true)]

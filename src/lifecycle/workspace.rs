@@ -228,7 +228,7 @@ impl Workspace {
             // While this is held it can't be forgotten; afterwards nothing of it is stored.
             let machine = self.lock_machine();
             if machine.phase() == Phase::Removed {
-                return Err(CommandError::Unavailable);
+                return Err(CommandError::Gone);
             }
             let record = Record { policy: changed.clone(), ..self.record(&machine) };
             self.shared.records.keep(record)
@@ -410,7 +410,7 @@ impl Workspace {
         let asked = self.mailbox.put(Command::Created(answer));
         async move {
             asked?;
-            let answer = answered.await.unwrap_or(Err(CommandError::Unavailable));
+            let answer = answered.await.unwrap_or(Err(CommandError::Gone));
             self.shared.records.flush().await;
             answer
         }
@@ -514,7 +514,7 @@ impl Workspace {
     async fn ask(&self, command: impl FnOnce(oneshot::Sender<Answer>) -> Command) -> Answer {
         let (answer, answered) = oneshot::channel();
         self.mailbox.put(command(answer))?;
-        answered.await.unwrap_or(Err(CommandError::Unavailable))
+        answered.await.unwrap_or(Err(CommandError::Gone))
     }
 
     /// How it is right now.
