@@ -592,7 +592,8 @@ impl Machine {
 
     /// Frozen to make room, if nobody is inside and it may be frozen for idleness at all.
     fn on_evict(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
-        if self.evictable(census).is_some_and(|evictable| evictable.from <= now) {
+        let from = self.evictable(census).and_then(|evictable| evictable.from);
+        if from.is_some_and(|at| at <= now) {
             self.evicted = true;
             effects.push(Effect::ShutIfIdle { idle_before: now });
         }

@@ -260,15 +260,17 @@ pub(super) async fn evict(slots: Arc<Slots>, registry: Weak<Registry>) {
                 continue;
             }
             let candidates = candidates(&registry);
-            let due = candidates.iter().filter(|one| one.from <= Instant::now());
-            if let Some(idle_longest) = due.min_by_key(|one| one.idle_since) {
-                let workspace = &idle_longest.workspace;
+            let now = Instant::now();
+            let due = candidates.iter().filter(|one| one.from.is_none_or(|at| at <= now));
+            let idle_longest = due.min_by_key(|one| one.idle_since);
+            // One that something is being done to is waited for: it rings when that is over.
+            if let Some(Candidate { workspace, from: Some(_), .. }) = idle_longest {
                 tracing::debug!(workspace = %workspace.id(), "evicting the one idle longest");
                 // Frozen, found in use, or busy: either way the next look shows something else.
                 drop(workspace.evict().await);
                 continue;
             }
-            let next = candidates.iter().map(|one| one.from).min();
+            let next = candidates.iter().filter_map(|one| one.from).filter(|at| *at > now).min();
             tokio::select! {
                 () = sleep_until(next) => {}
                 () = slots.bell.notified() => {}
@@ -282,7 +284,7 @@ pub(super) async fn evict(slots: Arc<Slots>, registry: Weak<Registry>) {
 struct Candidate {
     workspace: Arc<Workspace>,
     idle_since: Instant,
-    from: Instant,
+    from: Option<Instant>,
 }
 
 fn candidates(registry: &Registry) -> Vec<Candidate> {

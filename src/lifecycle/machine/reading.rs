@@ -21,8 +21,8 @@ pub enum Footprint {
 pub struct Evictable {
     /// Since when it is idle, or from when on it will be.
     pub idle_since: Instant,
-    /// Not before this.
-    pub from: Instant,
+    /// Not before this; `None`: something is being done to it, which will not take long.
+    pub from: Option<Instant>,
 }
 
 impl Machine {
@@ -244,19 +244,18 @@ impl Machine {
         matches!(self.state, State::Running { .. } | State::Starting { .. })
     }
 
-    /// Whether its slot may be taken from it: it is idle, it may be frozen for that at all, and
-    /// nothing is done to it.
+    /// Whether its slot may be taken from it: it is idle, and may be frozen for that at all.
     pub fn evictable(&self, census: Census) -> Option<Evictable> {
         let timeout = self.inactivity_timeout()?;
         if self.policy.storage == FrozenStorage::None {
             return None;
         }
-        let idle_since = self.idle_since(census).filter(|_| self.job.is_none())?;
+        let idle_since = self.idle_since(census)?;
         let idle_min = match census.quiet {
             0 => EVICT_IDLE_MIN,
             _ => EVICT_QUIET_MIN.min(timeout),
         };
-        let from = self.freeze_not_before.max(Some(idle_since + idle_min))?;
-        Some(Evictable { idle_since, from })
+        let from = self.freeze_not_before.max(Some(idle_since + idle_min));
+        Some(Evictable { idle_since, from: from.filter(|_| self.job.is_none()) })
     }
 }

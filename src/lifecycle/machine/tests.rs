@@ -884,7 +884,7 @@ fn one_with_quiet_tunnels_is_evicted_later_than_one_without() {
         bench.census.quiet = quiet;
         let idle_since = bench.now;
         let evictable = bench.machine.evictable(bench.census).unwrap();
-        assert_eq!(evictable, Evictable { idle_since, from: idle_since + from });
+        assert_eq!(evictable, Evictable { idle_since, from: Some(idle_since + from) });
         bench.now += from - Duration::from_millis(1);
         bench.handle(Event::Evict);
         assert_eq!(bench.phase(), Phase::Running, "{quiet} quiet ones");
@@ -909,17 +909,15 @@ fn another_policy_counts_from_now_on() {
 fn one_is_evicted_when_it_is_idle_and_nothing_is_done_to_it_and_not_again_at_once() {
     let mut bench = Bench::running();
     bench.handle(Event::Changed);
-    assert_eq!(bench.machine.evictable(bench.census), None, "it is being looked at");
+    let from = |bench: &Bench| bench.machine.evictable(bench.census).unwrap().from;
+    assert_eq!(from(&bench), None, "it is being looked at");
     bench.finish(running_as("run-1"));
-    let idle_since = bench.now;
-    let evictable = Evictable { idle_since, from: idle_since + EVICT_IDLE_MIN };
-    assert_eq!(bench.machine.evictable(bench.census), Some(evictable));
-    bench.now = evictable.from;
+    assert_eq!(from(&bench), Some(bench.now + EVICT_IDLE_MIN));
+    bench.now += EVICT_IDLE_MIN;
     bench.handle(Event::Evict);
     bench.finish(Outcome::FreezeFailed { reason: "the engine is not well".to_owned() });
     bench.finish(woken("run-1"));
-    let from = bench.now + RETRY_FIRST;
-    assert_eq!(bench.machine.evictable(bench.census).map(|one| one.from), Some(from));
+    assert_eq!(from(&bench), Some(bench.now + RETRY_FIRST));
     bench.handle(Event::Evict);
     assert_eq!(bench.phase(), Phase::Running);
 }
