@@ -347,6 +347,10 @@ impl Actor {
                 (Wish::Running, Phase::Failed) => {
                     Some(Err(CommandError::Failed(failure.clone().unwrap_or_default())))
                 }
+                // However long that takes: neither can come about any more.
+                (Wish::Frozen | Wish::Running, Phase::Removing) => {
+                    Some(Err(CommandError::Failed("it is being removed".to_owned())))
+                }
                 (Wish::Running, Phase::Removed) => Some(Err(CommandError::Unavailable)),
                 (Wish::Evicted, Phase::Freezing) => None,
                 (Wish::Evicted, _) => Some(Ok(())),

@@ -284,3 +284,18 @@ async fn a_removal_under_way_is_not_answered_by_what_comes_of_a_stop() {
     assert_eq!(removed, Ok(()));
     assert_eq!(stopped, Err(CommandError::Failed("it is being removed".to_owned())));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_is_told_to_those_whose_wish_it_ends_however_long_it_takes() {
+    let bench = Bench::new(None).await;
+    let alice = bench.add("alice", Policy::default());
+    bench.fake.set_latency(Action::Start, 10 * SECOND);
+    bench.fake.set_latency(Action::Remove, 10 * SECOND);
+    let begun = Instant::now();
+    let (resumed, removed) = tokio::join!(alice.resume(), async {
+        tokio::time::sleep(SECOND).await;
+        timeout(SECOND, alice.remove()).await
+    });
+    assert_eq!(resumed, Err(CommandError::Failed("it is being removed".to_owned())));
+    assert!(removed.is_err() && begun.elapsed() < 3 * SECOND);
+}
