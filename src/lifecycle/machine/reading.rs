@@ -19,9 +19,11 @@ impl Machine {
     /// which the workspace could be idle for long enough: there it looks again. So a request costs
     /// no timer, and the freeze is on time all the same.
     pub fn deadline(&self, census: Census, now: Instant) -> Option<Instant> {
+        // It is too old whatever is done to it. When that is known there is no more to be told.
+        let remove_at = self.remove_at().filter(|_| self.remove_wanted.is_none());
         // When the job is done there is a new deadline; a look takes milliseconds.
         if self.job.is_some() {
-            return None;
+            return remove_at;
         }
         let not_too_soon = |at: Instant| self.freeze_not_before.map_or(at, |limit| at.max(limit));
         let of_phase = match &self.state {
@@ -42,7 +44,7 @@ impl Machine {
             | State::Failed { .. }
             | State::Removed => None,
         };
-        of_phase.into_iter().chain(self.remove_at()).min()
+        of_phase.into_iter().chain(remove_at).min()
     }
 
     /// When it will be removed, whatever happens; `None`: never, as things are.
