@@ -262,6 +262,7 @@ impl Machine {
             // It is let finish its start: those who wait for it are served first.
             State::Starting { .. } => self.stop_wanted = true,
             State::Failed { run: Some(_), .. } => {
+                effects.push(Effect::Hold);
                 self.freeze_now(effects, "stopped by an admin", now);
             }
             State::Failed { run: None, .. } => {
@@ -310,6 +311,7 @@ impl Machine {
                 self.wake(effects, "a request", false, now);
             }
             State::Failed { run: Some(_), .. } if self.deadline(census, now) <= Some(now) => {
+                effects.push(Effect::Hold);
                 self.freeze_now(effects, "it never became ready", now);
             }
             State::Frozen { tier: Tier::Paused } => {

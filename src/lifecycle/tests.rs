@@ -173,6 +173,18 @@ async fn one_that_is_being_looked_at_makes_room_after_that() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_never_became_ready_and_was_stopped_can_be_woken_at_once() {
+    let bench = Bench::new(None).await;
+    let alice = bench.add("alice", Policy { start_timeout: 5 * SECOND, ..Policy::default() });
+    bench.fake.set_health(alice.id(), Some(Health::Starting));
+    assert!(alice.resume().await.is_err());
+    bench.fake.set_health(alice.id(), Some(Health::Healthy));
+    assert_eq!(alice.stop().await, Ok(()));
+    let entered = alice.enter().await;
+    assert!(entered.is_ok(), "{entered:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_creation_that_fails_at_once_is_told_why() {
     let bench = Bench::new(None).await;
     // Which of two things that are ready is taken first is for chance to say.
