@@ -167,7 +167,7 @@ impl Machine {
 
     /// Whether its last report said that it is active; that may have expired since.
     pub fn reported_activity(&self) -> bool {
-        self.check_in.is_some() || self.reported_before
+        self.check_in.is_some_and(|report| report.active) || self.reported_before
     }
 
     /// Whether the workspace itself says that it is active.
