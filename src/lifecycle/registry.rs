@@ -27,15 +27,16 @@ use super::reconcile::Audit;
 use super::records::{Records, Remembered};
 use super::slots::{self, Capacity, Slots};
 use super::workspace::{Shared, Workspace};
-use super::{Change, CommandError, Ending, Refusal};
+use super::{Change, CommandError, Notice, Refusal};
+use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::model::{CheckInAccess, Policy, PolicyOverrides, ProjectId, Spec, WorkspaceId};
 use crate::store::{Origin, Record, Store, StoreError};
 
 /// Changes that a slow listener may fall behind by; after that it misses some and is told so.
 const CHANGES_BEHIND_MAX: usize = 4_096;
-/// The same for endings; who misses some looks at all that it has.
-const ENDINGS_BEHIND_MAX: usize = 4_096;
+/// The same for notices; who misses some looks at all that it has.
+const NOTICES_BEHIND_MAX: usize = 4_096;
 
 /// Removed workspaces that are remembered. Beyond that, what is left of one is taken for one that
 /// lives.
@@ -66,6 +67,8 @@ pub struct Options {
     pub check_in_key: CheckInKey,
     /// The public listener's port, for the URL that workspaces check in at.
     pub public_port: u16,
+    /// By which dates are kept.
+    pub clock: Clock,
 }
 
 /// See the module's head.
@@ -147,7 +150,7 @@ impl Registry {
         runtime: Handle,
     ) -> Result<Arc<Self>, StoreError> {
         let found = store.load().await?;
-        let (records, write) = Records::new(store, found);
+        let (records, write) = Records::new(store, options.clock, found);
         let shared = Arc::new(Shared {
             epoch: Instant::now(),
             deadlines: Deadlines::default(),
@@ -160,7 +163,7 @@ impl Registry {
             records,
             policy_changes: tokio::sync::Mutex::new(()),
             changes: broadcast::channel(CHANGES_BEHIND_MAX).0,
-            endings: broadcast::channel(ENDINGS_BEHIND_MAX).0,
+            notices: broadcast::channel(NOTICES_BEHIND_MAX).0,
         });
         let registry = Arc::new(Self {
             by_id: DashMap::default(),
@@ -241,8 +244,9 @@ impl Registry {
         let unlisted = Unlisted { registry: self, workspace: &workspace };
         workspace.keep_new().await?;
         std::mem::forget(unlisted);
+        let made = workspace.made();
         self.begin(&workspace);
-        workspace.made().await?;
+        made.await?;
         Ok(workspace)
     }
 
@@ -279,6 +283,11 @@ impl Registry {
     /// Those that were made by a call in an earlier life of this program.
     pub(super) fn made_before(&self) -> Vec<Record> {
         self.shared.records.created()
+    }
+
+    /// What a driver has now: what it had once and is not among that is forgotten.
+    pub(super) fn forget_missing(&self, driver: &str, listed: &HashSet<WorkspaceId>) {
+        self.shared.records.forget_missing(driver, listed);
     }
 
     fn enlist(
@@ -349,9 +358,9 @@ impl Registry {
         self.shared.changes.subscribe()
     }
 
-    /// Which runs end from now on.
-    pub fn endings(&self) -> broadcast::Receiver<Ending> {
-        self.shared.endings.subscribe()
+    /// What concerns connections to workspaces from now on.
+    pub fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.shared.notices.subscribe()
     }
 
     /// The domain below which every workspace has a host name.
@@ -443,6 +452,8 @@ struct Unlisted<'a> {
 
 impl Drop for Unlisted<'_> {
     fn drop(&mut self) {
+        // Nobody will ever read what was asked of it meanwhile.
+        self.workspace.mailbox.close();
         self.registry.forget(self.workspace);
     }
 }

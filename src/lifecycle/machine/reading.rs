@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
-use super::{Census, CheckIn, Job, Machine, State};
-use crate::model::{FrozenStorage, Phase, Tier};
+use super::{Census, CheckIn, Drain, EVICT_IDLE_MIN, EVICT_QUIET_MIN, Job, Machine, Report, State};
+use crate::model::{FreezeMode, FrozenStorage, Phase, Tier};
 
 /// What a workspace takes of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,15 @@ pub enum Footprint {
     Memory,
     /// Both.
     Running,
+}
+
+/// A workspace whose slot may be taken from it, now or soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evictable {
+    /// Since when it is idle, or from when on it will be.
+    pub idle_since: Instant,
+    /// Not before this.
+    pub from: Instant,
 }
 
 impl Machine {
@@ -35,7 +44,9 @@ impl Machine {
                 let earliest = || Some(now + self.inactivity_timeout()?);
                 self.freeze_at(census).or_else(earliest).map(not_too_soon)
             }
-            State::Freezing { drain_until, .. } => *drain_until,
+            State::Freezing { drain, .. } => {
+                drain.map(|(Drain::Finishing(until) | Drain::Severed(until))| until)
+            }
             State::Failed { retry_at, .. } if census.held > 0 => Some(*retry_at),
             // It is up and serves nobody.
             State::Failed { run: Some(_), .. } => {
@@ -77,17 +88,37 @@ impl Machine {
     /// does not run.
     pub fn freeze_at(&self, census: Census) -> Option<Instant> {
         let State::Running { ready_at, .. } = &self.state else { return None };
-        let timeout = self.inactivity_timeout()?;
-        if census.inside > 0 {
+        let (idle_since, timeout) = (self.idle_since(census)?, self.inactivity_timeout()?);
+        let grace_ends = *ready_at + self.policy.initial_timeout;
+        // One that nobody has used yet is idle from the end of its grace on.
+        let idle_since = if idle_since > *ready_at { idle_since } else { grace_ends };
+        Some(grace_ends.max(idle_since + timeout))
+    }
+
+    /// Since when it is idle, or from when on it will be if nothing happens; `None`: it is in use,
+    /// and nobody knows for how long.
+    pub(super) fn idle_since(&self, census: Census) -> Option<Instant> {
+        let State::Running { ready_at, .. } = &self.state else { return None };
+        let report_counts_on = self.reported_at().is_some() && self.policy.check_in_ttl.is_none();
+        if census.inside > 0 || report_counts_on {
             return None;
         }
-        let reported_until = match self.check_in {
-            Some(CheckIn { active: true, expires_at, .. }) => Some(expires_at?),
-            Some(CheckIn { active: false, .. }) | None => self.check_in_ended,
-        };
-        let idle_since =
-            [census.last_left, reported_until].into_iter().flatten().fold(*ready_at, Instant::max);
-        Some((*ready_at + self.policy.initial_timeout).max(idle_since) + timeout)
+        let ends = [census.last_left, self.report_ends()];
+        Some(ends.into_iter().flatten().fold(*ready_at, Instant::max))
+    }
+
+    /// When the last report of activity stops counting, or has; `None`: there is none, or it counts
+    /// on.
+    pub(super) fn report_ends(&self) -> Option<Instant> {
+        match self.reported_at() {
+            Some(at) => Some(at + self.policy.check_in_ttl?),
+            None => self.report_ended,
+        }
+    }
+
+    /// When it reported activity that it has not taken back.
+    fn reported_at(&self) -> Option<Instant> {
+        self.report.filter(|report| report.active).map(|report| report.at)
     }
 
     /// Where it is in its life.
@@ -114,6 +145,17 @@ impl Machine {
     /// When it entered its phase.
     pub fn since(&self) -> Instant {
         self.since
+    }
+
+    /// When an admin stopped it, if it was not woken since.
+    pub fn stopped_at(&self) -> Option<Instant> {
+        self.stopped_at
+    }
+
+    /// Until when only a navigation or a resume wakes it, because an admin stopped it. May have
+    /// passed.
+    pub fn held_off_until(&self) -> Option<Instant> {
+        Some(self.stopped_at? + self.policy.stop_hold_off)
     }
 
     /// Why it failed, or could not be removed yet. For admins.
@@ -146,6 +188,12 @@ impl Machine {
         matches!((&self.state, self.job), (State::Frozen { .. }, Some(Job::Freeze(_))))
     }
 
+    /// Whether that was begun, though somebody may have come since.
+    pub fn is_stop_under_way(&self) -> bool {
+        let stops = self.job == Some(Job::Freeze(FreezeMode::Stop));
+        stops && matches!(self.state, State::Frozen { .. } | State::Starting { .. })
+    }
+
     /// Since when it is paused, if it could be stopped now.
     pub fn paused_since(&self) -> Option<Instant> {
         let paused = matches!(self.state, State::Frozen { tier: Tier::Paused });
@@ -162,22 +210,25 @@ impl Machine {
         if census.inside > 0 || self.reports_activity(now) {
             return Some(now);
         }
-        census.last_left.max(self.check_in_ended)
+        census.last_left.max(self.report_ends())
     }
 
     /// Whether its last report said that it is active; that may have expired since.
     pub fn reported_activity(&self) -> bool {
-        self.check_in.is_some_and(|report| report.active) || self.reported_before
+        self.reported_at().is_some() || self.reported_before
     }
 
     /// Whether the workspace itself says that it is active.
     pub fn reports_activity(&self, now: Instant) -> bool {
-        self.live_check_in(now).is_some()
+        let Some(at) = self.reported_at() else { return false };
+        self.policy.check_in_ttl.is_none_or(|ttl| now < at + ttl)
     }
 
     /// What it reported last, since it was started.
     pub fn check_in(&self) -> Option<CheckIn> {
-        self.check_in
+        let Report { active, at } = self.report?;
+        let ttl = self.policy.check_in_ttl.filter(|_| active);
+        Some(CheckIn { active, at, expires_at: ttl.map(|ttl| at + ttl) })
     }
 
     /// The end of the grace after its start; `None`: it has none, or does not run.
@@ -193,17 +244,19 @@ impl Machine {
         matches!(self.state, State::Running { .. } | State::Starting { .. })
     }
 
-    /// Since when it has been idle, if its slot may be taken from it.
-    pub fn evictable_since(&self, census: Census, now: Instant) -> Option<Instant> {
-        let State::Running { ready_at, .. } = &self.state else { return None };
-        let in_use = census.inside > 0 || self.live_check_in(now).is_some();
-        if in_use || self.inactivity_timeout().is_none() {
-            return None;
-        }
+    /// Whether its slot may be taken from it: it is idle, it may be frozen for that at all, and
+    /// nothing is done to it.
+    pub fn evictable(&self, census: Census) -> Option<Evictable> {
+        let timeout = self.inactivity_timeout()?;
         if self.policy.storage == FrozenStorage::None {
             return None;
         }
-        let ends = [census.last_left, self.check_in_ended];
-        Some(ends.into_iter().flatten().fold(*ready_at, Instant::max))
+        let idle_since = self.idle_since(census).filter(|_| self.job.is_none())?;
+        let idle_min = match census.quiet {
+            0 => EVICT_IDLE_MIN,
+            _ => EVICT_QUIET_MIN.min(timeout),
+        };
+        let from = self.freeze_not_before.max(Some(idle_since + idle_min))?;
+        Some(Evictable { idle_since, from })
     }
 }

@@ -21,7 +21,7 @@ use frostgate::model::{
 };
 use tokio::time::{Instant, sleep};
 
-pub(crate) use client::{Client, Reply, get};
+pub(crate) use client::{Client, Reply, get, navigate};
 pub(crate) use dice::Dice;
 pub(crate) use origin::{Connection, Origin, Received, ok};
 pub(crate) use program::{Program, Setup};
@@ -195,6 +195,12 @@ pub(crate) fn process(
             ..PolicyOverrides::default()
         },
     );
+}
+
+/// Adds a local process that passes everything on to `origin`, so that the test is the workspace,
+/// and it can be frozen all the same.
+pub(crate) fn relay(config: &mut Config, id: &str, mode: FreezeMode, idle: Duration, to: &Origin) {
+    process(config, id, mode, idle, &[("RELAY_TO", &to.address.to_string())]);
 }
 
 /// The test workspace as a local process.
