@@ -318,8 +318,10 @@ fn one_that_reported_activity_before_a_restart_is_active_until_it_says_otherwise
     bench.finish(running_as("run-1"));
     bench.finish(woken("run-1"));
     assert_eq!(bench.machine.freeze_at(bench.census), None);
+    assert!(bench.machine.reported_activity());
     bench.handle(Event::CheckIn(false));
     assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + IDLE));
+    assert!(!bench.machine.reported_activity());
 }
 
 #[test]
