@@ -74,11 +74,14 @@
 //! # Layering
 //!
 //! A module uses those that stand beside it here, and itself. A test reads this table and the code.
-//! bollard stays in `driver/docker`; rusqlite in `store/sqlite`; hyper in `listen`, `proxy`, `api`, `app` and `cli`.
+//! bollard stays in `driver/docker`; rusqlite in `store/sqlite`; rustls in `listen/tls` and
+//! `cli/certs`; notify in `app`; hyper in `listen`, `proxy`, `api`,
+//! `app` and `cli`.
 //!
 //! | module | may use |
 //! |---|---|
-//! | `clock`, `duration`, `listen` | none |
+//! | `clock`, `duration` | none |
+//! | `listen` | `clock` |
 //! | `model` | `duration` |
 //! | `driver` | `model`, `clock`, `duration` |
 //! | `store` | `model`, `clock`, `duration` |

@@ -8,6 +8,8 @@
 //! What was written by an older or newer version is readable: an unknown field is passed over, and
 //! a missing one has its default, so a field that is added later must have one.
 
+mod public_url;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use public_url::PublicUrl;
 
 /// A workspace's name: a DNS label (RFC 1123), lower case, 1 to 63 characters.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

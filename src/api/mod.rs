@@ -7,6 +7,7 @@ mod fields;
 mod overview;
 mod policy;
 mod projects;
+mod readiness;
 mod reply;
 mod routes;
 mod workspaces;
@@ -17,9 +18,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::lifecycle::{Creator, Registry};
+use crate::model::PublicUrl;
 
 pub use auth::AdminToken;
-pub use routes::{admin, check_in_only};
+pub use readiness::{Check, Health};
+pub use routes::{CHECK_IN_PATH, admin, check_in_only};
 
 /// What the calls work on.
 #[derive(Clone)]
@@ -32,8 +35,10 @@ pub struct Context {
     pub token: AdminToken,
     /// Whose `X-Forwarded-For` tells where a check-in came from.
     pub trusted_proxies: Arc<[IpNet]>,
-    /// The public listener's port, for the workspaces' URLs.
-    pub public_port: u16,
+    /// Where end users find workspaces.
+    pub public_url: Arc<PublicUrl>,
+    /// What is asked how it is, for `/readyz`.
+    pub checks: Arc<[Check]>,
 }
 
 /// Who calls: the address of the socket's other end.

@@ -7,8 +7,10 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use super::reply::Problem;
-use super::{Context, activity, auth, check_in, overview, projects, workspaces};
+use super::{Context, activity, auth, check_in, overview, projects, readiness, workspaces};
 
+/// Where workspaces report their activity.
+pub const CHECK_IN_PATH: &str = "/v1/check-in";
 /// Largest body of a call.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
@@ -35,13 +37,14 @@ pub fn admin(context: Context) -> Router {
         .route_layer(from_fn_with_state(context.clone(), auth::require));
     let open = Router::new()
         .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
-        .route("/v1/check-in", post(check_in::check_in));
+        .route("/readyz", get(readiness::read))
+        .route(CHECK_IN_PATH, post(check_in::check_in));
     finish(guarded.merge(open).fallback(async || Problem::UnknownCall), context)
 }
 
 /// What the public listener serves of them.
 pub fn check_in_only(context: Context) -> Router {
-    let check_in = Router::new().route("/v1/check-in", post(check_in::check_in));
+    let check_in = Router::new().route(CHECK_IN_PATH, post(check_in::check_in));
     finish(check_in.fallback(async || Problem::NoWorkspaceHere), context)
 }
 

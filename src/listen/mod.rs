@@ -1,4 +1,4 @@
-//! Connections: accepting them, telling HTTP/1 from HTTP/2, and ending them in good order.
+//! Connections: accepting them, TLS, telling HTTP/1 from HTTP/2, and ending them in good order.
 //!
 //! A listener belongs to one thread and all its connections stay on that thread, so the data plane
 //! is as many independent servers as there are cores, which the kernel deals connections to
@@ -6,6 +6,8 @@
 
 mod accept;
 mod sniff;
+pub mod tls;
+mod wrong_port;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -19,12 +21,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub use accept::{bind, serve};
-use sniff::{Protocol, Sniffed};
+use sniff::{First, Protocol, Sniffed};
+use tls::{Session, Tls};
 
 /// Most request headers: what nginx and Apache allow is about a hundred.
 const HEADERS_MAX: usize = 100;
@@ -42,21 +46,32 @@ const PING_MAX: Duration = Duration::from_secs(20);
 /// Limits on connections.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How long a client may be silent after it has connected.
+    /// How long a client may be silent after it has connected, and again after a TLS handshake.
     pub first_byte_timeout: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
     /// How long the head of a request may take, and a connection may idle between two.
     pub header_timeout: Duration,
-    /// Connections at a time, on this thread. More wait in the kernel's queue.
-    pub connections_max: usize,
 }
 
-/// Who is connected to whom.
-#[derive(Debug, Clone, Copy)]
+/// A socket that listens, and what connections to it begin with.
+#[derive(Debug)]
+pub struct Listener {
+    /// Bound by [`bind`].
+    pub socket: std::net::TcpListener,
+    /// `None`: plain HTTP.
+    pub tls: Option<Tls>,
+}
+
+/// Who is connected to whom, and how.
+#[derive(Debug, Clone)]
 pub struct Ends {
     /// The client, or the last proxy before us.
     pub peer: SocketAddr,
     /// Us.
     pub local: SocketAddr,
+    /// What was agreed on in the TLS handshake; `None`: plain HTTP.
+    pub tls: Option<Rc<Session>>,
 }
 
 /// What serves the requests of a connection.
@@ -84,14 +99,63 @@ pub trait Serve: 'static {
 async fn connection<S: Serve>(
     stream: TcpStream,
     ends: Ends,
+    tls: Option<&Tls>,
     served: Rc<S>,
     options: &Options,
     draining: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let sniffed = timeout(options.first_byte_timeout, Sniffed::read(stream)).await;
-    let Ok(sniffed) = sniffed else { return Ok(()) };
-    let (protocol, sniffed) = sniffed?;
-    let io = TokioIo::new(sniffed);
+    let (said, stream) = within(options.first_byte_timeout, Sniffed::read(stream)).await?;
+    match (said, tls) {
+        (First::Http(protocol), None) => {
+            http(protocol, stream, ends, served, options, draining).await;
+            Ok(())
+        }
+        // Apart, so that plain connections need no room for it.
+        (First::Tls, Some(tls)) => {
+            Box::pin(over_tls(stream, ends, tls, served, options, draining)).await
+        }
+        (First::Http(Protocol::Http1), Some(_)) => {
+            Box::pin(wrong_port::refuse(stream, options)).await
+        }
+        (First::Http(Protocol::Http2), Some(_)) | (First::Tls, None) => {
+            wrong_port::hang_up(stream).await
+        }
+    }
+}
+
+async fn over_tls<S: Serve>(
+    stream: Sniffed<TcpStream>,
+    mut ends: Ends,
+    tls: &Tls,
+    served: Rc<S>,
+    options: &Options,
+    draining: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let (stream, session) = within(options.handshake_timeout, tls.accept(stream)).await?;
+    let (said, stream) = within(options.first_byte_timeout, Sniffed::read(stream)).await?;
+    if let First::Http(protocol) = said
+        && session.allows(protocol)
+    {
+        ends.tls = Some(Rc::new(session));
+        http(protocol, stream, ends, served, options, draining).await;
+    }
+    Ok(())
+}
+
+async fn within<T>(limit: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(limit, step).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Serves the requests of a connection.
+async fn http<S: Serve>(
+    protocol: Protocol,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ends: Ends,
+    served: Rc<S>,
+    options: &Options,
+    draining: watch::Receiver<bool>,
+) {
+    let io = TokioIo::new(stream);
     let client = Rc::new(served.meet(ends));
     let service = service_fn(move |request| {
         let (served, client) = (served.clone(), client.clone());
@@ -100,13 +164,7 @@ async fn connection<S: Serve>(
     // How a connection ends is its client's affair: hyper's errors here are clients that left.
     match protocol {
         Protocol::Http1 => {
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(options.header_timeout)
-                .max_headers(HEADERS_MAX)
-                .max_header_size(HEAD_BYTES_MAX)
-                .serve_connection(io, service)
-                .with_upgrades();
+            let connection = http1(options).serve_connection(io, service).with_upgrades();
             until_drained(connection, draining, |connection| connection.graceful_shutdown()).await;
         }
         Protocol::Http2 => {
@@ -121,7 +179,16 @@ async fn connection<S: Serve>(
             until_drained(connection, draining, |connection| connection.graceful_shutdown()).await;
         }
     }
-    Ok(())
+}
+
+fn http1(options: &Options) -> hyper::server::conn::http1::Builder {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.header_timeout)
+        .max_headers(HEADERS_MAX)
+        .max_header_size(HEAD_BYTES_MAX);
+    builder
 }
 
 async fn until_drained<C: Future<Output = hyper::Result<()>>>(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use frostgate::config::{Config, ConfigError, Flags};
+use frostgate::config::{Config, ConfigError, Flags, Tls};
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
@@ -57,9 +57,15 @@ fn the_full_example_sets_every_option_to_its_default() {
     let empty = load(Path::new("/dev/null")).expect("no options at all");
     assert_eq!(full.workspaces.len(), 3, "one of each kind");
     let without_workspaces = Config { workspaces: BTreeMap::new(), ..full };
-    assert_eq!(without_workspaces, empty);
-    let usual = Config { state_dir: empty.state_dir.clone(), ..Config::default() };
+    // Certificates are beside the file.
+    assert_eq!(without_workspaces.tls.directory, Some(examples().join("certs")));
+    let usual = Config {
+        state_dir: empty.state_dir.clone(),
+        tls: Tls { directory: without_workspaces.tls.directory.clone(), ..Tls::default() },
+        ..Config::default()
+    };
     assert_eq!(without_workspaces, usual);
+    assert_eq!(Config { tls: usual.tls.clone(), ..empty }, usual);
 }
 
 #[test]
