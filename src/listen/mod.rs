@@ -24,7 +24,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub use accept::{bind, serve};
 use sniff::{First, Protocol, Sniffed};
@@ -42,6 +42,9 @@ const RESET_STREAMS_MAX: usize = 50;
 /// has to answer.
 const PING_AFTER: Duration = Duration::from_secs(30);
 const PING_MAX: Duration = Duration::from_secs(20);
+
+/// How long a connection may take to its first request when no more are accepted.
+const FIRST_REQUEST_MAX: Duration = Duration::from_millis(500);
 
 /// Limits on connections.
 #[derive(Debug, Clone)]
@@ -102,9 +105,10 @@ async fn connection<S: Serve>(
     tls: Option<&Tls>,
     served: Rc<S>,
     options: &Options,
-    draining: watch::Receiver<bool>,
+    mut draining: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let (said, stream) = within(options.first_byte_timeout, Sniffed::read(stream)).await?;
+    let first = Sniffed::read(stream);
+    let (said, stream) = within(options.first_byte_timeout, &mut draining, first).await?;
     match (said, tls) {
         (First::Http(protocol), None) => {
             http(protocol, stream, ends, served, options, draining).await;
@@ -115,7 +119,7 @@ async fn connection<S: Serve>(
             Box::pin(over_tls(stream, ends, tls, served, options, draining)).await
         }
         (First::Http(Protocol::Http1), Some(_)) => {
-            Box::pin(wrong_port::refuse(stream, options)).await
+            Box::pin(wrong_port::refuse(stream, options, &mut draining)).await
         }
         (First::Http(Protocol::Http2), Some(_)) | (First::Tls, None) => {
             wrong_port::hang_up(stream).await
@@ -129,10 +133,12 @@ async fn over_tls<S: Serve>(
     tls: &Tls,
     served: Rc<S>,
     options: &Options,
-    draining: watch::Receiver<bool>,
+    mut draining: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let (stream, session) = within(options.handshake_timeout, tls.accept(stream)).await?;
-    let (said, stream) = within(options.first_byte_timeout, Sniffed::read(stream)).await?;
+    let handshake = tls.accept(stream);
+    let (stream, session) = within(options.handshake_timeout, &mut draining, handshake).await?;
+    let first = Sniffed::read(stream);
+    let (said, stream) = within(options.first_byte_timeout, &mut draining, first).await?;
     if let First::Http(protocol) = said
         && session.allows(protocol)
     {
@@ -142,8 +148,23 @@ async fn over_tls<S: Serve>(
     Ok(())
 }
 
-async fn within<T>(limit: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(limit, step).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+/// Takes a step towards the first request, in its time. When `draining` is true, that is short:
+/// nobody has asked for anything yet.
+async fn within<T>(
+    limit: Duration,
+    draining: &mut watch::Receiver<bool>,
+    step: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let no_longer = async {
+        // An error means that the sender is gone, which means the same.
+        drop(draining.wait_for(|draining| *draining).await);
+        sleep(FIRST_REQUEST_MAX).await;
+    };
+    tokio::select! {
+        biased;
+        done = timeout(limit, step) => done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+        () = no_longer => Err(io::ErrorKind::TimedOut.into()),
+    }
 }
 
 /// Serves the requests of a connection.

@@ -11,6 +11,7 @@ use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::{Options, http1, within};
@@ -25,6 +26,7 @@ const PARTING_BYTES_MAX: u64 = 64 * 1024;
 pub(super) async fn refuse(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     options: &Options,
+    draining: &mut watch::Receiver<bool>,
 ) -> io::Result<()> {
     let service = service_fn(async |_| {
         let mut response = Response::new(Full::new(Bytes::from_static(WORDS.as_bytes())));
@@ -37,7 +39,7 @@ pub(super) async fn refuse(
         http1(options).keep_alive(false).serve_connection(TokioIo::new(stream), service);
     // Its head has the same time as every other one; the rest goes at once.
     let limit = options.header_timeout + PARTING_MAX;
-    within(limit, async { connection.await.map_err(io::Error::other) }).await
+    within(limit, draining, async { connection.await.map_err(io::Error::other) }).await
 }
 
 /// Ends a connection so that its client sees an end and no reset: with bytes left unread, the

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 
 mod api;
+mod certificates;
+mod certs_command;
 mod check_in;
 mod config_files;
 mod create;
@@ -15,6 +17,7 @@ mod headers;
 mod hostile_workspace;
 mod http1;
 mod http2;
+mod https_only;
 mod layering;
 mod leases;
 mod limits;
@@ -27,4 +30,5 @@ mod slots;
 mod smuggling;
 mod store_durability;
 mod support;
+mod tls;
 mod websocket;

@@ -42,15 +42,21 @@ pub struct Certificate {
     key: Arc<CertifiedKey>,
 }
 
-/// Why a certificate is not used. The words name files without their directories: they are told
-/// to everybody who may ask how we are.
+/// Why a certificate is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {reason}", file_name(&pair.cert))]
+#[error("{}: {reason}", pair.cert.display())]
 pub struct CertificateError {
     /// Which.
     pub pair: Pair,
-    /// Why.
+    /// Why; names files without their directories.
     pub reason: String,
+}
+
+impl CertificateError {
+    /// In the words for everybody who may ask how we are.
+    pub(super) fn without_directory(&self) -> String {
+        format!("{}: {}", file_name(&self.pair.cert), self.reason)
+    }
 }
 
 impl Pair {

@@ -44,13 +44,16 @@ pub enum Unusable {
     #[error("there is none{}", .0.as_ref().map(|at| format!(" in {}", at.display())).unwrap_or_default())]
     None(Option<PathBuf>),
     /// Their directory can't be looked through.
-    #[error("could not look for them in {directory}")]
-    Unreadable {
-        /// Which.
-        directory: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+}
+
+/// Why a directory can't be looked through for certificates.
+#[derive(Debug, thiserror::Error)]
+#[error("could not look for them in {}", directory.display())]
+pub struct DirectoryError {
+    directory: PathBuf,
+    source: io::Error,
 }
 
 /// How the certificates are.
@@ -104,7 +107,10 @@ impl Certificates {
         let old = self.state();
         let new = match self.sources.read() {
             Ok(reading) => old.followed_by(reading),
-            Err(error) => old.kept(whole_chain(&error)),
+            Err(DirectoryError { directory, source }) => {
+                tracing::warn!(?directory, %source, "can't look for certificates");
+                old.kept(format!("their directory can't be looked through: {source}"))
+            }
         };
         tell_changes(&old, &new);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
@@ -168,26 +174,30 @@ impl State {
             match read {
                 Ok(certificate) => used.push(certificate),
                 Err(error) => {
+                    tracing::warn!(%error, "a certificate can't be used");
                     used.extend(self.set.of(&error.pair).cloned());
-                    refused.push(error.to_string());
+                    refused.push(error.without_directory());
                 }
             }
         }
         match Set::new(used) {
             Some(set) => Self { set: Arc::new(set), refused },
-            None => self.kept("none are left; those before are kept".to_owned()),
+            None => {
+                tracing::warn!("there are no certificates any more; those before are kept");
+                self.kept("none are left; those before are kept".to_owned())
+            }
         }
     }
 }
 
 impl Sources {
     /// Every certificate that should be usable, in their order.
-    fn read(&self) -> Result<Vec<Result<Certificate, CertificateError>>, Unusable> {
+    fn read(&self) -> Result<Vec<Result<Certificate, CertificateError>>, DirectoryError> {
         let named = self.pairs.iter().map(Pair::read);
         let mut all: Vec<_> = named.collect();
         if let Some(directory) = &self.directory {
             let pairs = pairs_in(directory)
-                .map_err(|source| Unusable::Unreadable { directory: directory.clone(), source })?;
+                .map_err(|source| DirectoryError { directory: directory.clone(), source })?;
             let found = pairs.iter().filter(|pair| !pair.is_an_authoritys()).map(Pair::read);
             all.extend(found);
         }
@@ -228,9 +238,6 @@ fn now() -> SystemTime {
 }
 
 fn tell_changes(old: &State, new: &State) {
-    for reason in &new.refused {
-        tracing::warn!(reason, "a change of certificates is not followed");
-    }
     for certificate in new.set.all() {
         if !old.set.of(certificate.pair()).is_some_and(|old| Arc::ptr_eq(old, certificate)) {
             tell_used(certificate);
@@ -266,13 +273,6 @@ fn end(certificate: &Certificate) -> Option<String> {
         return Some(format!("{name}: it is not valid now; it ends {until}"));
     }
     (!certificate.is_valid(now() + SOON)).then(|| format!("{name}: it ends {until}"))
-}
-
-fn whole_chain(error: &Unusable) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 fn lines(errors: &[CertificateError]) -> String {

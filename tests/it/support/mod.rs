@@ -2,6 +2,7 @@
 
 mod client;
 mod origin;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep};
 
 pub(crate) use client::{Client, Reply, get};
 pub(crate) use origin::{Connection, Origin, Received, ok};
+pub(crate) use tls::{Authority, gullible, secure, tls, try_tls};
 
 use crate::fixture;
 
@@ -50,6 +52,10 @@ impl Gateway {
 
     pub(crate) fn public(&self) -> SocketAddr {
         self.app().public_addresses()[0]
+    }
+
+    pub(crate) fn tls(&self) -> SocketAddr {
+        self.app().tls_addresses()[0]
     }
 
     pub(crate) fn admin(&self) -> SocketAddr {
