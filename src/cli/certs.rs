@@ -32,8 +32,8 @@ use super::{Environment, Overrides};
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// As long as trusting it once should do.
 const AUTHORITY_VALID: Duration = DAY.saturating_mul(3_650);
-/// Apple's systems take none that is valid for longer than 825 days, whoever vouches for it.
-const CERTIFICATE_VALID: Duration = DAY.saturating_mul(397);
+/// With the day before it a year, which is the longest that Mozilla recommends.
+const CERTIFICATE_VALID: Duration = DAY.saturating_mul(364);
 /// Clocks differ.
 const VALID_BEFORE: Duration = DAY;
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, Ticketer, cipher_suite};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::ServerSessionMemoryCache;
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
@@ -24,6 +24,9 @@ use tokio_rustls::server::TlsStream;
 use super::sniff::Protocol;
 pub use certificate::{Certificate, CertificateError, Pair};
 pub use certificates::{Certificates, Sources, Status};
+
+/// Sessions that are remembered for clients that know no tickets, which can be of TLS 1.2 only.
+const SESSIONS_MAX: usize = 10_000;
 
 const HTTP2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
@@ -68,7 +71,7 @@ impl Tls {
             .with_cert_resolver(certificates.clone());
         config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
         config.ticketer = Ticketer::new()?;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
         Ok(Self { acceptor: Arc::new(config).into(), certificates })
     }
 

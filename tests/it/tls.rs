@@ -1,6 +1,7 @@
 //! TLS: which certificate a client gets, what it may speak, and what it can't do to others.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,12 +9,14 @@ use http::Request;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::client::conn::http2::handshake;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::client::{Resumption, Tls12Resumption};
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
 
 use crate::support::{
     Authority, Client, Gateway, Origin, PATIENCE, get, gullible, ok, secure, tls, try_tls, until,
@@ -207,6 +210,17 @@ async fn a_session_is_resumed_by_whichever_thread_gets_the_client() {
         gateway.app().reload_certificates();
         let stream = tls(&client, gateway.tls(), "alice.localhost").await;
         assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
+        let mut config = (**client.config()).clone();
+        let known = Resumption::in_memory_sessions(10);
+        config.resumption = known.tls12_resumption(Tls12Resumption::SessionIdOnly);
+        let without_tickets = TlsConnector::from(Arc::new(config));
+        for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let stream = tls(&without_tickets, gateway.tls(), "alice.localhost").await;
+            assert_eq!(stream.get_ref().1.handshake_kind(), Some(expected), "{is:?}");
+            let mut client = Client::over(stream);
+            client.send(format!("GET / HTTP/1.1\r\n{HOST}\r\n")).await;
+            assert_eq!(client.reply().await.status, 200);
+        }
         let stranger = authority.client_of(&[version], &["http/1.1"]);
         let stream = tls(&stranger, gateway.tls(), "alice.localhost").await;
         assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
