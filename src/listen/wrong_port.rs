@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -10,18 +9,13 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use super::{Options, http1, within};
 
 const WORDS: &str =
     "400 This port speaks HTTPS; begin the address with https:// instead of http://.\n";
-/// How long a client may take to hang up after we have, and how much it may still send.
-const PARTING_MAX: Duration = Duration::from_secs(2);
-const PARTING_BYTES_MAX: u64 = 64 * 1024;
-
 /// Tells a client that has sent a plain request to a TLS port what to do.
 pub(super) async fn refuse(
     stream: impl AsyncRead + AsyncWrite + Unpin,
@@ -37,18 +31,13 @@ pub(super) async fn refuse(
     });
     let connection =
         http1(options).keep_alive(false).serve_connection(TokioIo::new(stream), service);
-    // Its head has the same time as every other one; the rest goes at once.
-    let limit = options.header_timeout + PARTING_MAX;
+    // Its head has the same time as every other one, and the rest goes at once.
+    let limit = options.header_timeout;
     within(limit, draining, async { connection.await.map_err(io::Error::other) }).await
 }
 
-/// Ends a connection so that its client sees an end and no reset: with bytes left unread, the
-/// system would send one.
-pub(super) async fn hang_up(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
-    stream.shutdown().await?;
-    let mut rest = stream.take(PARTING_BYTES_MAX);
-    let mut nowhere = tokio::io::sink();
-    // Who stays is hung up on the hard way.
-    drop(timeout(PARTING_MAX, tokio::io::copy(&mut rest, &mut nowhere)).await);
-    Ok(())
+/// Ends a connection so that its client sees an end: to a bare close with bytes left unread the
+/// system would add a reset, and nothing before it.
+pub(super) async fn hang_up(mut stream: impl AsyncWrite + Unpin) -> io::Result<()> {
+    stream.shutdown().await
 }
