@@ -6,7 +6,6 @@
 
 mod certificates;
 mod data_plane;
-mod secrets;
 mod sockets;
 
 use std::net::SocketAddr;
@@ -25,7 +24,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::api::{self, AdminToken, CHECK_IN_PATH, Peer};
+use crate::api::{self, CHECK_IN_PATH, Failures, Keyring, Peer};
 use crate::config::{self, Config, DockerAddress, DockerUse};
 use crate::driver::Driver;
 use crate::driver::docker::{self, Docker};
@@ -35,12 +34,15 @@ use crate::lifecycle::check_in::CheckInKey;
 use crate::lifecycle::create::{self, Creator};
 use crate::lifecycle::reconcile::Reconciler;
 use crate::lifecycle::registry::Newcomer;
+use crate::lifecycle::slots::Capacity;
 use crate::lifecycle::{self, Change, Registry};
 use crate::listen::tls::{Certificates, Tls};
 use crate::listen::{self, Ends, Listener, Serve};
 use crate::model::{Policy, PolicyOverrides, PublicUrl};
 use crate::proxy::{self, Body, Elsewhere, Proxy, Redirect};
+use crate::secrets::{self, SecretError};
 use crate::store::{Origin, Sqlite, Store, StoreError};
+use crate::token::Token;
 use data_plane::Plan;
 use sockets::{Addresses, Sockets};
 
@@ -70,7 +72,7 @@ impl App {
     /// Binds every listener and starts serving. Returns once all ports are bound.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         secrets::make_state_dir(&config.state_dir)?;
-        let token = secrets::read_or_make(&config.state_dir, config::TOKEN_FILE)?;
+        secrets::read_or_make(&config.token_file(), |random| Token::new(random).text().to_owned())?;
         let workers = match config.listen.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
@@ -82,15 +84,18 @@ impl App {
 
         let store = open_store(&config.state_dir).await?;
         let options = lifecycle_options(&config, &addresses)?;
+        let keyring =
+            Keyring::open(config.token_file(), config.tokens.clone(), store.clone()).await?;
         let registry = Registry::open(options, store, Handle::current()).await?;
         let drivers = Drivers::make(&config)?;
         drivers.check(&config).await?;
+        let policy = Arc::new(config.policy.clone());
         let creator = Arc::new(creator(&config, &registry, &drivers));
-        add_configured(&config, &registry, &creator)?;
+        add_configured(&config, &policy, &registry, &creator)?;
         creator.restore();
         let mut followers = JoinSet::new();
         for driver in drivers.all() {
-            let mut reconciler = Reconciler::new(registry.clone(), driver, config.policy.clone());
+            let mut reconciler = Reconciler::new(registry.clone(), driver, policy.clone());
             reconciler.take_stock().await;
             followers.spawn(reconciler.follow());
         }
@@ -103,7 +108,8 @@ impl App {
         let context = api::Context {
             registry: registry.clone(),
             creator,
-            token: AdminToken::new(&token),
+            keyring: Arc::new(keyring),
+            failures: Arc::new(Failures::default()),
             trusted_proxies: config.routing.trusted_proxies.clone().into(),
             public_url: Arc::new(public_url),
             checks: checks.into(),
@@ -321,10 +327,9 @@ impl Drivers {
 }
 
 fn creator(config: &Config, registry: &Arc<Registry>, drivers: &Drivers) -> Creator {
-    let projects = config.projects.iter();
     let options = create::Options {
-        projects: projects.map(|(id, project)| (id.to_string(), project.clone())).collect(),
-        policy: Policy { storage: config.api.storage, ..config.policy.clone() },
+        projects: config.projects.clone(),
+        policy: Arc::new(Policy { storage: config.api.storage, ..config.policy.clone() }),
         inline_specs: config.api.inline_specs,
     };
     Creator::new(registry.clone(), drivers.all().collect(), options)
@@ -332,6 +337,7 @@ fn creator(config: &Config, registry: &Arc<Registry>, drivers: &Drivers) -> Crea
 
 fn add_configured(
     config: &Config,
+    policy: &Arc<Policy>,
     registry: &Arc<Registry>,
     creator: &Creator,
 ) -> anyhow::Result<()> {
@@ -340,11 +346,11 @@ fn add_configured(
         registry.add(Newcomer {
             id: id.clone(),
             spec: workspace.spec.clone(),
-            policy: workspace.policy.over(&config.policy),
+            policy: workspace.policy.applied_to(policy),
             own_policy: PolicyOverrides::default(),
             driver: driver.with_context(|| format!("workspace {id} can't be run"))?,
             origin: Origin::Config,
-            project: None,
+            project: workspace.project.clone(),
         })?;
     }
     Ok(())
@@ -381,14 +387,21 @@ fn public_url(config: &Config, addresses: &Addresses) -> PublicUrl {
 }
 
 fn lifecycle_options(config: &Config, addresses: &Addresses) -> anyhow::Result<lifecycle::Options> {
-    let key = secrets::read_or_make(&config.state_dir, "check-in.key")?;
+    let key_file = config.state_dir.join("check-in.key");
+    let key = secrets::read_or_make(&key_file, |random| secrets::hex(&random))?;
+    let key = secrets::from_hex(&key).ok_or(SecretError::Damaged { path: key_file })?;
     Ok(lifecycle::Options {
         domain: config.routing.domain.clone(),
         held_max: config.limits.held_max,
         held_per_workspace_max: config.limits.held_per_workspace_max,
-        slots: Some(config.limits.slots).filter(|slots| *slots > 0),
+        capacity: Capacity {
+            slots: Some(config.limits.slots).filter(|slots| *slots > 0),
+            memory: Some(config.limits.memory_budget).filter(|bytes| *bytes > 0),
+        },
+        memory_assumed: config.limits.memory_assumed,
+        memory_low: Some(config.limits.memory_low).filter(|bytes| *bytes > 0),
         starts_max: config.limits.starts_max,
-        check_in_key: CheckInKey::new(&secrets::as_key(&key)?),
+        check_in_key: CheckInKey::new(&key),
         public_port: addresses.public.first().map_or(0, SocketAddr::port),
     })
 }

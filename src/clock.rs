@@ -41,12 +41,38 @@ impl Clock {
     }
 }
 
+/// Returns at `moment`; never where there is none.
+pub async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A date as RFC 3339 in UTC with milliseconds.
 pub fn rfc3339(date: SystemTime) -> String {
     match jiff::Timestamp::try_from(date) {
         Ok(timestamp) => format!("{timestamp:.3}"),
         // Only a date outside the years -9999..9999 can't be told; no deadline of ours reaches it.
         Err(_) => "never".to_owned(),
+    }
+}
+
+/// A date without what is below a millisecond, which no date keeps that is written down.
+pub fn to_the_millisecond(date: SystemTime) -> SystemTime {
+    let since = date.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    date - Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000_000))
+}
+
+/// An RFC 3339 date as people where this machine is read it: `2026-11-20 12:04:11`. A text that is
+/// no date stays as it is.
+pub fn local(date: &str) -> String {
+    match date.parse::<jiff::Timestamp>() {
+        Ok(timestamp) => {
+            let local = timestamp.to_zoned(jiff::tz::TimeZone::system());
+            local.strftime("%Y-%m-%d %H:%M:%S").to_string()
+        }
+        Err(_) => date.to_owned(),
     }
 }
 
@@ -81,6 +107,14 @@ mod tests {
         for (millis, words) in rows {
             assert_eq!(spoken(Duration::from_millis(millis)), words);
         }
+    }
+
+    #[test]
+    fn a_date_that_was_written_down_is_found_again() {
+        let date = SystemTime::UNIX_EPOCH + Duration::new(5, 123_456_789);
+        let kept = SystemTime::UNIX_EPOCH + Duration::from_millis(5_123);
+        assert_eq!(to_the_millisecond(date), kept);
+        assert_eq!(to_the_millisecond(kept), kept);
     }
 
     #[test]

@@ -20,7 +20,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::model::{FrozenStorage, Policy, PolicyOverrides, Project, PublicUrl, Spec, WorkspaceId};
+use crate::model::{
+    FrozenStorage, Policy, PolicyOverrides, Project, ProjectId, PublicUrl, Spec, WorkspaceId,
+};
+use crate::token::{Grant, TokenName};
 
 mod check;
 mod print;
@@ -61,8 +64,10 @@ pub struct Config {
     pub docker: Docker,
     /// The process driver.
     pub process: Process,
-    /// What workspaces are created from through the API, by id.
-    pub projects: BTreeMap<WorkspaceId, Project>,
+    /// The tokens that open the API, beside the one in the state directory and those made by calls.
+    pub tokens: BTreeMap<TokenName, Grant>,
+    /// The templates that workspaces are made from.
+    pub projects: BTreeMap<ProjectId, Project>,
     /// The workspaces that are configured here, beside those discovered by labels.
     pub workspaces: BTreeMap<WorkspaceId, Workspace>,
 }
@@ -150,6 +155,13 @@ pub struct Limits {
     pub held_per_workspace_max: usize,
     /// Workspaces that may run at a time; 0: any number.
     pub slots: usize,
+    /// Bytes of memory for all that run or are paused; 0: any number.
+    pub memory_budget: u64,
+    /// What a workspace counts for in that budget that has no `memory` of its own, in bytes.
+    pub memory_assumed: u64,
+    /// While this machine has fewer bytes of memory available, the workspace paused longest is
+    /// stopped; 0: never.
+    pub memory_low: u64,
     /// Workspaces that are started at the same time; the others queue.
     pub starts_max: usize,
 }
@@ -221,6 +233,8 @@ pub enum Freezer {
 /// A workspace of the configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workspace {
+    /// The project that it is made from, if any; `spec` and `policy` have what that says.
+    pub project: Option<ProjectId>,
     /// What it is made of.
     pub spec: Spec,
     /// What it sets for itself.
@@ -369,6 +383,7 @@ impl Default for Config {
             api: Api::default(),
             docker: Docker::default(),
             process: Process::default(),
+            tokens: BTreeMap::new(),
             projects: BTreeMap::new(),
             workspaces: BTreeMap::new(),
         }
@@ -437,6 +452,9 @@ impl Default for Limits {
             // A herd of containers that start at once is slower than the same herd in fours.
             starts_max: 4,
             slots: 0,
+            memory_budget: 0,
+            memory_assumed: 512 << 20,
+            memory_low: 0,
         }
     }
 }

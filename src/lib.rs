@@ -80,15 +80,16 @@
 //!
 //! | module | may use |
 //! |---|---|
-//! | `clock`, `duration` | none |
+//! | `clock`, `duration`, `size`, `secrets` | none |
 //! | `listen` | `clock` |
 //! | `model` | `duration` |
-//! | `driver` | `model`, `clock`, `duration` |
-//! | `store` | `model`, `clock`, `duration` |
+//! | `token` | `model`, `secrets` |
+//! | `driver` | `model`, `clock`, `duration`, `size` |
+//! | `store` | `model`, `clock`, `duration`, `token` |
 //! | `lifecycle` | `model`, `clock`, `driver`, `store` |
 //! | `proxy` | `lifecycle`, `listen`, `model` |
-//! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration` |
-//! | `config` | `model`, `duration` |
+//! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration`, `size`, `token`, `secrets` |
+//! | `config` | `model`, `duration`, `size`, `token` |
 //! | `app`, `cli` | all |
 
 pub mod app;
@@ -108,3 +109,6 @@ pub mod store;
 pub mod clock;
 pub mod duration;
 pub mod model;
+pub mod secrets;
+pub mod size;
+pub mod token;

@@ -8,6 +8,7 @@
 //! What was written by an older or newer version is readable: an unknown field is passed over, and
 //! a missing one has its default, so a field that is added later must have one.
 
+mod image;
 mod public_url;
 
 use std::collections::BTreeMap;
@@ -18,41 +19,92 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use public_url::PublicUrl;
+pub use self::image::{Image, InvalidMount, Mount, MountSource, Pull};
+pub use self::public_url::PublicUrl;
+
+/// What stands for the workspace's id in the texts of a spec that several workspaces share.
+const ID_PLACEHOLDER: &str = "{id}";
 
 /// A workspace's name: a DNS label (RFC 1123), lower case, 1 to 63 characters.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct WorkspaceId(Arc<str>);
 
-/// Why a text is not a workspace id.
+/// A project's name in the configuration, in URLs and in records: a label as a workspace's id is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct ProjectId(Arc<str>);
+
+/// Why a text is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is not a workspace id: 1 to 63 of the characters a-z, 0-9 and '-', \
+    "{text:?} is not {kind}: 1 to 63 of the characters a-z, 0-9 and '-', \
      beginning and ending with a letter or digit"
 )]
-pub struct InvalidWorkspaceId {
+pub struct InvalidId {
+    kind: &'static str,
     text: String,
 }
 
+/// A DNS label as it stands; upper case is refused, not folded.
+pub(crate) fn label(kind: &'static str, text: &str) -> Result<Arc<str>, InvalidId> {
+    let bytes = text.as_bytes();
+    let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let valid = (1..=63).contains(&bytes.len())
+        && bytes.iter().all(|byte| alphanumeric(byte) || *byte == b'-')
+        && bytes.first().is_some_and(alphanumeric)
+        && bytes.last().is_some_and(alphanumeric);
+    if valid {
+        Ok(text.into())
+    } else {
+        Err(InvalidId { kind, text: text.chars().take(100).collect() })
+    }
+}
+
+impl ProjectId {
+    /// Parses a label.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        label("a project id", text).map(Self)
+    }
+
+    /// The label itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// So that a map of projects can be asked with a text. Hashes and orders as the text does.
+impl std::borrow::Borrow<str> for ProjectId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ProjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ProjectId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
 impl WorkspaceId {
-    /// Parses a DNS label as it stands; upper case is refused, not folded.
-    pub fn parse(text: &str) -> Result<Self, InvalidWorkspaceId> {
-        let bytes = text.as_bytes();
-        let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        let valid = (1..=63).contains(&bytes.len())
-            && bytes.iter().all(|byte| alphanumeric(byte) || *byte == b'-')
-            && bytes.first().is_some_and(alphanumeric)
-            && bytes.last().is_some_and(alphanumeric);
-        if valid {
-            Ok(Self(text.into()))
-        } else {
-            Err(InvalidWorkspaceId { text: text.chars().take(100).collect() })
-        }
+    /// Parses a label.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        label("a workspace id", text).map(Self)
+    }
+
+    /// `text` with this id wherever it says `{id}`.
+    fn fill_in(&self, text: &str) -> String {
+        text.replace(ID_PLACEHOLDER, self.as_str())
     }
 
     /// The nearest id to a name that follows other rules, such as a container's:
     /// `/My_App.1` becomes `my-app-1`.
-    pub fn from_foreign_name(name: &str) -> Result<Self, InvalidWorkspaceId> {
+    pub fn from_foreign_name(name: &str) -> Result<Self, InvalidId> {
         let folded: String = name
             .chars()
             .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
@@ -100,7 +152,11 @@ pub struct Spec {
     /// The port it listens on, inside the container; for a process, the port it is told to use
     /// (`None`: a free one at every start). `None` for an image: its one exposed port.
     pub port: Option<u16>,
-    /// Environment on top of what Frostgate sets itself.
+    /// Bytes of memory that it may use; `None`: any number. A container is held to it, a process
+    /// isn't.
+    #[serde(default)]
+    pub memory: Option<u64>,
+    /// Environment on top of what Frostgate sets itself; see [`Blueprint::environment`].
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
     /// Host names that route here, beside `{id}.{domain}`; lower case, no port.
@@ -111,14 +167,28 @@ pub struct Spec {
     pub ready_path: Option<String>,
 }
 
-/// What workspaces are created from.
+impl Spec {
+    /// What runs, and nothing else: the defaults for all the rest.
+    pub fn new(runs: Runs) -> Self {
+        Self {
+            runs,
+            port: None,
+            memory: None,
+            environment: BTreeMap::new(),
+            hosts: Vec::new(),
+            ready_path: None,
+        }
+    }
+}
+
+/// A template that workspaces are made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Project {
-    /// For people.
+    /// As people see it.
     pub name: String,
-    /// What its workspaces are made of.
+    /// What its workspaces are made of. It has no hosts: they lead to one workspace each.
     pub spec: Spec,
-    /// What they set for themselves unless a creation says otherwise.
+    /// What its workspaces set for themselves unless they say otherwise.
     pub policy: PolicyOverrides,
 }
 
@@ -134,15 +204,7 @@ pub enum Runs {
         directory: Option<std::path::PathBuf>,
     },
     /// A container made from an image, by the Docker driver.
-    Image {
-        /// As the engine names it.
-        image: String,
-        /// Overrides the image's command where it isn't empty.
-        #[serde(default)]
-        command: Vec<String>,
-        /// The network it is attached to; `None`: the engine's default.
-        network: Option<String>,
-    },
+    Image(Image),
     /// A container that somebody else made and labelled.
     Discovered {
         /// The network whose address is dialled; `None`: the only one, or the driver's choice.
@@ -161,6 +223,14 @@ pub struct Blueprint {
     pub spec: Spec,
     /// Where it reports its activity.
     pub check_in: CheckInAccess,
+}
+
+impl Blueprint {
+    /// The spec's environment, with the workspace's id wherever a value says `{id}`.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        let filled_in = |(name, value): (&String, &String)| (name.clone(), self.id.fill_in(value));
+        self.spec.environment.iter().map(filled_in).collect()
+    }
 }
 
 /// What a workspace needs to report for itself. The driver makes `FROSTGATE_CHECK_IN_URL` of it,
@@ -192,7 +262,7 @@ impl fmt::Debug for CheckInAccess {
 pub struct Policy {
     /// Idle time until it is frozen; `None`: never by itself.
     pub inactivity_timeout: Option<Duration>,
-    /// Grace after each start, from readiness.
+    /// Grace after each start: idle time counts from this long after readiness.
     pub initial_timeout: Duration,
     /// How it is frozen.
     pub freeze_mode: FreezeMode,
@@ -291,6 +361,11 @@ impl PolicyOverrides {
             storage: later.storage.or(self.storage),
             max_storage_time: later.max_storage_time.or(self.max_storage_time),
         }
+    }
+
+    /// The same, shared with all that override nothing.
+    pub fn applied_to(&self, base: &Arc<Policy>) -> Arc<Policy> {
+        if *self == Self::default() { base.clone() } else { Arc::new(self.over(base)) }
     }
 
     /// The policy that results from these overrides on top of `base`.
@@ -428,6 +503,15 @@ mod tests {
     }
 
     #[test]
+    fn the_environment_tells_workspaces_of_one_spec_apart() {
+        let mut spec = Spec::new(Runs::Upstream("127.0.0.1:1".to_owned()));
+        spec.environment.insert("NAME".to_owned(), "{id} of {team}, {id}".to_owned());
+        let check_in = CheckInAccess { port: 80, token: "t".to_owned() };
+        let blueprint = Blueprint { id: WorkspaceId::parse("a-1").unwrap(), spec, check_in };
+        assert_eq!(blueprint.environment()["NAME"], "a-1 of {team}, a-1");
+    }
+
+    #[test]
     fn foreign_names_are_folded_into_labels() {
         let folded = |name| WorkspaceId::from_foreign_name(name).map(|id| id.to_string());
         assert_eq!(folded("/My_App.1").as_deref(), Ok("my-app-1"));
@@ -447,9 +531,7 @@ mod tests {
     fn a_spec_of_another_version_is_readable() {
         let text = r#"{"runs":{"image":{"image":"a:1","later":1}},"later":[]}"#;
         let spec: Spec = serde_json::from_str(text).unwrap();
-        let runs = Runs::Image { image: "a:1".to_owned(), command: Vec::new(), network: None };
-        assert_eq!(spec.runs, runs);
-        assert!(spec.environment.is_empty() && spec.hosts.is_empty() && spec.port.is_none());
+        assert_eq!(spec, Spec::new(Runs::Image(Image::new("a:1"))));
     }
 
     #[test]

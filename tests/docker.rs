@@ -3,14 +3,20 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
+#[path = "docker/conformance.rs"]
+mod conformance;
 #[path = "docker/driver.rs"]
 mod driver;
+#[path = "docker/endurance.rs"]
+mod endurance;
 #[path = "fixture/mod.rs"]
 mod fixture;
 #[path = "docker/gateway.rs"]
 mod gateway;
 #[path = "docker/images.rs"]
 mod images;
+#[path = "docker/registry.rs"]
+mod registry;
 #[path = "docker/relay.rs"]
 mod relay;
 #[expect(dead_code, unused_imports, reason = "shared with the tests that need no engine")]

@@ -2,17 +2,17 @@
 //! its journal.
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::Context;
+use super::caller::Caller;
 use super::reply::Problem;
-use super::workspaces::{Representation, find};
-use crate::clock::{rfc3339, spoken};
-use crate::lifecycle::View;
-use crate::model::{Phase, Tier};
+use super::workspaces::{Id, Representation, find};
+use crate::clock::{Clock, rfc3339, spoken, to_the_millisecond};
+use crate::lifecycle::{CheckIn, View, Workspace};
+use crate::model::{FrozenStorage, Phase, Policy, Tier};
 use crate::store::{JOURNAL_LINES_MAX, JournalEntry};
 
 /// What is told.
@@ -20,9 +20,61 @@ use crate::store::{JOURNAL_LINES_MAX, JournalEntry};
 pub(super) struct Activity {
     /// In plain words.
     why: String,
+    signals: Signals,
     workspace: Representation,
     /// The newest first.
     journal: Vec<Line>,
+}
+
+/// Everything that counts for or against a freeze, as it is now. Dates are RFC 3339.
+#[derive(Debug, Serialize)]
+struct Signals {
+    /// Requests inside.
+    live_requests: u32,
+    /// WebSockets and other tunnels inside.
+    live_tunnels: u32,
+    /// Requests that wait at its gate.
+    held_requests: usize,
+    /// When the last request or tunnel ended; `null`: none has since Frostgate was started.
+    last_request_ended_at: Option<String>,
+    /// Its own last report since it was started; `null`: there is none.
+    check_in: Option<Report>,
+    /// `false`: only calls freeze it.
+    monitoring: bool,
+    /// Until when it is not frozen because it was started; `null`: it has no such grace.
+    initial_timeout_ends_at: Option<String>,
+    /// When it is looked at next, if nothing happens before; `null`: nothing is due.
+    next_deadline_at: Option<String>,
+}
+
+/// What the workspace said of itself.
+#[derive(Debug, Serialize)]
+struct Report {
+    active: bool,
+    at: String,
+    /// When it no longer counts; `null`: it counts until the next.
+    expires_at: Option<String>,
+}
+
+impl Signals {
+    fn of(view: &View, policy: &Policy) -> Self {
+        let date = |at: Instant| Clock.rfc3339(at);
+        let report = |CheckIn { active, at, expires_at }| Report {
+            active,
+            at: date(at),
+            expires_at: expires_at.map(date),
+        };
+        Self {
+            live_requests: view.requests(),
+            live_tunnels: view.tunnels,
+            held_requests: view.held,
+            last_request_ended_at: view.last_left.map(date),
+            check_in: view.check_in.map(report),
+            monitoring: policy.monitoring,
+            initial_timeout_ends_at: view.initial_timeout_ends.map(date),
+            next_deadline_at: view.deadline.map(date),
+        }
+    }
 }
 
 /// A phase that was entered.
@@ -47,38 +99,81 @@ impl From<JournalEntry> for Line {
 /// `GET /api/v1/workspaces/{id}/activity`
 pub(super) async fn read(
     State(context): State<Context>,
-    id: Result<Path<String>, PathRejection>,
+    caller: Caller,
+    id: Id,
 ) -> Result<Json<Activity>, Problem> {
-    let workspace = find(&context, id)?;
-    let journal = workspace.journal(JOURNAL_LINES_MAX).await?;
+    let workspace = find(&context, &caller, id)?;
+    let mut journal = workspace.journal(JOURNAL_LINES_MAX).await?;
+    if caller.scope.projects().is_some() {
+        // A journal outlives its workspace, and another of the same id may have been somebody else's.
+        let since = to_the_millisecond(workspace.created_at());
+        journal.retain(|entry| entry.at >= since);
+    }
+    let view = workspace.view();
     Ok(Json(Activity {
-        why: why(&workspace.view(), journal.first()),
+        why: why(&workspace, &view, journal.first()),
+        signals: Signals::of(&view, &workspace.policy()),
         workspace: Representation::of(&workspace, &context),
         journal: journal.into_iter().map(Line::from).collect(),
     }))
 }
 
 /// The one signal that decides, in words that read alone.
-fn why(view: &View, last: Option<&JournalEntry>) -> String {
+fn why(workspace: &Workspace, view: &View, last: Option<&JournalEntry>) -> String {
     let reason = last.map_or("nothing is known yet", |entry| entry.reason.as_str());
-    let in_time = |at: Instant| spoken(at.saturating_duration_since(Instant::now()));
     match view.phase {
-        Phase::Running if view.inside > 0 => {
-            let requests = view.inside.saturating_sub(view.tunnels);
-            format!("awake: {requests} requests and {} tunnels are inside", view.tunnels)
-        }
-        Phase::Running if view.reports_activity => "awake: it reports activity itself".to_owned(),
-        Phase::Running => match view.freeze_at {
-            Some(at) => format!("awake and idle: it will be frozen in {}", in_time(at)),
-            None => "awake: its policy never freezes it by itself".to_owned(),
-        },
+        Phase::Running => why_running(workspace, view),
         Phase::Starting => match view.queue_position {
             Some(before) => format!("waiting for a slot, {before} before it: {reason}"),
             None => format!("starting: {reason}"),
         },
         Phase::Freezing => format!("being frozen: {reason}"),
-        Phase::Frozen => format!("frozen: {reason}"),
+        Phase::Frozen => match view.remove_at {
+            Some(at) => format!("frozen: {reason}; it will be removed in {}", time_until(at)),
+            None => format!("frozen: {reason}"),
+        },
         Phase::Failed => format!("failed: {}", view.failure.as_deref().unwrap_or(reason)),
         Phase::Removing | Phase::Removed => format!("being removed: {reason}"),
     }
+}
+
+fn why_running(workspace: &Workspace, view: &View) -> String {
+    if view.inside > 0 {
+        return format!("awake: {} inside", crowd(view));
+    }
+    if let Some(CheckIn { expires_at, .. }) = view.check_in.filter(|_| view.reports_activity) {
+        let until = expires_at.map(|at| format!(", for another {}", time_until(at)));
+        return format!("awake: it reports activity itself{}", until.unwrap_or_default());
+    }
+    let policy = workspace.policy();
+    if let Some(at) = view.freeze_at {
+        let how = match policy.storage {
+            FrozenStorage::None => "removed, for it can't be frozen,",
+            FrozenStorage::Limited(_) | FrozenStorage::Unlimited => "frozen",
+        };
+        return format!("awake and idle: it will be {how} in {}", time_until(at));
+    }
+    let never = match (workspace.can_freeze(), policy.monitoring) {
+        (false, _) => "it is a fixed upstream, which can't be frozen",
+        (true, false) => "its monitoring is off, so only a call freezes it",
+        (true, true) => "its inactivity_timeout is 0, so only a call freezes it",
+    };
+    format!("awake: {never}")
+}
+
+/// `2 requests and 1 tunnel are`
+fn crowd(view: &View) -> String {
+    let counted = |number: u32, noun: &str| match number {
+        0 => None,
+        1 => Some(format!("1 {noun}")),
+        _ => Some(format!("{number} {noun}s")),
+    };
+    let kinds = [counted(view.requests(), "request"), counted(view.tunnels, "tunnel")];
+    let kinds: Vec<String> = kinds.into_iter().flatten().collect();
+    let verb = if view.inside == 1 { "is" } else { "are" };
+    format!("{} {verb}", kinds.join(" and "))
+}
+
+fn time_until(at: Instant) -> String {
+    spoken(at.saturating_duration_since(Instant::now()))
 }

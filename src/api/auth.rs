@@ -1,79 +1,124 @@
-//! Who may call: whoever presents the admin's token.
+//! Who may call: whoever presents a token that is good for the call.
 
-use std::sync::Arc;
-
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use http::header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, HeaderValue, Uri};
+use tokio::time::Instant;
 
-use super::Context;
+use super::caller::{Caller, Need};
 use super::reply::Problem;
+use super::{Context, Peer};
 
-/// The one user of Basic authentication; its password is the token.
-const BASIC_USER: &str = "admin";
+const BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"frostgate\"");
+const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"frostgate\", charset=\"UTF-8\"");
 
-/// The hash of the token that opens the admin API.
-#[derive(Clone)]
-pub struct AdminToken(Arc<[u8; 32]>);
+/// The query's name for a token.
+const QUERY_NAME: &str = "access_token";
 
-impl AdminToken {
-    /// Of the token itself, which is not kept.
-    pub fn new(token: &str) -> Self {
-        Self(Arc::new(Sha256::digest(token).into()))
-    }
-
-    /// In constant time: hashes are compared, and all of them.
-    fn is(&self, presented: &str) -> bool {
-        let hash: [u8; 32] = Sha256::digest(presented).into();
-        self.0.ct_eq(&hash).into()
-    }
+/// A token as somebody presents it.
+#[derive(Debug, PartialEq, Eq)]
+struct Presented {
+    token: String,
+    way: Way,
 }
 
-impl std::fmt::Debug for AdminToken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("AdminToken(…)")
-    }
+/// How it is presented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// As a bearer (RFC 6750).
+    Bearer,
+    /// As the password of anybody (RFC 7617): the token alone says who calls.
+    Basic,
+    /// As `access_token` in the query.
+    Query,
 }
 
-/// Lets a call through that presents the token: as a bearer, as the password of `admin` (Basic),
-/// or as `access_token` in the query.
+/// Lets a call through that presents a token which is good for it.
 pub(super) async fn require(
-    State(context): State<Context>,
-    request: Request,
+    State((context, need)): State<(Context, Need)>,
+    Extension(peer): Extension<Peer>,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    let presented = bearer(request.headers())
-        .or_else(|| basic(request.headers()))
-        .or_else(|| in_query(request.uri().query()));
-    if presented.is_some_and(|token| context.token.is(&token)) {
-        return next.run(request).await;
+    let presented = Presented::by(&request);
+    // No handler, and so no error or log, gets to see the token.
+    hide_token(request.uri_mut());
+    let Some(presented) = presented else {
+        return challenge(&[BEARER, BASIC]);
+    };
+    let Some(caller) = context.keyring.find(&presented.token).await else {
+        let client = peer.client_address(&context.trusted_proxies, request.headers());
+        return match context.failures.note(client, Instant::now()) {
+            Err(retry_after) => Problem::TooManyFailures { retry_after }.into_response(),
+            // Basic makes a browser ask for a password, which a script's user did not want.
+            Ok(()) if presented.way == Way::Basic => challenge(&[BEARER, BASIC]),
+            Ok(()) => challenge(&[BEARER]),
+        };
+    };
+    if let Err(problem) = check(&caller, need, presented.way, &request) {
+        return problem.into_response();
     }
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+fn check(caller: &Caller, need: Need, way: Way, request: &Request) -> Result<(), Problem> {
+    // A browser sends a password that it knows with every request, whoever's page made it.
+    if way == Way::Basic && !request.method().is_safe() && is_of_another_page(request) {
+        let why = "this call was made by a page of another site";
+        return Err(Problem::Forbidden(why.to_owned()));
+    }
+    caller.check(need)
+}
+
+/// Browsers say so in one way or the other; where there is no TLS, only by `Origin`.
+fn is_of_another_page(request: &Request) -> bool {
+    let headers = request.headers();
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return site != "same-origin" && site != "none";
+    }
+    let Some(origin) = headers.get(ORIGIN) else { return false };
+    let page = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
+    let authority = request.uri().authority().map(Authority::as_str);
+    let host = || headers.get(HOST).and_then(|host| host.to_str().ok());
+    match (page, authority.or_else(host)) {
+        (Some(page), Some(own)) => !page.eq_ignore_ascii_case(own),
+        _ => true,
+    }
+}
+
+fn challenge(ways: &[HeaderValue]) -> Response {
     let mut response = Problem::Unauthorized.into_response();
-    let challenge = HeaderValue::from_static("Bearer realm=\"frostgate\"");
-    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    for way in ways {
+        response.headers_mut().append(WWW_AUTHENTICATE, way.clone());
+    }
     response
 }
 
-fn bearer(headers: &HeaderMap) -> Option<String> {
-    credentials(headers, "bearer").map(str::to_owned)
+impl Presented {
+    fn by(request: &Request) -> Option<Self> {
+        let headers = request.headers();
+        let of = |way, token: Option<String>| {
+            let token = token.filter(|token| !token.is_empty());
+            token.map(|token| Self { token, way })
+        };
+        of(Way::Bearer, credentials(headers, "bearer").map(str::to_owned))
+            .or_else(|| of(Way::Basic, password(headers)))
+            .or_else(|| of(Way::Query, in_query(request.uri().query())))
+    }
 }
 
-fn basic(headers: &HeaderMap) -> Option<String> {
+fn password(headers: &HeaderMap) -> Option<String> {
     let decoded = STANDARD.decode(credentials(headers, "basic")?).ok()?;
     let decoded = String::from_utf8(decoded).ok()?;
-    let (user, password) = decoded.split_once(':')?;
-    (user == BASIC_USER).then(|| password.to_owned())
-}
-
-fn in_query(query: Option<&str>) -> Option<String> {
-    let fields: Vec<(String, String)> = serde_urlencoded::from_str(query?).ok()?;
-    fields.into_iter().find(|(name, _)| name == "access_token").map(|(_, token)| token)
+    let (_user, password) = decoded.split_once(':')?;
+    Some(password.to_owned())
 }
 
 fn credentials<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
@@ -81,33 +126,101 @@ fn credentials<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     scheme.eq_ignore_ascii_case(wanted).then_some(rest.trim())
 }
 
+fn in_query(query: Option<&str>) -> Option<String> {
+    let mut fields = fields(query?).into_iter();
+    fields.find(|(name, _)| name == QUERY_NAME).map(|(_, token)| token)
+}
+
+/// Takes every token out of the query.
+fn hide_token(uri: &mut Uri) {
+    let Some(query) = uri.query() else { return };
+    let mut kept = fields(query);
+    let all = kept.len();
+    kept.retain(|(name, _)| name != QUERY_NAME);
+    if kept.len() == all {
+        return;
+    }
+    let query = serde_urlencoded::to_string(kept).unwrap_or_default();
+    let target = format!("{}?{query}", uri.path());
+    let path = || PathAndQuery::try_from(uri.path()).ok();
+    let target = PathAndQuery::try_from(target).ok().or_else(path);
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = target;
+    *uri = Uri::from_parts(parts).unwrap_or_default();
+}
+
+fn fields(query: &str) -> Vec<(String, String)> {
+    serde_urlencoded::from_str(query).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::body::Body;
 
-    fn with(value: &str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, value.parse().unwrap());
-        headers
+    fn request(target: &str, headers: &[(&str, &str)]) -> Request {
+        let request =
+            headers.iter().fold(Request::builder().uri(target), |request, (name, value)| {
+                request.header(*name, *value)
+            });
+        request.body(Body::empty()).unwrap()
+    }
+
+    fn presented(target: &str, authorization: &str) -> Option<(String, Way)> {
+        let by = Presented::by(&request(target, &[("authorization", authorization)]))?;
+        Some((by.token, by.way))
     }
 
     #[test]
     fn a_token_may_be_presented_in_three_ways() {
-        assert_eq!(bearer(&with("Bearer abc")).as_deref(), Some("abc"));
-        assert_eq!(bearer(&with("bearer  abc ")).as_deref(), Some("abc"));
-        // admin:abc
-        assert_eq!(basic(&with("Basic YWRtaW46YWJj")).as_deref(), Some("abc"));
-        // root:abc
-        assert_eq!(basic(&with("Basic cm9vdDphYmM=")), None);
-        assert_eq!(basic(&with("Basic %%%")), None);
-        assert_eq!(in_query(Some("a=b&access_token=abc")).as_deref(), Some("abc"));
-        assert_eq!(in_query(Some("a=b")), None);
+        let abc = |way| Some(("abc".to_owned(), way));
+        assert_eq!(presented("/", "Bearer abc"), abc(Way::Bearer));
+        assert_eq!(presented("/", "bearer  abc "), abc(Way::Bearer));
+        // admin:abc, :abc and root:abc
+        for basic in ["Basic YWRtaW46YWJj", "Basic OmFiYw==", "basic cm9vdDphYmM="] {
+            assert_eq!(presented("/", basic), abc(Way::Basic), "{basic}");
+        }
+        assert_eq!(presented("/?a=b&access_token=abc", ""), abc(Way::Query));
+        assert_eq!(presented("/?access_token=x", "Bearer abc"), abc(Way::Bearer));
+        // abc: and abc
+        for nothing in ["Bearer ", "Bearer", "Basic %%%", "Basic YWJjOg==", "Basic YWJj", "Token x"]
+        {
+            assert_eq!(presented("/?a=b&access_token=", nothing), None, "{nothing}");
+        }
     }
 
     #[test]
-    fn only_the_token_itself_opens() {
-        let token = AdminToken::new("abc");
-        assert!(token.is("abc"));
-        assert!(!token.is("ab") && !token.is("abcd") && !token.is(""));
+    fn a_token_is_taken_out_of_the_query_and_nothing_else_is() {
+        let rows = [
+            ("/a?access_token=x", "/a?"),
+            ("/a?access_token=x&wait=false", "/a?wait=false"),
+            ("/a?q=%26%3D+b&access%5Ftoken=x&access_token=y", "/a?q=%26%3D+b"),
+            ("http://h/a?access_token=x", "http://h/a?"),
+            ("/a?token=x&b", "/a?token=x&b"),
+            ("/a", "/a"),
+        ];
+        for (given, left) in rows {
+            let mut uri: Uri = given.parse().unwrap();
+            hide_token(&mut uri);
+            assert_eq!(uri.to_string(), left);
+        }
+    }
+
+    #[test]
+    fn a_page_of_another_site_is_known_by_what_the_browser_says() {
+        let rows: [(&[(&str, &str)], bool); 8] = [
+            (&[], false),
+            (&[("sec-fetch-site", "same-origin")], false),
+            (&[("sec-fetch-site", "none")], false),
+            (&[("sec-fetch-site", "same-site")], true),
+            (&[("sec-fetch-site", "cross-site"), ("origin", "http://h:1")], true),
+            (&[("origin", "http://H:1")], false),
+            (&[("origin", "http://h:2")], true),
+            (&[("origin", "null")], true),
+        ];
+        for (headers, another) in rows {
+            let headers: Vec<_> = [("host", "h:1")].iter().chain(headers).copied().collect();
+            assert_eq!(is_of_another_page(&request("/", &headers)), another, "{headers:?}");
+        }
     }
 }

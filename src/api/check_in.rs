@@ -4,7 +4,6 @@
 //! has. It reports `active=N`: zero means idle, anything else active. Three spellings of the field
 //! are in use by reporter scripts, and three places: form, JSON and query.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -22,14 +21,14 @@ const FIELD_NAMES: [&str; 3] = ["active", "active-connections", "active_connecti
 
 pub(super) async fn check_in(
     State(context): State<Context>,
-    Extension(Peer(peer)): Extension<Peer>,
+    Extension(peer): Extension<Peer>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     headers: HeaderMap,
     mut fields: Fields,
 ) -> Result<StatusCode, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::Invalid(rejection.body_text()))?;
     let token = query.iter().find(|(name, _)| name == "token").map(|(_, token)| token.as_str());
-    let workspace = sender(&context, token, peer.ip(), &headers)?;
+    let workspace = sender(&context, token, peer, &headers)?;
     fields.0.extend(query);
     let active = match FIELD_NAMES.iter().find_map(|name| fields.get(name)) {
         None | Some("") => {
@@ -46,33 +45,15 @@ pub(super) async fn check_in(
 fn sender(
     context: &Context,
     token: Option<&str>,
-    peer: IpAddr,
+    peer: Peer,
     headers: &HeaderMap,
 ) -> Result<Arc<Workspace>, Problem> {
     let found = match token {
         Some(token) => context.registry.by_check_in_token(token),
-        None => context.registry.by_address(client_address(context, peer, headers)),
+        None => {
+            let address = peer.client_address(&context.trusted_proxies, headers);
+            context.registry.by_address(address)
+        }
     };
     found.ok_or(Problem::UnknownSender)
-}
-
-/// The peer, or, if that is a trusted proxy, the nearest hop that isn't.
-fn client_address(context: &Context, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-    let is_trusted =
-        |address: &IpAddr| context.trusted_proxies.iter().any(|network| network.contains(address));
-    let mut address = peer.to_canonical();
-    let said: Vec<&str> = headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .collect();
-    for hop in said.iter().rev() {
-        if !is_trusted(&address) {
-            break;
-        }
-        let Ok(earlier) = hop.trim().parse::<IpAddr>() else { break };
-        address = earlier.to_canonical();
-    }
-    address
 }

@@ -23,6 +23,12 @@ impl Fields {
         Ok(Self(fields))
     }
 
+    /// These, and where they say nothing, `others`.
+    pub(super) fn or(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
     /// The values of all fields of that name.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let found = self.0.iter().filter(move |(field, _)| field == name);
@@ -33,6 +39,35 @@ impl Fields {
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(field, _)| field == name);
         found.map(|(_, value)| value.trim())
+    }
+
+    /// Every item of a list: one for each field `name` or `name[]`, or several in one field, as
+    /// JSON or separated by commas.
+    pub(super) fn list(&self, name: &str) -> Result<Vec<String>, Problem> {
+        let mut items = Vec::new();
+        for text in self.all(&format!("{name}[]")).chain(self.all(name)) {
+            if text.starts_with('[') {
+                let several: Vec<String> = serde_json::from_str(text)
+                    .map_err(|_| Problem::Invalid(format!("{name}: send a list of texts")))?;
+                items.extend(several);
+            } else {
+                let several = text.split(',').map(|item| item.trim().to_owned());
+                items.extend(several.filter(|item| !item.is_empty()));
+            }
+        }
+        Ok(items)
+    }
+
+    /// Refuses fields of other names, lest a typo pass for a wish.
+    pub(super) fn only<'a>(
+        &self,
+        known: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<(), Problem> {
+        let unknown = self.0.iter().find(|(name, _)| !known.clone().any(|known| known == name));
+        let Some((name, _)) = unknown else { return Ok(()) };
+        let known: Vec<&str> = known.collect();
+        let known = known.join(", ");
+        Err(Problem::Invalid(format!("there is no field {name:?}; there are {known}")))
     }
 }
 

@@ -2,17 +2,23 @@
 
 mod activity;
 mod auth;
+mod caller;
 mod check_in;
+mod containers;
+mod failures;
 mod fields;
+mod keyring;
 mod overview;
+mod peer;
 mod policy;
 mod projects;
 mod readiness;
 mod reply;
 mod routes;
+mod token_file;
+mod tokens;
 mod workspaces;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -20,7 +26,9 @@ use ipnet::IpNet;
 use crate::lifecycle::{Creator, Registry};
 use crate::model::PublicUrl;
 
-pub use auth::AdminToken;
+pub use failures::Failures;
+pub use keyring::Keyring;
+pub use peer::Peer;
 pub use readiness::{Check, Health};
 pub use routes::{CHECK_IN_PATH, admin, check_in_only};
 
@@ -31,8 +39,10 @@ pub struct Context {
     pub registry: Arc<Registry>,
     /// Makes more of them.
     pub creator: Arc<Creator>,
-    /// What an admin must present.
-    pub token: AdminToken,
+    /// What opens the API.
+    pub keyring: Arc<Keyring>,
+    /// How often it was tried with what doesn't.
+    pub failures: Arc<Failures>,
     /// Whose `X-Forwarded-For` tells where a check-in came from.
     pub trusted_proxies: Arc<[IpNet]>,
     /// Where end users find workspaces.
@@ -40,7 +50,3 @@ pub struct Context {
     /// What is asked how it is, for `/readyz`.
     pub checks: Arc<[Check]>,
 }
-
-/// Who calls: the address of the socket's other end.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);

@@ -14,5 +14,9 @@ pub(super) async fn test() -> Json<Value> {
 /// `GET /api/v1/stats`: how many slots there are, and how many are free; `null`: no limit.
 pub(super) async fn stats(State(context): State<Context>) -> Json<Value> {
     let (all, free) = context.registry.slots().unzip();
-    Json(json!({ "workspace_slots": { "all": all, "free": free } }))
+    let (memory, memory_free) = context.registry.memory().unzip();
+    Json(json!({
+        "workspace_slots": { "all": all, "free": free },
+        "memory_bytes": { "all": memory, "free": memory_free },
+    }))
 }

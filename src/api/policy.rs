@@ -85,13 +85,9 @@ impl From<&Policy> for Representation {
     }
 }
 
-/// Refuses fields that are neither of a policy nor among `others`, lest a typo pass for a change.
+/// Refuses fields that are neither of a policy nor among `others`.
 pub(super) fn only(fields: &Fields, others: &[&str]) -> Result<(), Problem> {
-    let mut known = others.iter().chain(&FIELD_NAMES);
-    let unknown = fields.0.iter().find(|(name, _)| !known.clone().any(|known| known == name));
-    let Some((name, _)) = unknown else { return Ok(()) };
-    let names: Vec<&str> = known.by_ref().copied().collect();
-    Err(Problem::Invalid(format!("there is no field {name:?}; there are {}", names.join(", "))))
+    fields.only(others.iter().chain(&FIELD_NAMES).copied())
 }
 
 /// The overrides that a call's fields say. Fields that are of no policy are left alone.

@@ -5,6 +5,7 @@ use axum::extract::State;
 use serde::Serialize;
 
 use super::Context;
+use super::caller::Caller;
 use super::workspaces::Project;
 
 /// All projects, in the order of their ids.
@@ -14,9 +15,9 @@ pub(super) struct List {
 }
 
 /// `GET /api/v1/projects`
-pub(super) async fn list(State(context): State<Context>) -> Json<List> {
-    let projects = context.creator.projects().iter();
+pub(super) async fn list(State(context): State<Context>, caller: Caller) -> Json<List> {
+    let projects = context.creator.projects().iter().filter(|(id, _)| caller.may_use(id.as_str()));
     let items =
-        projects.map(|(id, project)| Project { id: id.clone(), name: project.name.clone() });
+        projects.map(|(id, project)| Project { id: id.to_string(), name: project.name.clone() });
     Json(List { items: items.collect() })
 }

@@ -2,13 +2,17 @@
 //! `message`, for people, and `error_code`, for programs. Nothing internal is in them that an admin
 //! could not know anyway.
 
+use std::error::Error;
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
+use super::keyring::ChangeError;
 use crate::lifecycle::registry::MakeError;
 use crate::lifecycle::{CommandError, CreateError};
 
@@ -17,7 +21,9 @@ use crate::lifecycle::{CommandError, CreateError};
 pub(super) enum Problem {
     /// No token, or a wrong one.
     Unauthorized,
-    /// Whoever calls may not do that.
+    /// Too many wrong tokens from there, for so long.
+    TooManyFailures { retry_after: Duration },
+    /// The token is not good for this.
     Forbidden(String),
     /// There is no such call.
     UnknownCall,
@@ -27,6 +33,8 @@ pub(super) enum Problem {
     WrongMethod,
     /// There is no such workspace.
     UnknownWorkspace(String),
+    /// There is no such token.
+    UnknownToken(String),
     /// Whoever checked in is no workspace.
     UnknownSender,
     /// Something in the call can't be used; names it and the fix.
@@ -41,6 +49,8 @@ pub(super) enum Problem {
     Failed(String),
     /// Not now.
     Unavailable,
+    /// What was to be changed could not be kept, and so is as it was.
+    NotKept(String),
 }
 
 #[derive(Serialize)]
@@ -59,6 +69,23 @@ impl From<CommandError> for Problem {
             CommandError::Impossible(reason) => Self::Conflict(reason),
             CommandError::Failed(reason) => Self::Failed(reason),
             CommandError::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Unknown(_) => Self::UnknownToken(error.to_string()),
+            ChangeError::Taken(_)
+            | ChangeError::Configured(_)
+            | ChangeError::OfStateDir(_)
+            | ChangeError::TooMany => Self::Conflict(error.to_string()),
+            ChangeError::NotKept(_) => Self::NotKept(error.to_string()),
+            ChangeError::NotWritten(_) => {
+                let system = error.source().map(|system| format!(": {system}"));
+                Self::NotKept(format!("{error}{}", system.unwrap_or_default()))
+            }
         }
     }
 }
@@ -98,7 +125,13 @@ impl Problem {
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
                 "Not authorized",
-                "send the admin token as \"Authorization: Bearer <token>\"".to_owned(),
+                "send a token as \"Authorization: Bearer <token>\"".to_owned(),
+            ),
+            Self::TooManyFailures { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_failures",
+                "Too many wrong tokens",
+                "too many wrong tokens were sent; a right one is accepted at any time".to_owned(),
             ),
             Self::Forbidden(detail) => {
                 (StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail.clone())
@@ -128,6 +161,9 @@ impl Problem {
                 "Unknown workspace",
                 format!("there is no workspace {id:?}"),
             ),
+            Self::UnknownToken(detail) => {
+                (StatusCode::NOT_FOUND, "unknown_token", "Unknown token", detail.clone())
+            }
             Self::UnknownSender => (
                 StatusCode::NOT_FOUND,
                 "unknown_sender",
@@ -166,6 +202,12 @@ impl Problem {
                 "Unavailable",
                 "the workspace takes no calls at the moment; try again".to_owned(),
             ),
+            Self::NotKept(detail) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not_kept",
+                "Could not be kept",
+                detail.clone(),
+            ),
         }
     }
 }
@@ -184,6 +226,11 @@ impl IntoResponse for Problem {
         let mut response = (status, Json(document)).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(CONTENT_TYPE, kind);
+        if let Self::TooManyFailures { retry_after } = self {
+            // Rounded up: a client that comes back on the second is not too early.
+            let seconds = retry_after.as_secs() + 1;
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response
     }
 }

@@ -12,6 +12,7 @@ use axum::extract::{Path, Query, State};
 use http::StatusCode;
 use serde::Deserialize;
 
+use super::caller::Caller;
 use super::fields::Fields;
 use super::reply::Problem;
 use super::{Context, policy};
@@ -24,19 +25,21 @@ pub(super) use representation::{Project, Representation};
 /// `GET /api/v1/workspaces/{id}`
 pub(super) async fn read(
     State(context): State<Context>,
+    caller: Caller,
     id: Id,
 ) -> Result<Json<Representation>, Problem> {
-    let workspace = find(&context, id)?;
+    let workspace = find(&context, &caller, id)?;
     Ok(Json(Representation::of(&workspace, &context)))
 }
 
 /// `PATCH /api/v1/workspaces/{id}`: changes the fields of its policy that are named, at once.
 pub(super) async fn change(
     State(context): State<Context>,
-    id: Result<Path<String>, PathRejection>,
+    caller: Caller,
+    id: Id,
     fields: Fields,
 ) -> Result<Json<Representation>, Problem> {
-    let workspace = find(&context, id)?;
+    let workspace = find(&context, &caller, id)?;
     policy::only(&fields, &[])?;
     let changes = policy::overrides(&fields)?;
     policy::check(&changes.over(&workspace.policy()))?;
@@ -47,18 +50,20 @@ pub(super) async fn change(
 /// `DELETE /api/v1/workspaces/{id}`: 204 once it is gone, with all that it had.
 pub(super) async fn delete(
     State(context): State<Context>,
-    id: Result<Path<String>, PathRejection>,
+    caller: Caller,
+    id: Id,
 ) -> Result<StatusCode, Problem> {
-    find(&context, id)?.remove().await?;
+    find(&context, &caller, id)?.remove().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `PUT /api/v1/workspaces/{id}/remove`: the same, with a message.
 pub(super) async fn remove(
     State(context): State<Context>,
-    id: Result<Path<String>, PathRejection>,
+    caller: Caller,
+    id: Id,
 ) -> Result<Json<serde_json::Value>, Problem> {
-    find(&context, id)?.remove().await?;
+    find(&context, &caller, id)?.remove().await?;
     Ok(Json(serde_json::json!({ "message": "Workspace has been removed" })))
 }
 
@@ -76,53 +81,51 @@ fn yes() -> bool {
 /// `PUT /api/v1/workspaces/{id}/stop`: 200 once it is frozen; with `?wait=false` 202 at once.
 pub(super) async fn stop(
     State(context): State<Context>,
+    caller: Caller,
     id: Id,
     wait: Result<Query<Wait>, QueryRejection>,
 ) -> Result<(StatusCode, Json<Representation>), Problem> {
-    let workspace = find(&context, id)?;
-    if !workspace.can_freeze() {
+    let workspace = find(&context, &caller, id)?;
+    let status = if waits(wait)? {
         workspace.stop().await?;
-    }
-    let asked = workspace.clone();
-    carry_out(&context, &workspace, wait, async move { asked.stop().await }).await
+        StatusCode::OK
+    } else {
+        workspace.begin_stop().await?;
+        StatusCode::ACCEPTED
+    };
+    Ok((status, Json(Representation::of(&workspace, &context))))
 }
 
 /// `PUT /api/v1/workspaces/{id}/resume`: 200 once it is running; with `?wait=false` 202 at once.
 pub(super) async fn resume(
     State(context): State<Context>,
+    caller: Caller,
     id: Id,
     wait: Result<Query<Wait>, QueryRejection>,
 ) -> Result<(StatusCode, Json<Representation>), Problem> {
-    let workspace = find(&context, id)?;
-    let asked = workspace.clone();
-    carry_out(&context, &workspace, wait, async move { asked.resume().await }).await
-}
-
-async fn carry_out(
-    context: &Context,
-    workspace: &Workspace,
-    wait: Result<Query<Wait>, QueryRejection>,
-    asked: impl Future<Output = crate::lifecycle::Answer>,
-) -> Result<(StatusCode, Json<Representation>), Problem> {
-    let Query(Wait { wait }) = wait
-        .map_err(|_| Problem::Invalid("the parameter \"wait\" must be true or false".to_owned()))?;
-    let mut asked = Box::pin(asked);
-    let status = if wait {
-        asked.await?;
+    let workspace = find(&context, &caller, id)?;
+    let status = if waits(wait)? {
+        workspace.resume().await?;
         StatusCode::OK
     } else {
-        // The first poll gives the command to the workspace's task, which does not need us.
-        drop(futures_util::poll!(&mut asked));
+        workspace.begin_resume().await?;
         StatusCode::ACCEPTED
     };
-    Ok((status, Json(Representation::of(workspace, context))))
+    Ok((status, Json(Representation::of(&workspace, &context))))
+}
+
+fn waits(wait: Result<Query<Wait>, QueryRejection>) -> Result<bool, Problem> {
+    let unclear = |_| Problem::Invalid("the parameter \"wait\" must be true or false".to_owned());
+    Ok(wait.map_err(unclear)?.wait)
 }
 
 /// The id in a path, which may be nothing that a workspace could be called.
-type Id = Result<Path<String>, PathRejection>;
+pub(super) type Id = Result<Path<String>, PathRejection>;
 
-pub(super) fn find(context: &Context, id: Id) -> Result<Arc<Workspace>, Problem> {
+/// The workspace of a path. One that the caller may not see is one that does not exist.
+pub(super) fn find(context: &Context, caller: &Caller, id: Id) -> Result<Arc<Workspace>, Problem> {
     let Path(id) = id.map_err(|rejection| Problem::Invalid(rejection.body_text()))?;
     let shown = || id.chars().take(100).collect();
-    context.registry.get(&id).ok_or_else(|| Problem::UnknownWorkspace(shown()))
+    let found = context.registry.get(&id).filter(|workspace| caller.may_see(workspace));
+    found.ok_or_else(|| Problem::UnknownWorkspace(shown()))
 }

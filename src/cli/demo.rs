@@ -137,16 +137,13 @@ fn config(
     for (name, freeze_mode) in WORKSPACES {
         let argv = [program, "sample", "--name", name].map(str::to_owned).to_vec();
         let spec = Spec {
-            runs: Runs::Command { argv, directory: None },
-            port: None,
-            environment: BTreeMap::new(),
-            hosts: vec![],
             // A probe of the page would count as a visit.
             ready_path: Some(sample::READY_PATH.to_owned()),
+            ..Spec::new(Runs::Command { argv, directory: None })
         };
         let policy =
             PolicyOverrides { freeze_mode: Some(freeze_mode), ..PolicyOverrides::default() };
-        workspaces.insert(WorkspaceId::parse(name)?, Workspace { spec, policy });
+        workspaces.insert(WorkspaceId::parse(name)?, Workspace { project: None, spec, policy });
     }
     Ok(Config {
         state_dir: state_dir.to_owned(),

@@ -3,30 +3,37 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, registry};
 
 use super::Environment;
 
 /// Libraries whose finer logs hold what goes over the wire, environments and tokens included.
-const WIRE_LOGS: [&str; 2] = ["bollard=info", "hyper=info"];
+const WIRE_LOGS: [&str; 3] = ["bollard", "h2", "hyper"];
 
 /// Starts logging. `FROSTGATE_LOG` is the filter, such as `debug` or `frostgate::proxy=trace`;
 /// without it, `level` is.
 pub(super) fn start(environment: &Environment, level: &str) -> anyhow::Result<()> {
     let wanted = environment.get("FROSTGATE_LOG").filter(|filter| !filter.trim().is_empty());
     let filter = wanted.map_or(level, String::as_str);
-    let mut filter = EnvFilter::try_new(filter)
+    let filter = EnvFilter::try_new(filter)
         .with_context(|| format!("FROSTGATE_LOG is not a filter for logs: {filter:?}"))?;
-    for capped in WIRE_LOGS {
-        // Whatever the filter says: no wish for more detail is a wish for secrets in a log.
-        filter = filter.add_directive(capped.parse()?);
-    }
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = if std::io::stderr().is_terminal() {
-        builder.with_target(false).try_init()
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = if std::io::stderr().is_terminal() {
+        lines.with_target(false).boxed()
     } else {
-        builder.json().flatten_event(true).try_init()
+        lines.json().flatten_event(true).boxed()
     };
+    let lines = lines.with_filter(filter.and(filter_fn(is_no_secret)));
     // Only a second start in one process fails, as in tests; the first one's logs go on.
-    started.or(Ok(()))
+    registry().with(lines).try_init().or(Ok(()))
+}
+
+/// Whatever the filter says: no wish for more detail is a wish for secrets in a log.
+fn is_no_secret(metadata: &Metadata<'_>) -> bool {
+    let is_of_the_wire = WIRE_LOGS.iter().any(|library| metadata.target().starts_with(library));
+    metadata.level() <= &Level::INFO || !is_of_the_wire
 }

@@ -1,7 +1,6 @@
 //! The command line: what each command is called, what it takes, and how it ends.
 //!
-//! Exit codes: 0, it did what was asked; 1, it failed while running; 2, the command line or the
-//! configuration is wrong, so that a service manager knows that trying again is no use.
+//! Exit codes are for scripts and service managers, and stay what they are: `EXIT_CODES` has them all.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,21 +14,37 @@ use crate::app::App;
 use crate::config::{Config, ConfigError, Flags};
 
 mod certs;
+mod client;
 mod demo;
 mod log;
 mod sample;
 mod serve;
 mod signals;
+mod table;
+mod token;
+mod why;
+
+use client::CallError;
 
 /// A failure while running.
 const FAILED: u8 = 1;
-
-/// A wrong command line or configuration; clap ends with the same.
+/// A wrong command line or configuration, so that trying again is no use; clap ends with the same.
 const MISUSED: u8 = 2;
+/// No gateway answered.
+const UNREACHABLE: u8 = 3;
+/// The gateway did not allow it.
+const FORBIDDEN: u8 = 4;
+/// The gateway has no such thing.
+const UNKNOWN: u8 = 5;
+
+/// The codes as the help tells them.
+const EXIT_CODES: &str = "\
+Exit codes: 0, it did what was asked; 1, it failed; 2, the command line or the configuration is
+wrong; 3, no gateway answers; 4, the gateway does not allow it; 5, there is no such thing.";
 
 /// Frostgate's command line.
 #[derive(Debug, Parser)]
-#[command(name = "frostgate", version, about, subcommand_required = true)]
+#[command(name = "frostgate", version, about, subcommand_required = true, after_help = EXIT_CODES)]
 pub struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -43,6 +58,10 @@ enum Command {
     CheckConfig(CheckConfig),
     /// Make certificates for development, and say how to have them trusted
     Certs(certs::Certs),
+    /// Say why a workspace is awake, or what froze it
+    Why(why::Why),
+    /// List, make, rotate and revoke the tokens that open the API
+    Token(token::Token),
     /// Try it out: three sample workspaces that freeze when idle, on this machine alone
     Demo(demo::Demo),
     /// Be a sample workspace on $PORT
@@ -108,7 +127,7 @@ pub fn run(
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "frostgate: {}", told(&error));
-            ExitCode::from(if error.is::<ConfigError>() { MISUSED } else { FAILED })
+            ExitCode::from(exit_code(&error))
         }
     }
 }
@@ -119,6 +138,8 @@ impl CommandLine {
             Command::Serve(overrides) => serve::run(overrides.load(environment)?, environment),
             Command::CheckConfig(check) => check.run(environment),
             Command::Certs(certs) => certs::run(certs, environment),
+            Command::Why(why) => why::run(&why, environment),
+            Command::Token(token) => token::run(&token, environment),
             Command::Demo(demo) => demo::run(&demo, environment),
             Command::Sample(sample) => sample::run(&sample, environment),
         }
@@ -162,6 +183,20 @@ impl CheckConfig {
     }
 }
 
+fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref() {
+        Some(CallError::NoUrl { .. } | CallError::NoToken(_)) => MISUSED,
+        Some(CallError::Unreachable { .. }) => UNREACHABLE,
+        Some(CallError::Refused { status, .. }) => match status.as_u16() {
+            401 | 403 | 429 => FORBIDDEN,
+            404 => UNKNOWN,
+            _ => FAILED,
+        },
+        None if error.is::<ConfigError>() => MISUSED,
+        None => FAILED,
+    }
+}
+
 /// An error in the words for a terminal: the chain on one line, a configuration's problems on a
 /// line each.
 fn told(error: &anyhow::Error) -> String {
@@ -201,7 +236,7 @@ mod tests {
     #[test]
     fn help_names_the_commands_of_users_and_hides_the_sample() {
         let help = CommandLine::command().render_help().to_string();
-        for command in ["serve", "check-config", "certs", "demo"] {
+        for command in ["serve", "check-config", "certs", "why", "token", "demo", "Exit codes: "] {
             assert!(help.contains(command), "{help}");
         }
         assert!(!help.contains("\n  sample"), "{help}");
@@ -216,6 +251,12 @@ mod tests {
             "frostgate check-config --config f --print",
             "frostgate demo --port 9000 --idle 1.5s",
             "frostgate sample --name hello",
+            "frostgate why alice --lines 3 --url http://a --config f --output json",
+            "frostgate token list",
+            "frostgate token add ci --scope read",
+            "frostgate token add ci --project a --project b",
+            "frostgate token rotate admin --output text",
+            "frostgate token revoke ci",
         ] {
             assert!(parsed(line).is_ok(), "{line}");
         }
@@ -225,6 +266,13 @@ mod tests {
             "frostgate demo --port 65535",
             "frostgate demo --idle soon",
             "frostgate demo --idle 0s",
+            "frostgate why",
+            "frostgate why Not_An_Id",
+            "frostgate token",
+            "frostgate token add ci",
+            "frostgate token add ci --scope write",
+            "frostgate token add ci --scope read --project a",
+            "frostgate token revoke ../x",
         ] {
             let mistake = parsed(line).expect_err(line);
             assert_eq!(mistake.exit_code(), i32::from(MISUSED), "{line}");

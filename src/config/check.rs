@@ -1,8 +1,10 @@
-//! What only shows when all values are known: addresses and host names that are claimed twice, and
-//! limits that contradict each other.
+//! What only shows when all values are known: addresses, host names and tokens that are claimed
+//! twice, and limits that contradict each other.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+
+use crate::token::TokenName;
 
 use super::Config;
 use super::section::Findings;
@@ -13,6 +15,7 @@ pub(super) fn whole(config: &Config, findings: &mut Findings) {
     addresses(config, findings);
     redirect(config, findings);
     limits(config, findings);
+    tokens(config, findings);
     hosts(config, findings);
 }
 
@@ -67,6 +70,17 @@ fn limits(config: &Config, findings: &mut Findings) {
         );
         let keys = ["limits.held_per_workspace_max", "limits.held_max"];
         findings.add(&first_written(findings, &keys), text);
+    }
+}
+
+/// One token is one thing: with two scopes it would be a matter of luck which one counts.
+fn tokens(config: &Config, findings: &mut Findings) {
+    let mut owners: BTreeMap<[u8; 32], &TokenName> = BTreeMap::new();
+    for (name, grant) in &config.tokens {
+        if let Some(owner) = owners.insert(grant.hash.bytes(), name) {
+            let text = format!("\"hash\" in [tokens.{name}]: token \"{owner}\" has the same");
+            findings.add(&findings.origin(&format!("tokens.{name}.hash")), text);
+        }
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use toml::Value;
 
-use crate::model::{FreezeMode, FrozenStorage, Policy, PolicyOverrides, Runs, WorkspaceId};
+use crate::model::{FreezeMode, FrozenStorage, Image, Policy, PolicyOverrides, Pull, Runs, Spec};
 
-use super::{CertificatePair, Config, DockerAddress, DockerUse, Freezer, Workspace, values};
+use super::{CertificatePair, Config, DockerAddress, DockerUse, Freezer, values};
 
 /// Every option and its value.
 pub(super) fn config(config: &Config) -> String {
@@ -33,6 +33,9 @@ pub(super) fn config(config: &Config) -> String {
     page.line("held_max", count(config.limits.held_max));
     page.line("held_per_workspace_max", count(config.limits.held_per_workspace_max));
     page.line("slots", count(config.limits.slots));
+    page.line("memory_budget", size(config.limits.memory_budget));
+    page.line("memory_assumed", size(config.limits.memory_assumed));
+    page.line("memory_low", size(config.limits.memory_low));
     page.line("starts_max", count(config.limits.starts_max));
     page.header("policy");
     overrides(&everything(&config.policy), &mut page);
@@ -40,8 +43,32 @@ pub(super) fn config(config: &Config) -> String {
     page.line("inline_specs", config.api.inline_specs);
     page.line("max_inactive_storage_time", storage(config.api.storage));
     drivers(config, &mut page);
-    for (id, entry) in &config.workspaces {
-        workspace(id, entry, &mut page);
+    for (name, grant) in &config.tokens {
+        page.header(&format!("tokens.{name}"));
+        page.line("hash", text(grant.hash));
+        match grant.scope.projects() {
+            Some(projects) => {
+                let projects: Vec<_> = projects.iter().collect();
+                page.line("projects", texts(&projects));
+            }
+            None => page.line("scope", text(grant.scope.word())),
+        }
+    }
+    for (id, project) in &config.projects {
+        page.header(&format!("projects.{id}"));
+        page.line("name", text(&project.name));
+        runs(&project.spec.runs, &mut page);
+        spec(&project.spec, &mut page);
+        overrides(&project.policy, &mut page);
+    }
+    for (id, workspace) in &config.workspaces {
+        page.header(&format!("workspaces.{id}"));
+        match &workspace.project {
+            Some(project) => page.line("project", text(project)),
+            None => runs(&workspace.spec.runs, &mut page),
+        }
+        spec(&workspace.spec, &mut page);
+        overrides(&workspace.policy, &mut page);
     }
     page.text
 }
@@ -105,27 +132,44 @@ fn drivers(config: &Config, page: &mut Page) {
     );
 }
 
-fn workspace(id: &WorkspaceId, workspace: &Workspace, page: &mut Page) {
-    page.header(&format!("workspaces.{id}"));
-    let spec = &workspace.spec;
-    match &spec.runs {
+fn runs(runs: &Runs, page: &mut Page) {
+    match runs {
         Runs::Command { argv, directory } => {
             page.line("command", texts(argv));
             page.line_if("directory", directory.as_ref().map(|path| text(path.display())));
         }
-        Runs::Image { image, network, .. } => {
-            page.line("image", text(image));
-            page.line_if("network", network.as_ref().map(text));
-        }
+        Runs::Image(container) => image(container, page),
         Runs::Upstream(upstream) => page.line("upstream", text(upstream)),
         // Containers that somebody else labelled are found, never configured.
         Runs::Discovered { .. } => {}
     }
+}
+
+fn image(image: &Image, page: &mut Page) {
+    page.line("image", text(&image.name));
+    page.line_if("command", some_texts(&image.command));
+    page.line_if("network", image.network.as_ref().map(text));
+    page.line("isolate", image.isolate);
+    page.line_if("mounts", some_texts(&image.mounts));
+    // Billionths have few enough digits to be exact in the printed number.
+    page.line_if("cpus", image.nano_cpus.map(|nano| Value::Float(nano as f64 / 1e9)));
+    page.line(
+        "pull",
+        text(match image.pull {
+            Pull::Missing => "missing",
+            Pull::Never => "never",
+            Pull::Always => "always",
+        }),
+    );
+    page.line("publish_ports", image.publish_ports);
+}
+
+fn spec(spec: &Spec, page: &mut Page) {
     page.line_if("port", spec.port.map(|port| Value::Integer(port.into())));
-    page.line_if("hosts", (!spec.hosts.is_empty()).then(|| texts(&spec.hosts)));
+    page.line_if("memory", spec.memory.map(size));
+    page.line_if("hosts", some_texts(&spec.hosts));
     page.line_if("environment", environment(&spec.environment));
     page.line_if("ready_path", spec.ready_path.as_ref().map(text));
-    overrides(&workspace.policy, page);
 }
 
 fn storage(storage: FrozenStorage) -> Value {
@@ -203,6 +247,10 @@ fn texts(values: &[impl Display]) -> Value {
     Value::Array(values.iter().map(text).collect())
 }
 
+fn some_texts(values: &[impl Display]) -> Option<Value> {
+    (!values.is_empty()).then(|| texts(values))
+}
+
 fn count(value: usize) -> Value {
     Value::Integer(i64::try_from(value).unwrap_or(i64::MAX))
 }
@@ -210,6 +258,19 @@ fn count(value: usize) -> Value {
 fn environment(variables: &BTreeMap<String, String>) -> Option<Value> {
     let entry = |(name, value): (&String, &String)| (name.clone(), text(value));
     (!variables.is_empty()).then(|| Value::Table(variables.iter().map(entry).collect()))
+}
+
+/// A size in the largest unit that it is a whole number of: `512MiB`.
+fn size(bytes: u64) -> Value {
+    if bytes == 0 {
+        return Value::Integer(0);
+    }
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let fitting = units.into_iter().find(|(shift, _)| bytes.is_multiple_of(1 << shift));
+    Value::String(match fitting {
+        Some((shift, unit)) => format!("{}{unit}", bytes >> shift),
+        None => format!("{bytes}B"),
+    })
 }
 
 /// A duration in the fewest units, exactly: `15m`, `1h30m`, `1.5s`, `250ms`.

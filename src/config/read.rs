@@ -1,9 +1,10 @@
 //! The sections, key by key. The keys stand in the order in which `print` writes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::model::{PolicyOverrides, Runs, Spec, WorkspaceId};
+use crate::model::{Image, PolicyOverrides, Project, ProjectId, Runs, Spec, WorkspaceId};
+use crate::token::{Grant, TokenName};
 
 use super::section::{Findings, Section};
 use super::tree::Tree;
@@ -41,7 +42,13 @@ pub(super) fn config(
         section.read("freezer", &mut config.process.freezer, values::freezer);
         section.finish();
     });
-    top.each("workspaces", |name, section| workspace(name, section, &mut config));
+    top.each("tokens", |name, section| token(name, section, &mut config));
+    let mut named = BTreeSet::new();
+    top.each("projects", |name, section| {
+        named.insert(name.to_owned());
+        project(name, section, &mut config);
+    });
+    top.each("workspaces", |name, section| workspace(name, section, &named, &mut config));
     top.finish();
     check::whole(&config, &mut findings);
     if findings.problems.is_empty() {
@@ -118,6 +125,9 @@ fn limits(mut section: Section<'_>, config: &mut Config) {
     section.read("held_max", &mut limits.held_max, count);
     section.read("held_per_workspace_max", &mut limits.held_per_workspace_max, count);
     section.read("slots", &mut limits.slots, values::count);
+    section.read("memory_budget", &mut limits.memory_budget, values::memory_or_none);
+    section.read("memory_assumed", &mut limits.memory_assumed, values::memory);
+    section.read("memory_low", &mut limits.memory_low, values::memory_or_none);
     section.read("starts_max", &mut limits.starts_max, count);
     section.finish();
 }
@@ -129,6 +139,34 @@ fn docker(mut section: Section<'_>, config: &mut Config) {
     section.read("address", &mut docker.address, values::docker_address);
     section.read("network", &mut docker.network, values::text_or_none);
     section.read("scope", &mut docker.scope, values::scope);
+    section.finish();
+}
+
+fn token(name: &str, mut section: Section<'_>, config: &mut Config) {
+    let written = section.present(&["hash", "scope", "projects"]);
+    let hash = section.optional("hash", values::token_hash);
+    let scope = section.optional("scope", values::scope_of_everything);
+    let scope = section.optional("projects", values::scope_of_projects).or(scope);
+    if !written.contains(&"hash") {
+        section.problem_here(format!("token {name:?} needs its \"hash\""));
+    }
+    if written.contains(&"scope") == written.contains(&"projects") {
+        section.problem_here(format!(
+            "token {name:?} needs exactly one of \"scope\" and \"projects\""
+        ));
+    }
+    match TokenName::parse(name) {
+        Err(invalid) => section.problem_here(invalid.to_string()),
+        Ok(name) if name == TokenName::of_state_dir() => section.problem_here(format!(
+            "{:?} is the name of the token in the state directory; choose another",
+            name.as_str()
+        )),
+        Ok(name) => {
+            if let (Some(hash), Some(scope)) = (hash, scope) {
+                config.tokens.insert(name, Grant { hash, scope });
+            }
+        }
+    }
     section.finish();
 }
 
@@ -151,80 +189,147 @@ fn overrides(section: &mut Section<'_>) -> PolicyOverrides {
     }
 }
 
-/// What a workspace's table says that it is made of, before it is clear what that makes it.
-#[derive(Default)]
-struct Parts {
-    command: Option<Vec<String>>,
-    image: Option<String>,
-    upstream: Option<String>,
-    directory: Option<PathBuf>,
-    network: Option<String>,
+/// The keys that say what a workspace is. A command beside an image overrides the image's own.
+const KINDS: [&str; 4] = ["command", "image", "upstream", "project"];
+/// The keys that only some kinds have.
+const PARTS: [&str; 9] = [
+    "directory",
+    "port",
+    "memory",
+    "network",
+    "isolate",
+    "mounts",
+    "cpus",
+    "pull",
+    "publish_ports",
+];
+
+fn project(name: &str, mut section: Section<'_>, config: &mut Config) {
+    let id = ProjectId::parse(name);
+    if let Err(invalid) = &id {
+        section.problem_here(invalid.to_string());
+    }
+    section.refuse("upstream", "a service that is only routed to can't be made from a template");
+    section.refuse("hosts", "a host name leads to one workspace, which has to claim it itself");
+    let written = Written::of(&section);
+    let title = section.optional("name", values::named);
+    let runs = runs(&mut section);
+    let spec = spec(&mut section, runs.map(Spec::new));
+    let policy = overrides(&mut section);
+    written.check(&format!("project {name:?}"), "\"command\" and \"image\"", &mut section);
+    section.finish();
+    if let (Ok(id), Some(spec)) = (id, spec) {
+        let name = title.unwrap_or_else(|| name.to_owned());
+        config.projects.insert(id, Project { name, spec, policy });
+    }
 }
 
-fn workspace(name: &str, mut section: Section<'_>, config: &mut Config) {
+/// `named`: the keys of all projects, those with mistakes included.
+fn workspace(name: &str, mut section: Section<'_>, named: &BTreeSet<String>, config: &mut Config) {
     let id = WorkspaceId::parse(name);
     if let Err(invalid) = &id {
         section.problem_here(invalid.to_string());
     }
-    let present = |key: &&str| section.has(key);
-    let kinds: Vec<&str> = ["command", "image", "upstream"].into_iter().filter(present).collect();
-    let others: Vec<&str> = ["directory", "port", "network"].into_iter().filter(present).collect();
-    let parts = Parts {
-        command: section.optional("command", values::command),
-        image: section.optional("image", values::named),
-        upstream: section.optional("upstream", values::host_and_port),
-        directory: section.optional("directory", values::named).map(PathBuf::from),
-        network: section.optional("network", values::text_or_none).flatten(),
-    };
-    let port = section.optional("port", values::port);
+    let written = Written::of(&section);
+    let project = section.optional("project", values::project);
+    if let Some(project) = project.as_ref().filter(|project| !named.contains(project.as_str())) {
+        section.problem("project", &format!("there is no [projects.{project}]"));
+    }
+    let template = project.as_ref().and_then(|project| config.projects.get(project));
+    let upstream = section.optional("upstream", values::host_and_port).map(Runs::Upstream);
+    let runs = runs(&mut section).or(upstream);
+    let base = template.map(|template| template.spec.clone()).or_else(|| runs.map(Spec::new));
+    let spec = spec(&mut section, base);
     let mut hosts = vec![];
     section.read("hosts", &mut hosts, values::hosts);
-    let mut environment = BTreeMap::new();
-    section.read("environment", &mut environment, values::environment);
-    let ready_path = section.optional("ready_path", values::url_path);
-    let policy = overrides(&mut section);
-    check_kind(name, &kinds, &others, &mut section);
+    let own = overrides(&mut section);
+    let policy = template.map_or_else(|| own.clone(), |template| template.policy.and(&own));
+    let one_of = "\"command\", \"image\", \"upstream\" and \"project\"";
+    written.check(&format!("workspace {name:?}"), one_of, &mut section);
     section.finish();
-    if let (Ok(id), Some(runs)) = (id, parts.runs()) {
-        let spec = Spec { runs, port, environment, hosts, ready_path };
-        config.workspaces.insert(id, Workspace { spec, policy });
+    if let (Ok(id), Some(spec)) = (id, spec) {
+        config.workspaces.insert(id, Workspace { project, spec: Spec { hosts, ..spec }, policy });
     }
 }
 
-impl Parts {
-    fn runs(self) -> Option<Runs> {
-        let (directory, network) = (self.directory, self.network);
-        match (self.command, self.image, self.upstream) {
-            (Some(argv), None, None) => Some(Runs::Command { argv, directory }),
-            (None, Some(image), None) => Some(Runs::Image { image, command: vec![], network }),
-            (None, None, Some(upstream)) => Some(Runs::Upstream(upstream)),
-            _ => None,
-        }
+/// What runs, if the keys are clear about it.
+fn runs(section: &mut Section<'_>) -> Option<Runs> {
+    let command = section.optional("command", values::command);
+    let directory = section.optional("directory", values::named).map(PathBuf::from);
+    match (image(section), command) {
+        (Some(image), None) => Some(Runs::Image(image)),
+        (Some(image), Some(command)) => Some(Runs::Image(Image { command, ..image })),
+        (None, Some(argv)) => Some(Runs::Command { argv, directory }),
+        (None, None) => None,
     }
 }
 
-/// A workspace is one thing, and has no keys that only make sense for another.
-fn check_kind(name: &str, kinds: &[&str], others: &[&str], section: &mut Section<'_>) {
-    let [kind] = kinds else {
-        let names: Vec<String> = kinds.iter().map(|kind| format!("{kind:?}")).collect();
-        let has = match names.as_slice() {
-            [] => "none".to_owned(),
-            names => names.join(" and "),
+fn image(section: &mut Section<'_>) -> Option<Image> {
+    let name = section.optional("image", values::named);
+    let mut image = Image::new(name.clone().unwrap_or_default());
+    section.read("network", &mut image.network, values::text_or_none);
+    section.read("isolate", &mut image.isolate, values::switch);
+    if image.isolate && image.network.is_some() {
+        section.problem("network", "does not go with \"isolate\", which makes one");
+    }
+    section.read("mounts", &mut image.mounts, values::mounts);
+    image.nano_cpus = section.optional("cpus", values::cpus);
+    section.read("pull", &mut image.pull, values::pull);
+    section.read("publish_ports", &mut image.publish_ports, values::switch);
+    name.map(|_| image)
+}
+
+/// What does not depend on what runs, on top of what is known already.
+fn spec(section: &mut Section<'_>, base: Option<Spec>) -> Option<Spec> {
+    let port = section.optional("port", values::port);
+    let memory = section.optional("memory", values::memory);
+    let environment = section.optional("environment", values::environment);
+    let ready_path = section.optional("ready_path", values::url_path);
+    let mut spec = base?;
+    spec.port = port.or(spec.port);
+    spec.memory = memory.or(spec.memory);
+    spec.environment.extend(environment.unwrap_or_default());
+    spec.ready_path = ready_path.or(spec.ready_path);
+    Some(spec)
+}
+
+/// Which keys a table has that contradict each other in some company, before they are read.
+struct Written {
+    kinds: Vec<&'static str>,
+    parts: Vec<&'static str>,
+}
+
+impl Written {
+    fn of(section: &Section<'_>) -> Self {
+        Self { kinds: section.present(&KINDS), parts: section.present(&PARTS) }
+    }
+
+    /// A workspace is one thing, and has no keys that only make sense for another.
+    fn check(&self, what: &str, one_of: &str, section: &mut Section<'_>) {
+        let kind = match self.kinds[..] {
+            [kind] | ["command", kind @ "image"] => kind,
+            [] => {
+                section.problem_here(format!("{what} needs exactly one of {one_of}, and has none"));
+                return;
+            }
+            _ => {
+                let names: Vec<String> =
+                    self.kinds.iter().map(|kind| format!("{kind:?}")).collect();
+                let has = names.join(" and ");
+                section
+                    .problem_here(format!("{what} needs exactly one of {one_of}, and has {has}"));
+                return;
+            }
         };
-        section.problem_here(format!(
-            "workspace {name:?} needs exactly one of \"command\", \"image\" and \"upstream\", \
-             and has {has}"
-        ));
-        return;
-    };
-    for other in others {
-        let fitting: &[&str] = match *other {
-            "directory" => &["command"],
-            "network" => &["image"],
-            _ => &["command", "image"],
-        };
-        if !fitting.contains(kind) {
-            section.problem(other, &format!("does not go with {kind:?}"));
+        for part in &self.parts {
+            let fits = match *part {
+                "directory" => kind == "command",
+                "port" | "memory" => kind != "upstream",
+                _ => kind == "image",
+            };
+            if !fits {
+                section.problem(part, &format!("does not go with {kind:?}"));
+            }
         }
     }
 }

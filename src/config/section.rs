@@ -67,9 +67,16 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Whether somebody wrote `key`, rightly or not.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.keys.contains_key(key)
+    /// Which of `keys` somebody wrote, rightly or not, of those that have not been read yet.
+    pub(super) fn present(&self, keys: &[&'static str]) -> Vec<&'static str> {
+        keys.iter().copied().filter(|key| self.keys.contains_key(*key)).collect()
+    }
+
+    /// Takes out a key that tables like this one have, and that makes no sense in this one.
+    pub(super) fn refuse(&mut self, key: &'static str, why: &str) {
+        if let Some(node) = self.keys.remove(key) {
+            self.findings.add(&node.origin, format!("{}: {why}", self.name_of(key)));
+        }
     }
 
     /// Notes that something is wrong with the value of `key`.

@@ -1,7 +1,8 @@
 //! Every kind of mistake, with the exact words that the operator reads.
 
 use super::*;
-use crate::model::{FreezeMode, Runs};
+use crate::model::{FreezeMode, Image, Mount, Pull, Runs};
+use crate::token::Scope;
 
 /// A file of the test's own, removed at its end.
 struct File(PathBuf);
@@ -172,13 +173,85 @@ fn each_mistake_is_told_with_its_place_and_what_is_accepted() {
         ),
         (
             "[workspaces.a]\nport = 8000",
-            "frostgate.toml:1: workspace \"a\" needs exactly one of \"command\", \"image\" and \
-             \"upstream\", and has none",
+            "frostgate.toml:1: workspace \"a\" needs exactly one of \"command\", \"image\", \
+             \"upstream\" and \"project\", and has none",
         ),
         (
-            "[workspaces.a]\ncommand = [\"x\"]\nimage = \"y\"",
-            "frostgate.toml:1: workspace \"a\" needs exactly one of \"command\", \"image\" and \
-             \"upstream\", and has \"command\" and \"image\"",
+            "[workspaces.a]\ncommand = [\"x\"]\nupstream = \"y:1\"",
+            "frostgate.toml:1: workspace \"a\" needs exactly one of \"command\", \"image\", \
+             \"upstream\" and \"project\", and has \"command\" and \"upstream\"",
+        ),
+        (
+            "[projects.a]\nimage = \"y\"\n[workspaces.a]\nproject = \"a\"\nimage = \"y\"",
+            "frostgate.toml:3: workspace \"a\" needs exactly one of \"command\", \"image\", \
+             \"upstream\" and \"project\", and has \"image\" and \"project\"",
+        ),
+        (
+            "[projects.a]\nport = 80",
+            "frostgate.toml:1: project \"a\" needs exactly one of \"command\" and \"image\", \
+             and has none",
+        ),
+        (
+            "[projects.a]\nimage = \"y\"\nupstream = \"y:1\"",
+            "frostgate.toml:3: \"upstream\" in [projects.a]: a service that is only routed to \
+             can't be made from a template",
+        ),
+        (
+            "[projects.a]\nimage = \"y\"\nhosts = [\"x.test\"]",
+            "frostgate.toml:3: \"hosts\" in [projects.a]: a host name leads to one workspace, \
+             which has to claim it itself",
+        ),
+        (
+            "[projects.A]\nimage = \"y\"",
+            "frostgate.toml:1: \"A\" is not a project id: 1 to 63 of the characters a-z, \
+             0-9 and '-', beginning and ending with a letter or digit",
+        ),
+        (
+            "[workspaces.a]\nproject = \"b\"",
+            "frostgate.toml:2: \"project\" in [workspaces.a]: there is no [projects.b]",
+        ),
+        (
+            "[projects.b]\nimage = 1\n[workspaces.a]\nproject = \"b\"",
+            "frostgate.toml:2: \"image\" in [projects.b]: \
+             expected a text in quotes that isn't empty, found 1",
+        ),
+        (
+            "[projects.b]\nimage = \"y\"\n[workspaces.a]\nproject = \"b\"\nisolate = true",
+            "frostgate.toml:5: \"isolate\" in [workspaces.a]: does not go with \"project\"",
+        ),
+        (
+            "[workspaces.a]\nimage = \"y\"\nisolate = true\nnetwork = \"back\"",
+            "frostgate.toml:4: \"network\" in [workspaces.a]: does not go with \"isolate\", \
+             which makes one",
+        ),
+        (
+            "[workspaces.a]\ncommand = [\"x\"]\nmounts = [\"/srv:/srv\"]",
+            "frostgate.toml:3: \"mounts\" in [workspaces.a]: does not go with \"command\"",
+        ),
+        (
+            "[workspaces.a]\nimage = \"y\"\nmounts = [\"./data:/data\"]",
+            "frostgate.toml:3: \"mounts\" in [workspaces.a]: expected a list of mounts such as \
+             [\"/srv/data:/data:ro\", \"cache-{id}:/var/cache\"], found [\"./data:/data\"]",
+        ),
+        (
+            "[workspaces.a]\nimage = \"y\"\nmounts = [\"/a:/data\", \"/b:/data\"]",
+            "frostgate.toml:3: \"mounts\" in [workspaces.a]: expected mounts that have a target \
+             each, found [\"/a:/data\", \"/b:/data\"]",
+        ),
+        (
+            "[workspaces.a]\nimage = \"y\"\nmemory = \"5MiB\"",
+            "frostgate.toml:3: \"memory\" in [workspaces.a]: expected a size from 6MiB such as \
+             \"512MiB\" or \"2g\", or a number of bytes, found \"5MiB\"",
+        ),
+        (
+            "[workspaces.a]\nimage = \"y\"\ncpus = 0",
+            "frostgate.toml:3: \"cpus\" in [workspaces.a]: expected a number of processors from \
+             0.01 such as 0.5 or 2, found 0",
+        ),
+        (
+            "[workspaces.a]\nimage = \"y\"\npull = true",
+            "frostgate.toml:3: \"pull\" in [workspaces.a]: expected \"missing\", \"never\" or \
+             \"always\", found true",
         ),
         (
             "[workspaces.a]\nimage = \"y\"\ndirectory = \"/srv\"",
@@ -252,6 +325,59 @@ fn each_mistake_is_told_with_its_place_and_what_is_accepted() {
 }
 
 #[test]
+fn each_mistake_in_a_token_is_told() {
+    let digits = "0123456789abcdef".repeat(4);
+    let hash = format!("hash = \"sha256:{digits}\"");
+    let rows = [
+        (
+            "[tokens.a]\nscope = \"read\"".to_owned(),
+            "frostgate.toml:1: token \"a\" needs its \"hash\"",
+        ),
+        (
+            format!("[tokens.a]\nscope = \"read\"\nhash = \"{digits}\""),
+            "frostgate.toml:3: \"hash\" in [tokens.a]: expected \"sha256:\" and the 64 \
+             hexadecimal digits that sha256sum prints, found \
+             \"0123456789abcdef0123456789abcdef0123456789abcdef0123456789ab…\"",
+        ),
+        (
+            format!("[tokens.a]\n{hash}"),
+            "frostgate.toml:1: token \"a\" needs exactly one of \"scope\" and \"projects\"",
+        ),
+        (
+            format!("[tokens.a]\n{hash}\nscope = \"read\"\nprojects = [\"x\"]"),
+            "frostgate.toml:1: token \"a\" needs exactly one of \"scope\" and \"projects\"",
+        ),
+        (
+            format!("[tokens.a]\n{hash}\nscope = \"write\""),
+            "frostgate.toml:3: \"scope\" in [tokens.a]: \
+             expected \"admin\" or \"read\", found \"write\"",
+        ),
+        (
+            format!("[tokens.a]\n{hash}\nprojects = []"),
+            "frostgate.toml:3: \"projects\" in [tokens.a]: expected a list of names of projects \
+             such as [\"courses\"], found []",
+        ),
+        (
+            format!("[tokens.admin]\n{hash}\nscope = \"read\""),
+            "frostgate.toml:1: \"admin\" is the name of the token in the state directory; \
+             choose another",
+        ),
+        (
+            format!("[tokens.CI]\n{hash}\nscope = \"read\""),
+            "frostgate.toml:1: \"CI\" is not a name for a token: 1 to 63 of the characters a-z, \
+             0-9 and '-', beginning and ending with a letter or digit",
+        ),
+        (
+            format!("[tokens.a]\n{hash}\nscope = \"read\"\n[tokens.b]\n{hash}\nprojects = [\"x\"]"),
+            "frostgate.toml:5: \"hash\" in [tokens.b]: token \"a\" has the same",
+        ),
+    ];
+    for (text, message) in rows {
+        assert_eq!(problems(&text, &[]), [message], "{text}");
+    }
+}
+
+#[test]
 fn what_is_not_toml_is_told_with_its_line() {
     let found = problems("[policy]\nhold_max = \n", &[]);
     assert_eq!(found.len(), 1, "{found:?}");
@@ -293,7 +419,8 @@ fn a_list_of_many_lines_and_a_dotted_key_keep_their_lines() {
 #[test]
 fn variables_win_over_the_file_and_flags_over_both() {
     let text = "[policy]\nhold_max = \"1s\"\nstop_grace = \"2s\"\n[listen]\nadmin = \"[::1]:1\"\n\
-                [workspaces.a-b]\ncommand = [\"x\"]";
+                [workspaces.a-b]\ncommand = [\"x\"]\n[tokens.a-b]\nhash = \"sha256:0123456789abcdef\
+                0123456789abcdef0123456789abcdef0123456789abcdef\"";
     let variables = [
         ("FROSTGATE_POLICY__HOLD_MAX", "1.5"),
         ("FROSTGATE_LISTEN__ADMIN", "[::1]:2"),
@@ -302,6 +429,7 @@ fn variables_win_over_the_file_and_flags_over_both() {
         ("FROSTGATE_STATE_DIR", "/srv/frost"),
         ("FROSTGATE_WORKSPACES__A_B__PORT", "9000"),
         ("FROSTGATE_WORKSPACES__A_B__ENVIRONMENT__My_NAME", "x"),
+        ("FROSTGATE_TOKENS__A_B__SCOPE", "read"),
         ("FROSTGATE_LOG", "debug"),
         ("FROSTGATE_TOKEN", "secret"),
     ];
@@ -321,6 +449,8 @@ fn variables_win_over_the_file_and_flags_over_both() {
     let workspace = config.workspaces.values().next().expect("the workspace");
     assert_eq!(workspace.spec.port, Some(9000));
     assert_eq!(workspace.spec.environment.get("My_NAME").map(String::as_str), Some("x"));
+    let token = config.tokens.values().next().expect("the token");
+    assert_eq!(token.scope, Scope::Read);
 }
 
 #[test]
@@ -365,9 +495,99 @@ fn a_workspace_overrides_the_policy_that_the_file_sets() {
     assert_eq!(policy.inactivity_timeout, None);
     assert_eq!(policy.freeze_mode, FreezeMode::Pause);
     assert_eq!(policy.hold_max, Duration::from_secs(9));
-    let image =
-        Runs::Image { image: "img:1".to_owned(), command: vec![], network: Some("dev".to_owned()) };
-    assert_eq!(workspace.spec.runs, image);
+    let image = Image { network: Some("dev".to_owned()), ..Image::new("img:1") };
+    assert_eq!(workspace.spec.runs, Runs::Image(image));
+}
+
+/// A project with everything, and two workspaces of it.
+const TEMPLATE: &str = r#"
+[projects.web]
+name = "Web, for all"
+image = "img:1"
+command = ["serve", "--all"]
+port = 80
+isolate = true
+mounts = ["/srv/homes/{id}:/home", "cache-{id}:/var/cache:ro"]
+memory = "1536MiB"
+cpus = 0.3
+pull = "always"
+publish_ports = true
+environment = { A = "1", WHO = "{id}" }
+ready_path = "/ok"
+inactivity_timeout = "5m"
+hold_max = "9s"
+[projects.local]
+command = ["x"]
+directory = "/srv"
+memory = 6291456
+[workspaces.a]
+project = "web"
+[workspaces.b]
+project = "web"
+hosts = ["b.test"]
+port = 81
+memory = "2g"
+environment = { A = "2", B = "3" }
+hold_max = "8s"
+"#;
+
+#[test]
+fn a_project_is_read_as_a_workspace_is() {
+    let config = loaded(TEMPLATE);
+    let project = &config.projects["web"];
+    assert_eq!(project.name, "Web, for all");
+    let mounts = ["/srv/homes/{id}:/home", "cache-{id}:/var/cache:ro"];
+    let image = Image {
+        name: "img:1".to_owned(),
+        command: vec!["serve".to_owned(), "--all".to_owned()],
+        network: None,
+        isolate: true,
+        mounts: mounts.iter().map(|text| Mount::parse(text).expect("a mount")).collect(),
+        nano_cpus: Some(300_000_000),
+        pull: Pull::Always,
+        publish_ports: true,
+    };
+    assert_eq!(project.spec.runs, Runs::Image(image));
+    assert_eq!(project.spec.memory, Some(1536 << 20));
+    assert_eq!(project.policy.hold_max, Some(Duration::from_secs(9)));
+    // Its key is its name where it has none.
+    assert_eq!(config.projects["local"].name, "local");
+    assert_eq!(config.projects["local"].spec.memory, Some(6 << 20));
+}
+
+#[test]
+fn a_workspace_has_what_its_project_says_and_its_own_on_top() {
+    let config = loaded(TEMPLATE);
+    let project = &config.projects["web"];
+    let plain = &config.workspaces["a"];
+    assert_eq!((&plain.spec, &plain.policy), (&project.spec, &project.policy));
+    let own = &config.workspaces["b"];
+    assert_eq!(own.project.as_ref().map(ToString::to_string).as_deref(), Some("web"));
+    assert_eq!(own.spec.runs, project.spec.runs);
+    assert_eq!((own.spec.port, own.spec.memory), (Some(81), Some(2 << 30)));
+    assert_eq!(own.spec.hosts, ["b.test"]);
+    let environment: Vec<(&str, &str)> =
+        own.spec.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(environment, [("A", "2"), ("B", "3"), ("WHO", "{id}")]);
+    assert_eq!(own.policy.hold_max, Some(Duration::from_secs(8)));
+    assert_eq!(own.policy.inactivity_timeout, Some(Duration::from_secs(5 * 60)));
+}
+
+#[test]
+fn variables_reach_into_projects() {
+    let variables = [
+        ("FROSTGATE_PROJECTS__MY_WEB__MEMORY", "64m"),
+        ("FROSTGATE_PROJECTS__MY_WEB__CPUS", "1.5"),
+        ("FROSTGATE_PROJECTS__MY_WEB__MOUNTS", "/srv:/srv:ro, cache:/c"),
+        ("FROSTGATE_PROJECTS__MY_WEB__ENVIRONMENT__My_NAME", "x"),
+    ];
+    let text = "[projects.my-web]\nimage = \"i\"";
+    let config = load(text, &variables, &Flags::default()).expect("a right configuration");
+    let spec = &config.projects["my-web"].spec;
+    assert_eq!(spec.memory, Some(64 << 20));
+    assert_eq!(spec.environment["My_NAME"], "x");
+    let Runs::Image(image) = &spec.runs else { panic!("{spec:?}") };
+    assert_eq!((image.nano_cpus, image.mounts.len()), (Some(1_500_000_000), 2));
 }
 
 #[test]
@@ -381,11 +601,18 @@ fn the_printed_configuration_reads_back_to_the_same_one() {
          [workspaces.a]\ncommand = [\"sh\", \"-c\", \"echo '\\n\\\"'\"]\ndirectory = \"/srv\"\n\
          environment = { \"a b\" = \"c\" }\nhosts = [\"x.test\"]\nready_path = \"/ok\"\n\
          [workspaces.b]\nupstream = \"[::1]:9000\"\nhold_max = 0.001\n\
-         [workspaces.c]\nimage = \"i\"\nport = 80\nnetwork = \"n\"",
+         [workspaces.c]\nimage = \"i\"\nport = 80\nnetwork = \"n\"\n\
+         [tokens.a]\nscope = \"admin\"\nhash = \"sha256:00000000000000000000000000000000\
+         00000000000000000000000000000000\"\n[tokens.b]\nprojects = [\"y\", \"x\"]\n\
+         hash = \"sha256:11111111111111111111111111111111\
+         11111111111111111111111111111111\"",
     );
-    assert_eq!(config.workspaces.len(), 3);
+    assert_eq!((config.tokens.len(), config.workspaces.len()), (2, 3));
     assert_eq!(loaded(&config.to_toml()), config, "{}", config.to_toml());
     assert_eq!(loaded(&Config::default().to_toml()), Config::default());
+    let projects = loaded(TEMPLATE);
+    assert_eq!(projects.projects.len(), 2);
+    assert_eq!(loaded(&projects.to_toml()), projects, "{}", projects.to_toml());
 }
 
 #[test]

@@ -145,17 +145,15 @@ pub(super) fn variable_name(keys: &[&str]) -> String {
 /// no `_`, so that the one can stand for the other; a workspace's own variables keep their case.
 fn keys_of_variable(name: &str) -> Vec<String> {
     let lower = |part: &str| part.to_ascii_lowercase();
+    let id = |part: &str| lower(part).replace('_', "-");
     let parts: Vec<&str> = name.splitn(4, "__").collect();
     match parts[..] {
-        ["WORKSPACES", id, key] => {
-            vec!["workspaces".to_owned(), lower(id).replace('_', "-"), lower(key)]
+        [table @ ("WORKSPACES" | "PROJECTS" | "TOKENS"), name, key] => {
+            vec![lower(table), id(name), lower(key)]
         }
-        ["WORKSPACES", id, "ENVIRONMENT", own] => vec![
-            "workspaces".to_owned(),
-            lower(id).replace('_', "-"),
-            "environment".to_owned(),
-            own.to_owned(),
-        ],
+        [table @ ("WORKSPACES" | "PROJECTS"), name, "ENVIRONMENT", own] => {
+            vec![lower(table), id(name), "environment".to_owned(), own.to_owned()]
+        }
         _ => name.split("__").map(lower).collect(),
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! A reader gives the value, or the words that complete "expected …" for the operator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::duration;
-use crate::model::{FreezeMode, FrozenStorage, PublicUrl};
+use crate::model::{FreezeMode, FrozenStorage, Mount, ProjectId, PublicUrl, Pull};
+use crate::token::{Scope, TokenHash};
+use crate::{duration, size};
 
 use super::tree::{Node, Value};
 use super::{CertificatePair, DockerAddress, DockerUse, Freezer};
@@ -150,6 +151,72 @@ fn read_duration(value: &Value) -> Option<Duration> {
         },
         _ => None,
     }
+}
+
+/// Less than this no engine accepts, and no program can do with.
+const MEMORY_MIN: u64 = 6 << 20;
+
+/// An amount of memory, in bytes.
+pub(super) fn memory(value: &Value) -> Result<u64, String> {
+    let bytes = match value {
+        Value::Text(text) | Value::Bare(text) => size::parse(text).ok(),
+        Value::Integer(bytes) => u64::try_from(*bytes).ok(),
+        _ => None,
+    };
+    // The engine counts in signed numbers.
+    let fits = |bytes: &u64| *bytes >= MEMORY_MIN && i64::try_from(*bytes).is_ok();
+    bytes.filter(fits).ok_or_else(|| {
+        "a size from 6MiB such as \"512MiB\" or \"2g\", or a number of bytes".to_owned()
+    })
+}
+
+/// An amount of memory, in bytes; zero: none is set.
+pub(super) fn memory_or_none(value: &Value) -> Result<u64, String> {
+    let none = matches!(value, Value::Integer(0))
+        || matches!(value, Value::Text(text) | Value::Bare(text) if size::parse(text) == Ok(0));
+    if none { Ok(0) } else { memory(value).map_err(|words| format!("0 for none, or {words}")) }
+}
+
+/// More processors than any machine has.
+const CPUS_MAX: f64 = 4096.0;
+
+/// A number of processors, in billionths of one.
+pub(super) fn cpus(value: &Value) -> Result<u64, String> {
+    let number = match value {
+        Value::Integer(number) => Some(*number as f64),
+        Value::Float(number) => Some(*number),
+        Value::Bare(text) => text.parse().ok(),
+        _ => None,
+    };
+    // A hundredth is the least that the engine accepts.
+    let valid = number.filter(|number| (0.01..=CPUS_MAX).contains(number));
+    let nano = valid.map(|number| (number * 1e9).round() as u64);
+    nano.ok_or_else(|| "a number of processors from 0.01 such as 0.5 or 2".to_owned())
+}
+
+/// Directories and volumes.
+pub(super) fn mounts(value: &Value) -> Result<Vec<Mount>, String> {
+    let mounts = list(value, |item| parsed(item, |text| Mount::parse(text).ok()));
+    let mounts = mounts.ok_or_else(|| {
+        "a list of mounts such as [\"/srv/data:/data:ro\", \"cache-{id}:/var/cache\"]".to_owned()
+    })?;
+    let targets: BTreeSet<&str> = mounts.iter().map(Mount::target).collect();
+    if targets.len() < mounts.len() {
+        return Err("mounts that have a target each".to_owned());
+    }
+    Ok(mounts)
+}
+
+/// `missing`, `never` or `always`.
+pub(super) fn pull(value: &Value) -> Result<Pull, String> {
+    use Pull::{Always, Missing, Never};
+    choice(value, &[("missing", Missing), ("never", Never), ("always", Always)])
+}
+
+/// The key of a project.
+pub(super) fn project(value: &Value) -> Result<ProjectId, String> {
+    parsed(value, |text| ProjectId::parse(text).ok())
+        .ok_or_else(|| "the NAME of a [projects.NAME]".to_owned())
 }
 
 /// An address with a port.
@@ -307,6 +374,30 @@ pub(super) fn scope(value: &Value) -> Result<String, String> {
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     parsed(value, |text| text.bytes().all(valid).then(|| text.to_owned()))
         .ok_or_else(|| "letters, digits, '-', '_' and '.'".to_owned())
+}
+
+/// The hash of a token.
+pub(super) fn token_hash(value: &Value) -> Result<TokenHash, String> {
+    parsed(value, TokenHash::parse)
+        .ok_or_else(|| "\"sha256:\" and the 64 hexadecimal digits that sha256sum prints".to_owned())
+}
+
+/// A token's scope where it is limited to no project.
+pub(super) fn scope_of_everything(value: &Value) -> Result<Scope, String> {
+    let named = |text: &str| match text {
+        "admin" => Some(Scope::Admin),
+        "read" => Some(Scope::Read),
+        _ => None,
+    };
+    parsed(value, named).ok_or_else(|| "\"admin\" or \"read\"".to_owned())
+}
+
+/// The projects that a token is limited to.
+pub(super) fn scope_of_projects(value: &Value) -> Result<Scope, String> {
+    list(value, |item| project(item).ok())
+        .filter(|projects| !projects.is_empty())
+        .map(|projects| Scope::Projects(projects.into_iter().collect()))
+        .ok_or_else(|| "a list of names of projects such as [\"courses\"]".to_owned())
 }
 
 /// `container` or `published`.

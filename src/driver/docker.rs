@@ -9,25 +9,31 @@
 //! is well. Nothing is looked up beforehand, so that the usual case costs one call.
 
 mod create;
+mod images;
+mod private_network;
+mod pull;
+mod recipe;
+
 mod directory;
 mod engine;
 mod events;
 mod labels;
 mod names;
-mod recipe;
 mod sighting;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bollard::models::ContainerInspectResponse;
 use futures_util::{StreamExt, stream};
-use tokio::sync::mpsc;
+use tokio::sync::{RwLock, mpsc};
 
 use self::directory::{Claimed, Directory};
 use self::engine::{Act, Engine, EngineError, Socket};
 use self::names::{ContainerRef, NetworkName};
-use super::{Call, Driver, DriverError, DriverEvent, Found, Sighting, Status};
-use crate::model::{Blueprint, WorkspaceId};
+use self::pull::Pulls;
+use super::{Call, Description, Driver, DriverError, DriverEvent, Found, Sighting, Status};
+use crate::model::{Blueprint, Runs, WorkspaceId};
 
 /// Where an engine usually listens.
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
@@ -63,15 +69,18 @@ pub enum Address {
 /// The driver.
 pub struct Docker {
     shared: Arc<Shared>,
+    pulls: Pulls,
     address: Address,
     network: Option<NetworkName>,
 }
 
-/// What the task that watches the events needs too.
+/// What the tasks that watch the events and that pull images need too.
 struct Shared {
     engine: Engine,
     directory: Directory,
     scope: String,
+    /// Read while a container is being made, written while what nobody has made is swept up.
+    making: RwLock<()>,
 }
 
 impl Docker {
@@ -93,8 +102,14 @@ impl Docker {
             })?),
         };
         let engine = Engine::new(socket);
-        let shared = Shared { engine, directory: Directory::default(), scope: options.scope };
-        Ok(Self { shared: Arc::new(shared), address: options.address, network })
+        let shared = Shared {
+            engine,
+            directory: Directory::default(),
+            scope: options.scope,
+            making: RwLock::new(()),
+        };
+        let (shared, pulls) = (Arc::new(shared), Pulls::default());
+        Ok(Self { shared, pulls, address: options.address, network })
     }
 
     fn engine(&self) -> &Engine {
@@ -178,21 +193,28 @@ impl Docker {
         }
     }
 
-    async fn see(&self, id: &WorkspaceId) -> Result<Sighting, EngineError> {
-        let missing = Sighting::down(Status::Missing, None);
+    /// The workspace's container, as the engine describes it now.
+    async fn inspected(
+        &self,
+        id: &WorkspaceId,
+    ) -> Result<Option<(ContainerRef, ContainerInspectResponse)>, EngineError> {
         let Some(mut container) = self.locate(id).await? else {
-            return Ok(missing);
+            return Ok(None);
         };
         let mut inspected = self.engine().inspect(&container).await?;
         if inspected.is_none() {
             let Some(successor) = self.locate_again(id, &container).await? else {
-                return Ok(missing);
+                return Ok(None);
             };
             container = successor;
             inspected = self.engine().inspect(&container).await?;
         }
-        let Some(inspected) = inspected else {
-            return Ok(missing);
+        Ok(inspected.map(|inspected| (container, inspected)))
+    }
+
+    async fn see(&self, id: &WorkspaceId) -> Result<Sighting, EngineError> {
+        let Some((container, inspected)) = self.inspected(id).await? else {
+            return Ok(Sighting::down(Status::Missing, None));
         };
         let seen = sighting::seen(&inspected, self.address, self.network.as_ref());
         if self.shared.directory.is_news(id, seen.warning.as_deref()) {
@@ -200,6 +222,19 @@ impl Docker {
             tracing::warn!(workspace = %id, ?container, reason, "a container can't be dialled");
         }
         Ok(seen.sighting)
+    }
+
+    /// Starts it. `false`: there is no such container.
+    async fn start_it(&self, blueprint: &Blueprint) -> Result<bool, EngineError> {
+        let id = &blueprint.id;
+        let isolated = matches!(&blueprint.spec.runs, Runs::Image(image) if image.isolate);
+        match self.act(id, Act::Start).await {
+            Err(error) if isolated && error.is_missing_network() => {
+                self.rejoin_private_network(id).await?;
+                self.act(id, Act::Start).await
+            }
+            done => done,
+        }
     }
 
     async fn found(&self, claimed: Claimed) -> Found {
@@ -216,6 +251,7 @@ impl Docker {
             id: claimed.id,
             spec: reading.spec,
             policy: reading.policy,
+            is_ours: claimed.labels.contains_key(labels::MANAGED),
             warnings: reading.warnings,
         }
     }
@@ -234,14 +270,15 @@ impl Docker {
         }
     }
 
-    /// `act` on a container that has to exist.
-    async fn must(&self, id: &WorkspaceId, act: Act) -> Result<(), DriverError> {
+    /// What `act` came to with a container that has to exist.
+    fn must(
+        &self,
+        id: &WorkspaceId,
+        act: Act,
+        done: Result<bool, EngineError>,
+    ) -> Result<(), DriverError> {
         let missing = || EngineError::refused("its container is gone");
-        let done = match self.act(id, act).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(missing()),
-            Err(error) => Err(error),
-        };
+        let done = done.and_then(|is_there| is_there.then_some(()).ok_or_else(missing));
         done.map_err(|error| self.failed(act.verb(), id, error))
     }
 
@@ -269,7 +306,9 @@ impl Driver for Docker {
     }
 
     fn start<'a>(&'a self, blueprint: &'a Blueprint) -> Call<'a, ()> {
-        Box::pin(self.must(&blueprint.id, Act::Start))
+        Box::pin(
+            async move { self.must(&blueprint.id, Act::Start, self.start_it(blueprint).await) },
+        )
     }
 
     fn stop<'a>(&'a self, id: &'a WorkspaceId, grace: Duration) -> Call<'a, ()> {
@@ -277,11 +316,11 @@ impl Driver for Docker {
     }
 
     fn pause<'a>(&'a self, id: &'a WorkspaceId) -> Call<'a, ()> {
-        Box::pin(self.must(id, Act::Pause))
+        Box::pin(async move { self.must(id, Act::Pause, self.act(id, Act::Pause).await) })
     }
 
     fn unpause<'a>(&'a self, id: &'a WorkspaceId) -> Call<'a, ()> {
-        Box::pin(self.must(id, Act::Unpause))
+        Box::pin(async move { self.must(id, Act::Unpause, self.act(id, Act::Unpause).await) })
     }
 
     fn remove<'a>(&'a self, id: &'a WorkspaceId) -> Call<'a, ()> {
@@ -290,7 +329,8 @@ impl Driver for Docker {
             if let Some(container) = self.shared.directory.find(id) {
                 self.shared.directory.forget(id, &container);
             }
-            Ok(())
+            let removed = self.remove_private_network(id).await;
+            removed.map_err(|error| self.failed(Act::Remove.verb(), id, error))
         })
     }
 
@@ -307,12 +347,33 @@ impl Driver for Docker {
             let listed = listed.map_err(|error| self.engine().unreachable(error))?;
             let (claimed, unusable) = directory::settle(listed, &self.shared.scope);
             self.shared.directory.replace(&claimed);
+            if let Err(error) = self.sweep_private_networks().await {
+                tracing::debug!(reason = error.into_words(), "could not sweep up unused networks");
+            }
             for container in unusable {
                 let (container, reason) = (container.container, container.reason);
                 tracing::warn!(%container, %reason, "a labelled container can't be a workspace");
             }
             let found = stream::iter(claimed).map(|claimed| self.found(claimed));
             Ok(found.buffered(INSPECTED_AT_ONCE).collect().await)
+        })
+    }
+
+    fn describe<'a>(&'a self, id: &'a WorkspaceId) -> Call<'a, Option<Description>> {
+        Box::pin(async move {
+            let inspected = self.inspected(id).await;
+            let inspected = inspected.map_err(|error| self.failed("describe", id, error))?;
+            Ok(inspected.map(|(_, inspected)| sighting::description(&inspected)))
+        })
+    }
+
+    fn workspace_of(&self, container_id: &str) -> Option<WorkspaceId> {
+        self.shared.directory.workspace_of(&ContainerRef::from_engine(container_id)?)
+    }
+
+    fn images(&self) -> Call<'_, Vec<String>> {
+        Box::pin(async move {
+            self.image_names().await.map_err(|error| self.engine().unreachable(error))
         })
     }
 

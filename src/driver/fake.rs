@@ -552,13 +552,7 @@ mod tests {
     fn blueprint() -> Blueprint {
         Blueprint {
             id: WorkspaceId::parse("a").unwrap(),
-            spec: Spec {
-                runs: Runs::Discovered { network: None },
-                port: None,
-                environment: BTreeMap::new(),
-                hosts: Vec::new(),
-                ready_path: None,
-            },
+            spec: Spec::new(Runs::Discovered { network: None }),
             check_in: CheckInAccess { port: 80, token: "t".to_owned() },
         }
     }

@@ -64,6 +64,22 @@ pub trait Driver: Send + Sync + 'static {
     /// Every workspace that the runtime knows by itself (by labels), whether it runs or not.
     fn list(&self) -> Call<'_, Vec<Found>>;
 
+    /// What the runtime calls a workspace, for those who speak of containers; `None`: it is no
+    /// container, or there is none.
+    fn describe<'a>(&'a self, _id: &'a WorkspaceId) -> Call<'a, Option<Description>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Whose container that is, by the runtime's id of it; from memory.
+    fn workspace_of(&self, _container_id: &str) -> Option<WorkspaceId> {
+        None
+    }
+
+    /// The images that the runtime has, as `repository:tag`, in their order and each once.
+    fn images(&self) -> Call<'_, Vec<String>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     /// Starts to watch the runtime and to send what it sees, until the receiver is dropped.
     /// Called once; a driver reconnects by itself and sends [`DriverEvent::Resync`] after each
     /// (re)connect, the first included. A full channel makes it wait, not drop events.
@@ -127,6 +143,21 @@ pub enum Health {
     Unhealthy,
 }
 
+/// A workspace's container in its runtime's own terms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// The runtime's id of it, in full.
+    pub container_id: String,
+    /// Its name as the runtime says it: Docker's begin with a slash.
+    pub name: String,
+    /// The image as it was named when the container was made.
+    pub image: String,
+    /// The port of this machine at which its port 22 is published, while it runs.
+    pub ssh_port: Option<u16>,
+    /// The same for the port that the workspace listens on.
+    pub app_port: Option<u16>,
+}
+
 /// A workspace that the runtime knows by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -136,6 +167,8 @@ pub struct Found {
     pub spec: Spec,
     /// What its labels say of its policy.
     pub policy: PolicyOverrides,
+    /// Whether we made it ourselves, for a workspace that may be gone by now.
+    pub is_ours: bool,
     /// What its labels say that can't be used, in words for the operator.
     pub warnings: Vec<String>,
 }

@@ -139,13 +139,7 @@ mod tests {
     fn blueprint(place: &str) -> Blueprint {
         Blueprint {
             id: WorkspaceId::parse("wiki").unwrap(),
-            spec: Spec {
-                runs: Runs::Upstream(place.to_owned()),
-                port: None,
-                environment: Default::default(),
-                hosts: Vec::new(),
-                ready_path: None,
-            },
+            spec: Spec::new(Runs::Upstream(place.to_owned())),
             check_in: CheckInAccess { port: 80, token: "t".to_owned() },
         }
     }

@@ -9,12 +9,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::jobs::{self, Announce, Rest, Running};
-use super::machine::{Effect, Event, Job, Outcome};
+use super::machine::{Effect, Event, Footprint, Job, Outcome};
 use super::mailbox::{Answer, Command, CommandError, Inbox};
-use super::slots::Slot;
+use super::slots::Room;
 use super::workspace::Workspace;
 use super::{Change, Ending, Refusal};
-use crate::model::Phase;
+use crate::model::{Phase, Tier};
 
 /// Leads the workspace's life. Returns when it is removed, with those who are to hear of that when
 /// nothing knows it any more.
@@ -25,7 +25,7 @@ pub(super) async fn live(workspace: Arc<Workspace>, announce: Announce) -> Farew
         job: None,
         rest: None,
         endpoint: None,
-        slot: None,
+        room: None,
         waiting: Vec::new(),
         farewells: Farewells::default(),
         creation_failure: None,
@@ -63,8 +63,7 @@ struct Actor {
     rest: Option<Rest>,
     /// Where the job that has just ended found it listening.
     endpoint: Option<std::net::SocketAddr>,
-    /// Room to run in.
-    slot: Option<Slot>,
+    room: Option<Room>,
     /// Admins' calls to be answered when what they want has come about.
     waiting: Vec<(Wish, oneshot::Sender<Answer>)>,
     farewells: Farewells,
@@ -77,11 +76,15 @@ struct Actor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
     Created,
+    /// An admin's stop is on its way.
+    StopBegun,
     Frozen,
     Running,
     Removed,
     /// Frozen to make room, or found in use.
     Evicted,
+    /// Stopped if it was paused.
+    SteppedDown,
 }
 
 /// What ended the wait.
@@ -103,7 +106,9 @@ impl Actor {
                 self.job = None;
                 self.rest = done.rest;
                 self.endpoint = done.endpoint;
-                self.slot = done.slot.or(self.slot.take());
+                if let Some(room) = done.room {
+                    self.room = Some(room.and(self.room.take()));
+                }
                 self.handle(Event::Finished(done.outcome));
             }
             Woken::Rest => self.rest = None,
@@ -152,18 +157,34 @@ impl Actor {
                 self.waiting.push((Wish::Frozen, answer));
                 self.handle(Event::Stop);
             }
+            Command::BeginStop(answer) => {
+                self.waiting.push((Wish::StopBegun, answer));
+                self.handle(Event::Stop);
+                self.answer(Ok(()), |wish| wish == Wish::StopBegun);
+            }
             Command::Resume(answer) => {
                 self.waiting.push((Wish::Running, answer));
                 self.handle(Event::Resume);
+            }
+            Command::BeginResume(answer) => {
+                self.handle(Event::Resume);
+                // Whoever hung up no longer wants to know.
+                drop(answer.send(Ok(())));
             }
             Command::Remove(answer) => {
                 self.waiting.push((Wish::Removed, answer));
                 self.handle(Event::Remove);
             }
             Command::CheckIn { active, answer } => {
-                let taken = self.workspace.lock_machine().takes_check_ins();
+                let (taken, before) = {
+                    let machine = self.workspace.lock_machine();
+                    (machine.takes_check_ins(), machine.reported_activity())
+                };
                 if taken {
                     self.handle(Event::CheckIn(active));
+                    if active != before {
+                        self.workspace.shared.records.known(self.workspace.record());
+                    }
                     self.workspace.shared.slots.look_again();
                 }
                 let refusal = || CommandError::Impossible("it is being frozen".to_owned());
@@ -174,8 +195,12 @@ impl Actor {
                 self.waiting.push((Wish::Evicted, answer));
                 self.handle(Event::Evict);
             }
+            Command::StepDown(answer) => {
+                self.waiting.push((Wish::SteppedDown, answer));
+                self.handle(Event::StepDown);
+            }
             Command::Policy { policy, answer } => {
-                self.workspace.replace_policy((*policy).clone());
+                self.workspace.replace_policy(policy.clone());
                 self.handle(Event::Policy(policy));
                 drop(answer.send(Ok(())));
             }
@@ -198,13 +223,12 @@ impl Actor {
                     next = Some(answer);
                 }
             }
-            let phase = {
-                let machine = self.workspace.lock_machine();
-                if machine.needs_no_slot() {
-                    self.slot = None;
-                }
-                machine.phase()
-            };
+            // Room that has just been given to it is for the event that comes next.
+            if next.is_none() {
+                let footprint = self.workspace.lock_machine().footprint();
+                self.make_room(footprint);
+            }
+            let phase = self.workspace.lock_machine().phase();
             self.settle(phase);
         }
         let census = self.workspace.census();
@@ -231,6 +255,9 @@ impl Actor {
             Effect::Open => {
                 let let_in = workspace.open(self.endpoint);
                 tracing::debug!(workspace = %workspace.id(), let_in, "opened the gate");
+                if let_in == 0 {
+                    workspace.shared.slots.look_again();
+                }
             }
             Effect::Refuse { retry_at } => {
                 let refusal = match retry_at {
@@ -242,26 +269,22 @@ impl Actor {
             Effect::Hold => workspace.gate.hold(),
             Effect::GiveUp => self.job = None,
             Effect::Run(Job::Queue) => {
-                if self.slot.is_none() {
-                    self.slot = workspace.shared.slots.try_take();
-                }
-                if self.slot.is_some() {
-                    return Some(Event::Finished(Outcome::Admitted));
-                }
-                let queued = jobs::begin(Job::Queue, workspace.clone(), self.announce.clone());
-                self.job = Some(queued);
+                return self.take_room();
             }
             Effect::Run(job) => {
-                if job == Job::Wake && self.slot.is_none() && workspace.can_freeze() {
-                    self.slot = Some(workspace.shared.slots.take_by_force());
+                if job == Job::Wake && !self.has_slot() && workspace.can_freeze() {
+                    let further = workspace.memory() - self.kept();
+                    let room = workspace.shared.slots.take_by_force(further);
+                    self.room = Some(room.and(self.room.take()));
                 }
+                let kept = self.kept();
                 let (workspace, announce) = (workspace.clone(), self.announce.clone());
                 let before = self.rest.take();
                 self.job = Some(match before {
-                    None => jobs::begin(job, workspace, announce),
+                    None => jobs::begin(job, workspace, announce, kept),
                     Some(rest) => Box::pin(async move {
                         rest.await;
-                        jobs::begin(job, workspace, announce).await
+                        jobs::begin(job, workspace, announce, kept).await
                     }),
                 });
             }
@@ -270,7 +293,10 @@ impl Actor {
                     // Whoever listens there next is somebody else.
                     workspace.vacate();
                     // Its room goes to whoever has waited longest, which may not be itself.
-                    self.slot = None;
+                    self.make_room(match tier {
+                        Some(Tier::Paused) => Footprint::Memory,
+                        Some(Tier::Stopped) | None => Footprint::Nothing,
+                    });
                 }
                 self.settle(phase);
                 let workspace = self.workspace.id().clone();
@@ -288,6 +314,46 @@ impl Actor {
             Effect::StopRefused { reason } => self.fail_stops(&CommandError::Impossible(reason)),
         }
         None
+    }
+
+    /// Room, at once if there is some; else it waits in the queue.
+    fn take_room(&mut self) -> Option<Event> {
+        let slots = &self.workspace.shared.slots;
+        let memory = self.workspace.memory();
+        if !slots.could_hold(memory) {
+            let reason = format!("it needs {memory} bytes of memory, more than memory_budget has");
+            return Some(Event::Finished(Outcome::WakeFailed { reason, run: None }));
+        }
+        let kept = self.kept();
+        if !self.has_slot() {
+            match slots.try_take(memory - kept) {
+                Some(room) => self.room = Some(room.and(self.room.take())),
+                None => {
+                    let (workspace, announce) = (self.workspace.clone(), self.announce.clone());
+                    self.job = Some(jobs::begin(Job::Queue, workspace, announce, kept));
+                    return None;
+                }
+            }
+        }
+        Some(Event::Finished(Outcome::Admitted))
+    }
+
+    fn has_slot(&self) -> bool {
+        self.room.as_ref().is_some_and(Room::has_slot)
+    }
+
+    /// The memory that it has already.
+    fn kept(&self) -> u64 {
+        self.room.as_ref().map_or(0, Room::memory)
+    }
+
+    /// Gives back what it doesn't need for that.
+    fn make_room(&mut self, footprint: Footprint) {
+        match (footprint, &mut self.room) {
+            (Footprint::Nothing, room) => *room = None,
+            (Footprint::Memory, Some(room)) => room.keep_memory_only(),
+            (Footprint::Memory, None) | (Footprint::Running, _) => {}
+        }
     }
 
     /// Connections to the run that ends are of no more use. Nobody may be listening: fine.
@@ -310,13 +376,13 @@ impl Actor {
         } else {
             tracing::info!(%workspace, took_ms, "{workspace} {state}: {reason}");
         }
-        let (since, failure) = {
+        let (since, reported_activity, failure) = {
             let machine = self.workspace.lock_machine();
             // A step down in tier leaves the time of the freeze as it was.
             let since = if machine.phase() == *phase { machine.since() } else { change.at };
-            (since, machine.failure().map(str::to_owned))
+            (since, machine.reported_activity(), machine.failure().map(str::to_owned))
         };
-        self.workspace.shared.records.changed(&change, since, failure);
+        self.workspace.shared.records.changed(&change, since, reported_activity, failure);
         drop(self.workspace.shared.changes.send(change));
     }
 
@@ -338,8 +404,11 @@ impl Actor {
                     Some(Err(CommandError::Failed(failure.clone().unwrap_or_default())))
                 }
                 (Wish::Running, Phase::Removed) => Some(Err(CommandError::Unavailable)),
+                (Wish::SteppedDown, _) if self.workspace.lock_machine().is_stepping_down() => None,
+                (Wish::SteppedDown, _) => Some(Ok(())),
                 (Wish::Evicted, Phase::Freezing) => None,
                 (Wish::Evicted, _) => Some(Ok(())),
+                (Wish::StopBegun, _) => None,
                 (Wish::Created | Wish::Frozen | Wish::Running | Wish::Removed, _) => None,
             };
             match verdict {
@@ -353,7 +422,8 @@ impl Actor {
 
     fn fail_stops(&mut self, error: &CommandError) {
         self.answer(Err(error.clone()), |wish| {
-            matches!(wish, Wish::Frozen | Wish::Removed | Wish::Evicted)
+            use Wish::{Evicted, Frozen, Removed, SteppedDown, StopBegun};
+            matches!(wish, Frozen | StopBegun | Removed | Evicted | SteppedDown)
         });
     }
 

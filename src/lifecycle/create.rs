@@ -6,22 +6,30 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::registry::{MakeError, Newcomer, Registry};
 use super::workspace::Workspace;
-use crate::driver::Driver;
-use crate::model::{FrozenStorage, Policy, PolicyOverrides, Project, Runs, Spec, WorkspaceId};
+use crate::driver::{Driver, DriverError};
+use crate::model::{
+    FrozenStorage, Policy, PolicyOverrides, Project, ProjectId, Runs, Spec, WorkspaceId,
+};
 use crate::store::{Origin, Record};
 
 /// Bytes of an id that we choose. Who can guess one can knock at its door.
 const ID_BYTES: usize = 16;
 
+/// How long a runtime may take to list its images.
+const LIST_MAX: Duration = Duration::from_secs(30);
+
 /// What a creation needs to know.
 pub struct Options {
     /// By id.
-    pub projects: BTreeMap<String, Project>,
+    pub projects: BTreeMap<ProjectId, Project>,
     /// The policy of what is created, where neither a project nor the call says otherwise.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// Whether a call may bring a spec of its own.
     pub inline_specs: bool,
 }
@@ -83,7 +91,7 @@ impl Creator {
     }
 
     /// All projects, by id.
-    pub fn projects(&self) -> &BTreeMap<String, Project> {
+    pub fn projects(&self) -> &BTreeMap<ProjectId, Project> {
         &self.options.projects
     }
 
@@ -129,7 +137,7 @@ impl Creator {
                         own_policy: PolicyOverrides::default(),
                         driver,
                         origin: Origin::Api,
-                        project,
+                        project: project.and_then(|text| ProjectId::parse(&text).ok()),
                     };
                     self.registry.add(newcomer).map_err(|error| error.to_string())
                 });
@@ -143,11 +151,12 @@ impl Creator {
     fn resolve(
         &self,
         order: &Order,
-    ) -> Result<(Spec, PolicyOverrides, Option<String>), CreateError> {
+    ) -> Result<(Spec, PolicyOverrides, Option<ProjectId>), CreateError> {
         let (spec, template, project) = match &order.from {
             Template::Project(id) => {
                 let unknown = || CreateError::UnknownProject(id.clone());
-                let project = self.options.projects.get(id).ok_or_else(unknown)?;
+                let found = self.options.projects.get_key_value(id.as_str());
+                let (id, project) = found.ok_or_else(unknown)?;
                 (project.spec.clone(), project.policy.clone(), Some(id.clone()))
             }
             Template::Spec(spec) if self.options.inline_specs => {
@@ -169,16 +178,37 @@ impl Creator {
         Ok((spec, own_policy, project))
     }
 
+    /// The images that a workspace could be made from, as the runtimes name them.
+    pub async fn images(&self) -> Result<Vec<String>, DriverError> {
+        let mut images = Vec::new();
+        for driver in &self.drivers {
+            let listed = timeout(LIST_MAX, driver.images()).await;
+            images.extend(listed.unwrap_or_else(|_| Err(too_slow(&**driver)))?);
+        }
+        Ok(images)
+    }
+
+    /// The workspace that a container is of, by its runtime's id of it.
+    pub fn by_container(&self, container_id: &str) -> Option<Arc<Workspace>> {
+        let id = self.drivers.iter().find_map(|driver| driver.workspace_of(container_id))?;
+        self.registry.get(id.as_str())
+    }
+
     /// What runs such workspaces.
     pub fn driver_for(&self, runs: &Runs) -> Result<Arc<dyn Driver>, CreateError> {
         let name = match runs {
             Runs::Command { .. } => "process",
-            Runs::Image { .. } | Runs::Discovered { .. } => "docker",
+            Runs::Image(_) | Runs::Discovered { .. } => "docker",
             Runs::Upstream(_) => "upstream",
         };
         let found = self.drivers.iter().find(|driver| driver.name() == name);
         found.cloned().ok_or(CreateError::NoDriver(name))
     }
+}
+
+fn too_slow(driver: &dyn Driver) -> DriverError {
+    let reason = format!("no answer within {} s", LIST_MAX.as_secs());
+    DriverError::Unreachable { runtime: driver.name().to_owned(), reason }
 }
 
 fn random_id() -> Result<WorkspaceId, CreateError> {

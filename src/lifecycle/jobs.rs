@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::machine::{Job, Outcome, Seen};
 use super::ready::{self, Probe};
-use super::slots::Slot;
+use super::slots::Room;
 use super::workspace::Workspace;
 use crate::driver::{DriverError, Health, Sighting, Status};
 use crate::model::{FreezeMode, Tier};
@@ -40,8 +40,8 @@ pub(super) struct Done {
     pub(super) endpoint: Option<SocketAddr>,
     /// A driver call whose effect was seen before it returned. It must end before the next begins.
     pub(super) rest: Option<Rest>,
-    /// What the wait for a slot has brought.
-    pub(super) slot: Option<Slot>,
+    /// What the wait for room has brought.
+    pub(super) room: Option<Room>,
 }
 
 /// See [`Done::rest`].
@@ -49,19 +49,19 @@ pub(super) type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl From<Outcome> for Done {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, endpoint: None, rest: None, slot: None }
+        Self { outcome, endpoint: None, rest: None, room: None }
     }
 }
 
 /// Tells the registry which addresses a workspace may check in from.
 pub(super) type Announce = Arc<dyn Fn(&Workspace, &[IpAddr]) + Send + Sync>;
 
-/// Begins a job.
-pub(super) fn begin(job: Job, workspace: Arc<Workspace>, announce: Announce) -> Running {
+/// Begins a job. `kept`: the memory that the workspace has kept since it ran.
+pub(super) fn begin(job: Job, workspace: Arc<Workspace>, announce: Announce, kept: u64) -> Running {
     Box::pin(async move {
         match job {
             Job::Create => create(&workspace).await.into(),
-            Job::Queue => queue(&workspace).await,
+            Job::Queue => queue(&workspace, workspace.memory() - kept).await,
             Job::Wake => wake(&workspace, &announce).await,
             Job::Freeze(mode) => freeze(&workspace, mode).await.into(),
             Job::Remove => remove(&workspace).await.into(),
@@ -80,18 +80,10 @@ async fn create(workspace: &Workspace) -> Outcome {
     }
 }
 
-/// Waits for a slot, as long as a request may wait: whoever wants it to run waits no longer.
-async fn queue(workspace: &Workspace) -> Done {
-    let limit = workspace.policy().hold_max;
-    let slots = &workspace.shared.slots;
-    match tokio::time::timeout(limit, slots.take(workspace.serial())).await {
-        Ok(slot) => Done { slot: Some(slot), ..Outcome::Admitted.into() },
-        Err(_) => {
-            let limit = crate::clock::spoken(limit);
-            let reason = format!("no slot was free within {limit}: all are in use");
-            Outcome::NoSlot { reason }.into()
-        }
-    }
+/// Waits for room, with so much memory on top of what it has. The rules know when to give up.
+async fn queue(workspace: &Workspace, memory: u64) -> Done {
+    let room = workspace.shared.slots.take(workspace.serial(), memory).await;
+    Done { room: Some(room), ..Outcome::Admitted.into() }
 }
 
 /// Why a wake failed, and what is up nevertheless.
@@ -127,7 +119,7 @@ async fn wake(workspace: &Arc<Workspace>, announce: &Announce) -> Done {
             outcome: Outcome::Woken { run: sighting.run },
             endpoint: sighting.endpoint,
             rest,
-            slot: None,
+            room: None,
         },
         Ok(Err(WakeError { reason, run })) => Outcome::WakeFailed { reason, run }.into(),
         Err(_) => {
@@ -311,6 +303,8 @@ async fn see_it_end(workspace: &Workspace, error: DriverError) -> Outcome {
 }
 
 async fn remove(workspace: &Workspace) -> Outcome {
+    // That it is being removed is on record before anything of it is gone.
+    workspace.shared.records.flush().await;
     let limit = CALL_MAX + workspace.policy().stop_grace;
     match within(limit, "remove", workspace, workspace.driver.remove(workspace.id())).await {
         Ok(()) => Outcome::Removed,

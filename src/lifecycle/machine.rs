@@ -13,6 +13,7 @@ mod event;
 mod outside;
 mod reading;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -22,11 +23,15 @@ use crate::model::{FreezeMode, FrozenStorage, Phase, Policy, Tier};
 
 pub use effect::{Effect, Job};
 pub use event::{Event, Outcome, Seen};
+pub use reading::Footprint;
 
 /// First wait after a failed start; it doubles with every failure after that.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest wait after a failed start or freeze.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long a workspace keeps its place in the queue when everybody who waited has left: somebody
+/// who was told to try again in some seconds finds it where it was.
+const PLACE_KEPT: Duration = Duration::from_secs(15);
 
 /// Who is at the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +57,13 @@ pub struct Nature {
 /// What is known of a workspace from before this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Past {
-    /// Nothing that still counts: the first look tells.
+    /// Nothing: the first look tells.
     Unknown,
+    /// It was not frozen, and may run still.
+    Awake {
+        /// Whether its last report said that it is active.
+        reported_activity: bool,
+    },
     /// There is none: it is to be made, and started.
     New,
     /// It was frozen.
@@ -75,7 +85,7 @@ pub enum Past {
 /// Everything that is remembered about a workspace's life.
 #[derive(Debug)]
 pub struct Machine {
-    policy: Policy,
+    policy: Arc<Policy>,
     nature: Nature,
     state: State,
     since: Instant,
@@ -84,13 +94,19 @@ pub struct Machine {
     check_in: Option<CheckIn>,
     /// When the report that counted last stopped counting.
     check_in_ended: Option<Instant>,
+    /// It reported activity in an earlier life of this program, and may run still.
+    reported_before: bool,
+    /// It was awake when this program ended, and was not looked at since.
+    unseen: bool,
     look_wanted: bool,
     resume_wanted: bool,
     stop_wanted: bool,
     /// Why it is to be removed, if it is.
     remove_wanted: Option<String>,
-    /// It has been paused for long enough.
-    demote_wanted: bool,
+    /// Why it is to be stopped, if it is paused.
+    step_down_wanted: Option<&'static str>,
+    /// Why it is being stopped from paused.
+    stepping_down: &'static str,
     /// The answer to come is to an eviction.
     evicted: bool,
     replaced: bool,
@@ -103,14 +119,15 @@ pub struct Machine {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    /// `made`: what it needs is there. `from`: where it falls back to if it leaves the queue for a
-    /// slot.
+    /// `made`: what it needs is there. `from`: where it falls back to if it leaves the queue for
+    /// room. `leave_at`: when it does.
     Starting {
         why: String,
         made: bool,
         admitted: bool,
         from: Tier,
         by_admin: bool,
+        leave_at: Option<Instant>,
     },
     Running {
         run: Option<String>,
@@ -135,21 +152,35 @@ enum State {
     Removed,
 }
 
+/// What the workspace reported last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct CheckIn {
-    expires_at: Option<Instant>,
+pub struct CheckIn {
+    /// Whether it said that it is active.
+    pub active: bool,
+    /// When.
+    pub at: Instant,
+    /// When that no longer counts; `None`: it counts until the next.
+    pub expires_at: Option<Instant>,
 }
 
 impl Machine {
     /// A workspace of which nothing is known yet: it counts as stopped until the first look.
-    pub fn new(policy: Policy, nature: Nature, created: Instant, past: Past, now: Instant) -> Self {
+    pub fn new(
+        policy: Arc<Policy>,
+        nature: Nature,
+        created: Instant,
+        past: Past,
+        now: Instant,
+    ) -> Self {
         let (state, since) = match past {
-            Past::Unknown | Past::Removing { .. } => (State::Frozen { tier: Tier::Stopped }, now),
+            Past::Unknown | Past::Awake { .. } | Past::Removing { .. } => {
+                (State::Frozen { tier: Tier::Stopped }, now)
+            }
             Past::New => {
                 let (why, from) = ("it was created".to_owned(), Tier::Stopped);
-                let new =
-                    State::Starting { why, made: false, admitted: false, from, by_admin: true };
-                (new, now)
+                let (made, admitted, by_admin) = (false, false, true);
+                let leave_at = Some(now + policy.hold_max);
+                (State::Starting { why, made, admitted, from, by_admin, leave_at }, now)
             }
             Past::Frozen { tier, since } => (State::Frozen { tier }, since),
             // What was begun is finished first: it may be ending, and would answer until it has.
@@ -160,7 +191,11 @@ impl Machine {
         };
         let remove_wanted = match past {
             Past::Removing { why } => Some(why.to_owned()),
-            Past::Unknown | Past::New | Past::Frozen { .. } | Past::Freezing => None,
+            Past::Unknown
+            | Past::Awake { .. }
+            | Past::New
+            | Past::Frozen { .. }
+            | Past::Freezing => None,
         };
         Self {
             created,
@@ -171,11 +206,14 @@ impl Machine {
             job: None,
             check_in: None,
             check_in_ended: None,
+            reported_before: matches!(past, Past::Awake { reported_activity: true }),
+            unseen: matches!(past, Past::Awake { .. }),
             look_wanted: false,
             resume_wanted: false,
             stop_wanted: false,
             remove_wanted,
-            demote_wanted: false,
+            step_down_wanted: None,
+            stepping_down: "",
             evicted: false,
             replaced: false,
             failures: 0,
@@ -193,7 +231,8 @@ impl Machine {
             Event::Stop => self.on_stop(&mut effects, census, now),
             Event::Remove => self.remove_wanted = Some("removed by an admin".to_owned()),
             Event::Evict => self.on_evict(&mut effects, census, now),
-            Event::Deserted => self.on_deserted(&mut effects, now),
+            Event::StepDown => self.step_down_wanted = Some(", and its memory was wanted"),
+            Event::Deserted => self.on_deserted(now),
             Event::Deadline => self.on_deadline(&mut effects, census, now),
             Event::Shut(shut) => self.on_shut(&mut effects, shut, census, now),
             Event::Emptied => self.drained(),
@@ -201,7 +240,7 @@ impl Machine {
             Event::Changed => self.look_wanted = true,
             Event::Resync => self.on_resync(&mut effects, now),
             Event::Replaced => self.replaced = true,
-            Event::Policy(policy) => self.policy = *policy,
+            Event::Policy(policy) => self.policy = policy,
             Event::Finished(outcome) => self.on_finished(&mut effects, outcome, census, now),
         }
         self.take_up_wishes(&mut effects, census, now);
@@ -215,7 +254,8 @@ impl Machine {
     }
 
     fn live_check_in(&self, now: Instant) -> Option<CheckIn> {
-        self.check_in.filter(|report| report.expires_at.is_none_or(|at| at > now))
+        let counts = |report: &CheckIn| report.expires_at.is_none_or(|at| at > now);
+        self.check_in.filter(|report| report.active && counts(report))
     }
 
     fn on_held(&mut self, effects: &mut Vec<Effect>, now: Instant) {
@@ -224,6 +264,7 @@ impl Machine {
             State::Frozen { .. } | State::Failed { .. } => {
                 self.wake(effects, "a request", false, now)
             }
+            State::Starting { by_admin: false, .. } => self.leave_queue_at(None),
             // It is on its way, or the freeze has to end first; `take_up_wishes` comes back to it.
             State::Starting { .. } | State::Freezing { .. } => {}
             State::Running { .. } | State::Removing { .. } | State::Removed => {}
@@ -237,7 +278,13 @@ impl Machine {
                 self.wake(effects, "an admin", true, now)
             }
             State::Freezing { .. } => self.resume_wanted = true,
-            State::Starting { .. } | State::Running { .. } => {}
+            State::Starting { .. } => {
+                if let State::Starting { by_admin, .. } = &mut self.state {
+                    *by_admin = true;
+                }
+                self.leave_queue_at(Some(now + self.policy.hold_max));
+            }
+            State::Running { .. } => {}
             State::Removing { .. } | State::Removed => {}
         }
     }
@@ -297,7 +344,17 @@ impl Machine {
                 self.freeze_now(effects, "it never became ready", now);
             }
             State::Frozen { tier: Tier::Paused } => {
-                self.demote_wanted = self.deadline(census, now) <= Some(now);
+                let due = self.deadline(census, now) <= Some(now);
+                self.step_down_wanted = self.step_down_wanted.or(due.then_some(""));
+            }
+            State::Starting { leave_at: Some(at), by_admin, .. } if *at <= now => {
+                let reason = match by_admin {
+                    true => {
+                        format!("no room was free within {}", spoken(self.policy.hold_max))
+                    }
+                    false => "everybody who waited for it to have room has left".to_owned(),
+                };
+                self.leave_queue(effects, reason, now);
             }
             State::Freezing { .. } | State::Failed { .. } | State::Starting { .. } => {}
             State::Frozen { tier: Tier::Stopped } | State::Removing { .. } | State::Removed => {}
@@ -324,14 +381,15 @@ impl Machine {
     }
 
     fn on_check_in(&mut self, active: bool, now: Instant) {
+        self.reported_before = false;
         if self.live_check_in(now).is_some() {
             // From here on it was idle, unless the new report says otherwise.
             self.check_in_ended = Some(now);
-        } else if let Some(CheckIn { expires_at: Some(at) }) = self.check_in {
+        } else if let Some(CheckIn { expires_at: Some(at), .. }) = self.check_in {
             self.check_in_ended = Some(at);
         }
-        self.check_in =
-            active.then(|| CheckIn { expires_at: self.policy.check_in_ttl.map(|ttl| now + ttl) });
+        let ttl = self.policy.check_in_ttl.filter(|_| active);
+        self.check_in = Some(CheckIn { active, at: now, expires_at: ttl.map(|ttl| now + ttl) });
     }
 
     /// What failed may have failed because the runtime was away, and is not put off any longer.
@@ -363,10 +421,6 @@ impl Machine {
                 self.remove_wanted = Some(reason);
             }
             Outcome::Admitted => self.on_admitted(),
-            Outcome::NoSlot { reason } => {
-                self.fall_back(effects, &reason, now);
-                effects.push(Effect::ResumeFailed { reason });
-            }
             Outcome::Woken { run } => self.on_woken(effects, run, now),
             Outcome::WakeFailed { reason, run } => self.on_wake_failed(effects, reason, run, now),
             Outcome::Frozen(tier) => self.on_frozen(effects, tier, now),
@@ -400,25 +454,35 @@ impl Machine {
     }
 
     fn on_admitted(&mut self) {
-        if let State::Starting { admitted, .. } = &mut self.state {
+        if let State::Starting { admitted, leave_at, .. } = &mut self.state {
             *admitted = true;
+            *leave_at = None;
         }
     }
 
-    /// It goes without a slot, back to where it was.
-    fn fall_back(&mut self, effects: &mut Vec<Effect>, why: &str, now: Instant) {
-        if let State::Starting { from, .. } = self.state {
-            self.go(State::Frozen { tier: from }, now);
-            self.tell(effects, why, None);
+    fn on_deserted(&mut self, now: Instant) {
+        if let State::Starting { by_admin: false, leave_at: None, admitted: false, .. } = self.state
+        {
+            self.leave_queue_at(Some(now + PLACE_KEPT));
         }
     }
 
-    fn on_deserted(&mut self, effects: &mut Vec<Effect>, now: Instant) {
-        let deserted = matches!(self.state, State::Starting { by_admin: false, .. });
-        if deserted && self.job == Some(Job::Queue) {
+    /// When it leaves the queue for room, if it is in it.
+    fn leave_queue_at(&mut self, at: Option<Instant>) {
+        if let State::Starting { admitted: false, leave_at, .. } = &mut self.state {
+            *leave_at = at;
+        }
+    }
+
+    /// It goes without room, back to where it was.
+    fn leave_queue(&mut self, effects: &mut Vec<Effect>, reason: String, now: Instant) {
+        let State::Starting { from, .. } = self.state else { return };
+        if self.job == Some(Job::Queue) {
             self.job = None;
             effects.push(Effect::GiveUp);
-            self.fall_back(effects, "everybody who waited for a slot has left", now);
+            self.go(State::Frozen { tier: from }, now);
+            self.tell(effects, &reason, None);
+            effects.push(Effect::ResumeFailed { reason });
         }
     }
 
@@ -436,6 +500,9 @@ impl Machine {
         let took = now - self.since;
         self.failures = 0;
         self.go(State::Running { run, ready_at: now }, now);
+        if self.reported_before {
+            self.on_check_in(true, now);
+        }
         effects.push(Effect::Open);
         self.tell(effects, &why, Some(took));
     }
@@ -467,11 +534,11 @@ impl Machine {
             // A step down. It has been frozen since it was first.
             State::Frozen { tier: before } => {
                 *before = tier;
-                let why = format!("paused for {}", spoken(now - self.since));
+                let why = format!("paused for {}{}", spoken(now - self.since), self.stepping_down);
                 self.tell(effects, &why, None);
             }
             // Somebody came while it was stepping down; the wake is next.
-            State::Starting { .. } => {}
+            State::Starting { from, .. } => *from = tier,
             _ => {}
         }
     }
@@ -520,12 +587,15 @@ impl Machine {
                 self.wake(effects, "a request", false, now);
             }
         }
-        let demote = std::mem::take(&mut self.demote_wanted);
+        let step_down = std::mem::take(&mut self.step_down_wanted);
         let job = match &self.state {
             State::Starting { made: false, .. } => Some(Job::Create),
             State::Starting { admitted: false, .. } => Some(Job::Queue),
             State::Starting { admitted: true, .. } => Some(Job::Wake),
-            State::Frozen { tier: Tier::Paused } if demote => Some(Job::Freeze(FreezeMode::Stop)),
+            State::Frozen { tier: Tier::Paused } if step_down.is_some() => {
+                self.stepping_down = step_down.unwrap_or_default();
+                Some(Job::Freeze(FreezeMode::Stop))
+            }
             State::Freezing { drain_until: None, .. } => Some(Job::Freeze(self.policy.freeze_mode)),
             State::Removing { .. } => Some(Job::Remove),
             State::Removed => None,
@@ -545,17 +615,17 @@ impl Machine {
             return self.adopt(effects, why, now);
         }
         let from = self.tier().unwrap_or(Tier::Stopped);
-        self.set_out(
-            effects,
-            State::Starting { why: why.to_owned(), made: true, admitted: false, from, by_admin },
-            now,
-        );
+        let (why, made, admitted) = (why.to_owned(), true, false);
+        let leave_at = by_admin.then(|| now + self.policy.hold_max);
+        let starting = State::Starting { why, made, admitted, from, by_admin, leave_at };
+        self.set_out(effects, starting, now);
     }
 
     /// It runs, or may: it is found out how, and it keeps its slot or takes one by force.
     fn adopt(&mut self, effects: &mut Vec<Effect>, why: &str, now: Instant) {
-        let (why, from) = (why.to_owned(), Tier::Stopped);
-        let adopted = State::Starting { why, made: true, admitted: true, from, by_admin: true };
+        let (why, from, leave_at) = (why.to_owned(), Tier::Stopped, None);
+        let (made, admitted, by_admin) = (true, true, true);
+        let adopted = State::Starting { why, made, admitted, from, by_admin, leave_at };
         self.set_out(effects, adopted, now);
     }
 

@@ -1,7 +1,7 @@
 //! How the rest of the program asks a workspace's task for something.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
@@ -31,12 +31,15 @@ pub type Answer = Result<(), CommandError>;
 pub(super) enum Command {
     Created(oneshot::Sender<Answer>),
     Stop(oneshot::Sender<Answer>),
+    BeginStop(oneshot::Sender<Answer>),
     Resume(oneshot::Sender<Answer>),
+    BeginResume(oneshot::Sender<Answer>),
     Remove(oneshot::Sender<Answer>),
     CheckIn { active: bool, answer: oneshot::Sender<Answer> },
-    Policy { policy: Box<Policy>, answer: oneshot::Sender<Answer> },
+    Policy { policy: Arc<Policy>, answer: oneshot::Sender<Answer> },
     Suspect(oneshot::Sender<Answer>),
     Evict(oneshot::Sender<Answer>),
+    StepDown(oneshot::Sender<Answer>),
 }
 
 /// What a workspace's task is to look at. Flags for what may be merged, a queue for what wants an

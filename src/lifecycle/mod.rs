@@ -13,11 +13,12 @@ mod jobs;
 mod lease;
 pub mod machine;
 mod mailbox;
+mod pressure;
 mod ready;
 pub mod reconcile;
 mod records;
 pub mod registry;
-mod slots;
+pub mod slots;
 mod sync;
 mod workspace;
 
@@ -30,9 +31,12 @@ use crate::model::{Phase, Tier, WorkspaceId};
 pub use create::{CreateError, Creator};
 pub use gate::Refusal;
 pub use lease::{Lease, TunnelLease};
+pub use machine::CheckIn;
 pub use mailbox::{Answer, CommandError};
 pub use registry::{Options, Registry};
 pub use workspace::{View, Workspace};
+
+pub use crate::driver::{Description, DriverError};
 
 /// A workspace entered a phase.
 #[derive(Debug, Clone)]

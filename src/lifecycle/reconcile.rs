@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::registry::{Newcomer, Registry};
 use super::workspace::Workspace;
+use crate::clock::sleep_until;
 use crate::driver::{Driver, DriverError, DriverEvent, Found};
 use crate::model::{Policy, PolicyOverrides, WorkspaceId};
 use crate::store::Origin;
@@ -24,6 +25,8 @@ const TAKE_STOCK_MAX: Duration = Duration::from_secs(5);
 const LIST_MAX: Duration = Duration::from_secs(30);
 /// Events that may wait to be looked at. The driver waits when there are more.
 const EVENTS_MAX: usize = 1_024;
+/// Audits that may wait for one driver.
+const AUDITS_MAX: usize = 16;
 /// Warnings that are remembered as said. Beyond that some are said twice.
 const WARNED_MAX: usize = 10_000;
 
@@ -31,15 +34,22 @@ const WARNED_MAX: usize = 10_000;
 pub struct Reconciler {
     registry: Arc<Registry>,
     driver: Arc<dyn Driver>,
-    policy: Policy,
+    policy: Arc<Policy>,
+    /// Those who want everything looked at now, until they are dropped.
+    audits: mpsc::Receiver<Audit>,
     /// What was warned of, so that it is said once.
     warned: HashSet<String>,
 }
 
+/// Dropped when the runtime's own list has been taken in.
+pub(super) type Audit = oneshot::Sender<()>;
+
 impl Reconciler {
     /// `policy` is what workspaces have that set nothing else.
-    pub fn new(registry: Arc<Registry>, driver: Arc<dyn Driver>, policy: Policy) -> Self {
-        Self { registry, driver, policy, warned: HashSet::new() }
+    pub fn new(registry: Arc<Registry>, driver: Arc<dyn Driver>, policy: Arc<Policy>) -> Self {
+        let (sender, audits) = mpsc::channel(AUDITS_MAX);
+        registry.listen_for_audits(sender);
+        Self { registry, driver, policy, audits, warned: HashSet::new() }
     }
 
     /// Takes in what the runtime has now. Before the first request comes, for that would be told
@@ -62,12 +72,6 @@ impl Reconciler {
         let react = async {
             let mut list_at = None;
             loop {
-                let list_due = async {
-                    match list_at {
-                        Some(at) => sleep_until(at).await,
-                        None => std::future::pending().await,
-                    }
-                };
                 tokio::select! {
                     event = events.recv() => match event {
                         Some(event) => {
@@ -77,7 +81,11 @@ impl Reconciler {
                         }
                         None => return,
                     },
-                    () = list_due => {
+                    Some(_audit) = self.audits.recv() => {
+                        let again = self.list().await;
+                        list_at = again.map(|wait| Instant::now() + wait);
+                    }
+                    () = sleep_until(list_at) => {
                         let again = self.list().await;
                         list_at = again.map(|wait| Instant::now() + wait);
                     }
@@ -155,9 +163,10 @@ impl Reconciler {
     }
 
     fn add(&mut self, found: Found) {
-        let policy = found.policy.over(&self.policy);
+        let policy = found.policy.applied_to(&self.policy);
         let driver = self.driver.clone();
         let id = found.id.clone();
+        let is_left_over = found.is_ours && self.registry.has_removed(&id);
         let newcomer = Newcomer {
             id: found.id,
             spec: found.spec,
@@ -167,13 +176,13 @@ impl Reconciler {
             origin: Origin::Discovered,
             project: None,
         };
-        match self.registry.add(newcomer) {
-            Ok(workspace) => {
-                tracing::info!(workspace = %workspace.id(), "found workspace {}", workspace.id());
-            }
-            Err(error) => {
-                self.warn_once(&id, &format!("it can't be taken in: {error}"));
-            }
+        let added = match is_left_over {
+            true => self.registry.clear_away(newcomer),
+            false => self.registry.add(newcomer).map(|_| ()),
+        };
+        match added {
+            Ok(()) => tracing::info!(workspace = %id, "found workspace {id}"),
+            Err(error) => self.warn_once(&id, &format!("it can't be taken in: {error}")),
         }
     }
 

@@ -32,7 +32,7 @@ const FLUSH_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Records {
     store: Arc<dyn Store>,
     /// What was found at the start, until its workspace is known again.
-    found: Mutex<HashMap<WorkspaceId, Record>>,
+    found: Mutex<HashMap<WorkspaceId, Box<Record>>>,
     queue: mpsc::Sender<Note>,
 }
 
@@ -55,6 +55,8 @@ pub(super) struct Remembered {
     pub(super) age: Duration,
     /// The phase that it was in, its tier, and for how long.
     pub(super) phase: Option<(Phase, Option<Tier>, Duration)>,
+    /// Whether its last report said that it is active.
+    pub(super) reported_activity: bool,
     /// Whether it was being created or removed: only known of what was created by a call, for only
     /// that has an id that nobody else gives.
     pub(super) cut_off: Option<&'static str>,
@@ -72,7 +74,8 @@ impl Remembered {
                 Past::Frozen { tier: tier.unwrap_or(Tier::Stopped), since: ago(now, age) }
             }
             Some((Phase::Freezing, _, age)) if age < freeze_max => Past::Freezing,
-            _ => Past::Unknown,
+            Some(_) => Past::Awake { reported_activity: self.reported_activity },
+            None => Past::Unknown,
         }
     }
 }
@@ -84,7 +87,7 @@ impl Records {
         found: Vec<Record>,
     ) -> (Arc<Self>, impl Future<Output = ()> + use<>) {
         let (queue, notes) = mpsc::channel(BEHIND_MAX);
-        let found = found.into_iter().map(|record| (record.id.clone(), record)).collect();
+        let found = found.into_iter().map(|record| (record.id.clone(), Box::new(record))).collect();
         let records = Self { store: store.clone(), found: Mutex::new(found), queue };
         (Arc::new(records), write(store, notes))
     }
@@ -93,7 +96,7 @@ impl Records {
     pub(super) fn recall(&self, id: &WorkspaceId, driver: &str, origin: Origin) -> Remembered {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(record) = found.remove(id) else {
-            self.note(Note::Known(Box::new(new_record(id, driver, origin))));
+            self.known(new_record(id, driver, origin));
             return Remembered::default();
         };
         let now = SystemTime::now();
@@ -105,19 +108,24 @@ impl Records {
             (Origin::Api, Some(Intent::Create), _) => {
                 Some("a restart came in the middle of its creation")
             }
-            (Origin::Api, _, Phase::Removing) => {
+            (Origin::Api, _, Phase::Removing | Phase::Removed) => {
                 Some("a restart came in the middle of its removal")
             }
             _ => None,
         };
         let age = age(record.created_at);
-        Remembered { policy: record.policy, age, phase, cut_off }
+        let reported_activity = state.reported_activity;
+        Remembered { policy: record.policy, age, phase, reported_activity, cut_off }
     }
 
     /// Those that were created by a call, and are not known again yet.
     pub(super) fn created(&self) -> Vec<Record> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        found.values().filter(|record| record.origin == Origin::Api).cloned().collect()
+        found
+            .values()
+            .filter(|record| record.origin == Origin::Api)
+            .map(|one| (**one).clone())
+            .collect()
     }
 
     /// Keeps a record that is new, or has a policy that was changed. Durable when it returns.
@@ -126,7 +134,13 @@ impl Records {
     }
 
     /// Writes down that a phase was entered.
-    pub(super) fn changed(&self, change: &Change, since: Instant, failure: Option<String>) {
+    pub(super) fn changed(
+        &self,
+        change: &Change,
+        since: Instant,
+        reported_activity: bool,
+        failure: Option<String>,
+    ) {
         let Change { workspace, phase, tier, reason, took, at } = change;
         let at = Clock.date_of(*at);
         let state = RecordState {
@@ -134,6 +148,7 @@ impl Records {
             tier: *tier,
             since: Clock.date_of(since),
             last_active: None,
+            reported_activity,
             intent: None,
             stopped_by_admin_at: None,
             failure,
@@ -141,6 +156,11 @@ impl Records {
         let reason = reason.clone();
         let entry = JournalEntry { at, phase: *phase, tier: *tier, reason, took: *took };
         self.note(Note::Changed(workspace.clone(), state, entry));
+    }
+
+    /// Writes down what is to be remembered of a workspace.
+    pub(super) fn known(&self, record: Record) {
+        self.note(Note::Known(Box::new(record)));
     }
 
     /// Forgets a workspace that is gone.
@@ -191,6 +211,7 @@ pub(super) fn new_record(id: &WorkspaceId, driver: &str, origin: Origin) -> Reco
             tier: Some(Tier::Stopped),
             since: now,
             last_active: None,
+            reported_activity: false,
             intent: None,
             stopped_by_admin_at: None,
             failure: None,

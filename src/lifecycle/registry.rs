@@ -3,33 +3,47 @@
 //! The maps are sharded (dashmap), and no guard of theirs ever leaves a function here: what comes
 //! out is a handle.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use ahash::RandomState;
 use dashmap::DashMap;
+use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::actor;
 use super::check_in::{CheckInKey, canonical};
 use super::deadlines::Deadlines;
 use super::jobs::Announce;
+use super::pressure;
+use super::reconcile::Audit;
 use super::records::{Records, Remembered};
-use super::slots::{self, Slots};
+use super::slots::{self, Capacity, Slots};
 use super::workspace::{Shared, Workspace};
 use super::{Change, CommandError, Ending, Refusal};
 use crate::driver::Driver;
-use crate::model::{CheckInAccess, Policy, PolicyOverrides, Spec, WorkspaceId};
+use crate::model::{CheckInAccess, Policy, PolicyOverrides, ProjectId, Spec, WorkspaceId};
 use crate::store::{Origin, Record, Store, StoreError};
 
 /// Changes that a slow listener may fall behind by; after that it misses some and is told so.
 const CHANGES_BEHIND_MAX: usize = 4_096;
 /// The same for endings; who misses some looks at all that it has.
 const ENDINGS_BEHIND_MAX: usize = 4_096;
+
+/// Removed workspaces that are remembered. Beyond that, what is left of one is taken for one that
+/// lives.
+const REMOVED_MAX: usize = 10_000;
+/// How long an audit may take.
+const AUDIT_MAX: Duration = Duration::from_secs(30);
+/// Workspaces that are looked at together.
+const LOOKS_AT_ONCE: usize = 16;
 
 /// What the registry needs to know.
 #[derive(Debug, Clone)]
@@ -40,8 +54,12 @@ pub struct Options {
     pub held_max: usize,
     /// Most requests that may be held at one gate.
     pub held_per_workspace_max: usize,
-    /// Most workspaces that may run at a time; `None`: any number.
-    pub slots: Option<usize>,
+    /// How much may run at a time.
+    pub capacity: Capacity,
+    /// Bytes of memory that a workspace counts for that does not say how much it may take.
+    pub memory_assumed: u64,
+    /// While this machine has fewer bytes of memory, what is paused is stopped; `None`: never.
+    pub memory_low: Option<u64>,
     /// Most starts that may be under way at once.
     pub starts_max: usize,
     /// Makes the tokens that workspaces check in with.
@@ -57,12 +75,16 @@ pub struct Registry {
     by_address: DashMap<IpAddr, Arc<Workspace>, RandomState>,
     by_serial: DashMap<u64, Arc<Workspace>, RandomState>,
     next_serial: AtomicU64,
+    /// Those of calls that were removed in this life, by [`REMOVED_MAX`].
+    removed: Mutex<HashSet<WorkspaceId>>,
     /// Held while one is added, so that what was found free stays free until it is taken.
     adding: Mutex<()>,
     options: Options,
     shared: Arc<Shared>,
     /// Where the workspaces' tasks run.
     runtime: Handle,
+    /// Whom to tell that everything is to be looked at.
+    audits: Mutex<Vec<mpsc::Sender<Audit>>>,
     /// The workspaces' tasks, and the one that watches the deadlines.
     tasks: Mutex<JoinSet<()>>,
     /// The task that writes changes down; the last one to end.
@@ -76,7 +98,7 @@ pub struct Newcomer {
     /// What it is made of.
     pub spec: Spec,
     /// The policy that it has where it sets nothing for itself.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// What it sets for itself from the beginning, if it is to be made.
     pub own_policy: PolicyOverrides,
     /// What runs it.
@@ -84,7 +106,7 @@ pub struct Newcomer {
     /// Who asked for it.
     pub origin: Origin,
     /// The project that it is created from.
-    pub project: Option<String>,
+    pub project: Option<ProjectId>,
 }
 
 /// Why a workspace was not registered.
@@ -130,7 +152,8 @@ impl Registry {
             epoch: Instant::now(),
             deadlines: Deadlines::default(),
             starts: Semaphore::new(options.starts_max),
-            slots: Slots::new(options.slots),
+            slots: Slots::new(options.capacity),
+            memory_assumed: options.memory_assumed,
             held: AtomicUsize::new(0),
             held_max: options.held_max,
             held_per_workspace_max: options.held_per_workspace_max,
@@ -145,10 +168,12 @@ impl Registry {
             by_address: DashMap::default(),
             by_serial: DashMap::default(),
             next_serial: AtomicU64::new(1),
+            removed: Mutex::default(),
             adding: Mutex::new(()),
             options,
             shared,
             runtime,
+            audits: Mutex::default(),
             tasks: Mutex::default(),
             writer: Mutex::default(),
         });
@@ -159,6 +184,9 @@ impl Registry {
         });
         *registry.writer.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(registry.runtime.spawn(write));
+        if let Some(low) = registry.options.memory_low {
+            registry.spawn(pressure::relieve(low, Arc::downgrade(&registry)));
+        }
         registry.spawn(slots::evict(registry.shared.slots.clone(), Arc::downgrade(&registry)));
         Ok(registry)
     }
@@ -166,6 +194,18 @@ impl Registry {
     /// How many slots there are and how many are free; `None`: there is no limit.
     pub fn slots(&self) -> Option<(usize, usize)> {
         self.shared.slots.count()
+    }
+
+    /// How many bytes of the memory budget there are and how many are free; `None`: there is none.
+    pub fn memory(&self) -> Option<(u64, u64)> {
+        self.shared.slots.memory()
+    }
+
+    /// The one that has been paused longest, of those that could be stopped now.
+    pub(super) fn paused_longest(&self) -> Option<Arc<Workspace>> {
+        let all = self.by_id.iter();
+        let paused = all.filter_map(|one| Some((one.paused_since()?, one.value().clone())));
+        paused.min_by_key(|(since, _)| *since).map(|(_, workspace)| workspace)
     }
 
     /// Registers a workspace that is there and begins its life with what is remembered of it. It
@@ -179,6 +219,21 @@ impl Registry {
         Ok(workspace)
     }
 
+    /// Registers what a runtime has of a workspace that was removed, to be removed again: it was
+    /// still being made when its removal found nothing.
+    pub(super) fn clear_away(self: &Arc<Self>, newcomer: Newcomer) -> Result<(), RegistryError> {
+        let cut_off = Some("it was made after its removal");
+        let workspace =
+            self.enlist(newcomer, |_| Some(Remembered { cut_off, ..Remembered::default() }))?;
+        self.begin(&workspace);
+        Ok(())
+    }
+
+    /// Whether a call created it and it was removed, as far as is remembered.
+    pub(super) fn has_removed(&self, id: &WorkspaceId) -> bool {
+        self.lock_removed().contains(id)
+    }
+
     /// Registers a workspace that is not there yet, and has it made and started. Returns when it is
     /// made, which outlives a restart from then on.
     pub async fn make(self: &Arc<Self>, newcomer: Newcomer) -> Result<Arc<Workspace>, MakeError> {
@@ -189,6 +244,36 @@ impl Registry {
         self.begin(&workspace);
         workspace.made().await?;
         Ok(workspace)
+    }
+
+    /// Brings what is known of all workspaces and what their runtimes have together, now. Returns
+    /// when that is done, or takes too long.
+    pub async fn audit(&self) {
+        let reconcilers = self.lock_audits().clone();
+        let lists = reconcilers.into_iter().map(|reconciler| async move {
+            let (audit, done) = oneshot::channel();
+            // Whoever is gone has nothing to list any more.
+            if reconciler.send(audit).await.is_ok() {
+                drop(done.await);
+            }
+        });
+        let all_looked_at = async {
+            join_all(lists).await;
+            let looks =
+                self.all().into_iter().map(|workspace| async move { workspace.suspect().await });
+            stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE).for_each(|_| async {}).await;
+        };
+        if timeout(AUDIT_MAX, all_looked_at).await.is_err() {
+            tracing::warn!("an audit takes too long; it goes on by itself");
+        }
+    }
+
+    pub(super) fn listen_for_audits(&self, reconciler: mpsc::Sender<Audit>) {
+        self.lock_audits().push(reconciler);
+    }
+
+    fn lock_audits(&self) -> std::sync::MutexGuard<'_, Vec<mpsc::Sender<Audit>>> {
+        self.audits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Those that were made by a call in an earlier life of this program.
@@ -317,6 +402,13 @@ impl Registry {
         }
         self.by_address.retain(|_, other| other.serial() != serial);
         self.shared.records.gone(workspace.id());
+        if workspace.is_created() {
+            let mut removed = self.lock_removed();
+            if removed.len() >= REMOVED_MAX {
+                removed.clear();
+            }
+            removed.insert(workspace.id().clone());
+        }
         workspace.gate.refuse(Refusal::Removed);
         self.by_id.remove_if(workspace.id(), |_, other| other.serial() == serial);
     }
@@ -326,6 +418,10 @@ impl Registry {
         // What has ended is let go here, so that the set holds no more than what lives.
         while tasks.try_join_next().is_some() {}
         tasks.spawn_on(task, &self.runtime);
+    }
+
+    fn lock_removed(&self) -> std::sync::MutexGuard<'_, HashSet<WorkspaceId>> {
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {

@@ -1,9 +1,12 @@
-//! Slots: room for running workspaces, and the queue of those that wait for some.
+//! Room for running workspaces, and the queue of those that wait for some: slots, each for one that
+//! runs, and a budget of memory.
 //!
-//! Whoever wakes takes a slot first and gives it back when the driver has confirmed that nothing of
-//! it runs, so slots can't be oversold. (One that was found running takes one by force: it runs
-//! already.) A free slot goes to whoever has waited longest. While anybody waits, the evictor
-//! freezes the workspace that has been idle longest, one at a time.
+//! Whoever wakes takes room first and gives it back when the driver has confirmed that nothing of
+//! it runs, so it can't be oversold. (One that was found running takes it by force: it runs
+//! already.) A paused workspace has given its slot back, and keeps its memory. Free room goes to
+//! whoever has waited longest, and nobody who needs less overtakes. While anybody waits, the evictor
+//! freezes the workspace that has been idle longest, one at a time; for memory it first stops the
+//! one that has been paused longest.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,7 +22,16 @@ use super::workspace::Workspace;
 /// with gaps between them.
 const EVICT_IDLE_MIN: Duration = Duration::from_secs(1);
 
-/// All slots.
+/// How much there is; `None`: as much as is wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// Workspaces that may run at a time.
+    pub slots: Option<usize>,
+    /// Bytes of memory for all that run or are paused.
+    pub memory: Option<u64>,
+}
+
+/// All slots, and the memory.
 #[derive(Debug)]
 pub(super) struct Slots {
     state: Mutex<State>,
@@ -29,33 +41,57 @@ pub(super) struct Slots {
 
 #[derive(Debug)]
 struct State {
-    /// How many there are; `None`: as many as are wanted.
-    all: Option<usize>,
+    capacity: Capacity,
     taken: usize,
+    memory_taken: u64,
     queue: VecDeque<Waiting>,
 }
 
 #[derive(Debug)]
 struct Waiting {
     serial: u64,
-    admitted: oneshot::Sender<Slot>,
+    memory: u64,
+    admitted: oneshot::Sender<Room>,
 }
 
-/// Room for one running workspace; dropped, it is free.
+/// What the first in the queue waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lack {
+    Slot,
+    Memory,
+}
+
+/// What a workspace has of it: a slot while it runs, and its memory. Dropped, it is free.
 #[derive(Debug)]
-pub(super) struct Slot(Arc<Slots>);
+pub(super) struct Room {
+    slots: Arc<Slots>,
+    runs: bool,
+    memory: u64,
+}
 
 impl Slots {
-    pub(super) fn new(all: Option<usize>) -> Arc<Self> {
-        let state = State { all, taken: 0, queue: VecDeque::new() };
+    pub(super) fn new(capacity: Capacity) -> Arc<Self> {
+        let state = State { capacity, taken: 0, memory_taken: 0, queue: VecDeque::new() };
         Arc::new(Self { state: Mutex::new(state), bell: Notify::new() })
     }
 
-    /// How many there are, and how many of them are free.
+    /// How many slots there are, and how many of them are free.
     pub(super) fn count(&self) -> Option<(usize, usize)> {
         let state = self.lock();
-        let all = state.all?;
+        let all = state.capacity.slots?;
         Some((all, all.saturating_sub(state.taken)))
+    }
+
+    /// How many bytes of memory there are, and how many of them are free.
+    pub(super) fn memory(&self) -> Option<(u64, u64)> {
+        let state = self.lock();
+        let all = state.capacity.memory?;
+        Some((all, all.saturating_sub(state.memory_taken)))
+    }
+
+    /// Whether a workspace of so much memory could run if it were alone.
+    pub(super) fn could_hold(&self, memory: u64) -> bool {
+        self.lock().capacity.memory.is_none_or(|all| memory <= all)
     }
 
     /// How many wait before this one; `None`: it doesn't wait.
@@ -63,38 +99,39 @@ impl Slots {
         self.lock().queue.iter().position(|waiting| waiting.serial == serial)
     }
 
-    /// A slot, at once, if one is free and nobody waits for it.
-    pub(super) fn try_take(self: &Arc<Self>) -> Option<Slot> {
+    /// Room to run in, with so much memory on top of what it has: at once, if it is free and nobody
+    /// waits for it.
+    pub(super) fn try_take(self: &Arc<Self>, memory: u64) -> Option<Room> {
         let mut state = self.lock();
-        if !state.queue.is_empty() || !state.has_room() {
+        if !state.queue.is_empty() || state.lacks(memory).is_some() {
             return None;
         }
-        state.taken += 1;
-        Some(Slot(self.clone()))
+        state.take(memory);
+        Some(Room { slots: self.clone(), runs: true, memory })
     }
 
-    /// A slot for one that runs already, whether there is one or not.
-    pub(super) fn take_by_force(self: &Arc<Self>) -> Slot {
-        self.lock().taken += 1;
-        Slot(self.clone())
+    /// Room for one that runs already, whether there is any or not.
+    pub(super) fn take_by_force(self: &Arc<Self>, memory: u64) -> Room {
+        self.lock().take(memory);
+        Room { slots: self.clone(), runs: true, memory }
     }
 
-    /// A slot, in order of arrival. Whoever drops the future leaves the queue.
-    pub(super) async fn take(self: &Arc<Self>, serial: u64) -> Slot {
+    /// Room, in order of arrival. Whoever drops the future leaves the queue.
+    pub(super) async fn take(self: &Arc<Self>, serial: u64, memory: u64) -> Room {
         let place = {
             let mut state = self.lock();
             let (admitted, place) = oneshot::channel();
-            state.queue.push_back(Waiting { serial, admitted });
+            state.queue.push_back(Waiting { serial, memory, admitted });
             place
         };
-        // One may have been freed since it was tried.
-        self.admit();
         let leave = Leave { slots: self, serial };
+        // Some may have been freed since it was tried.
+        self.admit();
         self.bell.notify_one();
-        let slot = place.await;
+        let room = place.await;
         std::mem::forget(leave);
-        match slot {
-            Ok(slot) => slot,
+        match room {
+            Ok(room) => room,
             // The queue never drops anybody who waits.
             Err(_) => std::future::pending().await,
         }
@@ -107,28 +144,33 @@ impl Slots {
         }
     }
 
-    /// Gives free slots to those who wait.
+    /// Gives free room to those who wait.
     fn admit(self: &Arc<Self>) {
         loop {
             let mut state = self.lock();
-            if !state.has_room() {
+            if state.lack().is_some() {
                 return;
             }
             let Some(first) = state.queue.pop_front() else { return };
-            state.taken += 1;
+            let memory = first.memory;
+            state.take(memory);
             drop(state);
-            // One that has left meanwhile gives its slot back, which brings the next one's turn.
-            drop(first.admitted.send(Slot(self.clone())));
+            // One that has left meanwhile gives it back, which brings the next one's turn.
+            drop(first.admitted.send(Room { slots: self.clone(), runs: true, memory }));
         }
     }
 
-    fn release(self: &Arc<Self>) {
-        self.lock().taken -= 1;
+    fn give_back(self: &Arc<Self>, slots: usize, memory: u64) {
+        {
+            let mut state = self.lock();
+            state.taken -= slots;
+            state.memory_taken -= memory;
+        }
         self.admit();
     }
 
-    fn somebody_waits(&self) -> bool {
-        !self.lock().queue.is_empty()
+    fn lack(&self) -> Option<Lack> {
+        self.lock().lack()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -137,26 +179,70 @@ impl Slots {
 }
 
 impl State {
-    fn has_room(&self) -> bool {
-        self.all.is_none_or(|all| self.taken < all)
+    fn take(&mut self, memory: u64) {
+        self.taken += 1;
+        self.memory_taken += memory;
+    }
+
+    /// What the first in the queue waits for; `None`: nobody waits, or nothing is lacking.
+    fn lack(&self) -> Option<Lack> {
+        self.lacks(self.queue.front()?.memory)
+    }
+
+    /// What one that needs so much memory would have to wait for.
+    fn lacks(&self, memory: u64) -> Option<Lack> {
+        let Capacity { slots, memory: budget } = self.capacity;
+        if budget.is_some_and(|budget| self.memory_taken + memory > budget) {
+            return Some(Lack::Memory);
+        }
+        slots.is_some_and(|slots| self.taken >= slots).then_some(Lack::Slot)
     }
 }
 
-impl Drop for Slot {
+impl Room {
+    /// Whether it is room to run in.
+    pub(super) fn has_slot(&self) -> bool {
+        self.runs
+    }
+
+    /// The memory that is its own.
+    pub(super) fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// It is paused: its slot is free, its memory is not.
+    pub(super) fn keep_memory_only(&mut self) {
+        if std::mem::take(&mut self.runs) {
+            self.slots.give_back(1, 0);
+        }
+    }
+
+    /// Adds what it had while it was paused.
+    pub(super) fn and(mut self, before: Option<Self>) -> Self {
+        if let Some(mut before) = before {
+            self.memory += std::mem::take(&mut before.memory);
+        }
+        self
+    }
+}
+
+impl Drop for Room {
     fn drop(&mut self) {
-        self.0.release();
+        self.slots.give_back(usize::from(self.runs), self.memory);
     }
 }
 
 /// Takes one that gives up out of the queue.
 struct Leave<'a> {
-    slots: &'a Slots,
+    slots: &'a Arc<Slots>,
     serial: u64,
 }
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
         self.slots.lock().queue.retain(|waiting| waiting.serial != self.serial);
+        // Whoever was behind one that needed more may have enough.
+        self.slots.admit();
     }
 }
 
@@ -165,28 +251,29 @@ pub(super) async fn evict(slots: Arc<Slots>, registry: Weak<Registry>) {
     loop {
         slots.bell.notified().await;
         let Some(registry) = registry.upgrade() else { return };
-        while slots.somebody_waits() {
+        while let Some(lack) = slots.lack() {
             // From now on the last one to leave a workspace is told of, which costs a warm request
             // more than nothing; so it ends with the need.
             registry.all().iter().for_each(|workspace| workspace.gate.watch(true));
+            if lack == Lack::Memory
+                && let Some(paused) = registry.paused_longest()
+            {
+                // Stopped or not: either way the next look shows something else.
+                drop(paused.step_down().await);
+                continue;
+            }
             let again = match idle_longest(&registry) {
                 Some((workspace, idle_since)) if idle_since.elapsed() >= EVICT_IDLE_MIN => {
                     tracing::debug!(workspace = %workspace.id(), "evicting the one idle longest");
-                    // Frozen or found in use: either way the next look shows something else.
                     drop(workspace.evict().await);
                     continue;
                 }
-                Some((_, idle_since)) => Some(idle_since + EVICT_IDLE_MIN),
-                None => None,
-            };
-            let later = async {
-                match again {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
+                Some((_, idle_since)) => idle_since + EVICT_IDLE_MIN,
+                // A report of activity may run out, of which nobody tells.
+                None => Instant::now() + EVICT_IDLE_MIN,
             };
             tokio::select! {
-                () = later => {}
+                () = tokio::time::sleep_until(again) => {}
                 () = slots.bell.notified() => {}
             }
         }
@@ -206,16 +293,73 @@ fn idle_longest(registry: &Registry) -> Option<(Arc<Workspace>, Instant)> {
 mod tests {
     use super::*;
 
+    fn one_slot() -> Capacity {
+        Capacity { slots: Some(1), memory: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_never_oversold_and_nobody_who_needs_less_overtakes() {
+        let slots = Slots::new(Capacity { slots: None, memory: Some(10) });
+        assert!(slots.could_hold(10) && !slots.could_hold(11));
+        let (six, four) = (slots.try_take(6).unwrap(), slots.try_take(4).unwrap());
+        let (order, mut arrived) = tokio::sync::mpsc::unbounded_channel();
+        for (serial, memory) in [(0, 8), (1, 1)] {
+            let (slots, order) = (slots.clone(), order.clone());
+            tokio::spawn(async move {
+                order.send((serial, slots.take(serial, memory).await)).unwrap();
+            });
+            tokio::task::yield_now().await;
+        }
+        drop(four);
+        tokio::task::yield_now().await;
+        assert_eq!(slots.memory(), Some((10, 4)), "the first needs more than that");
+        drop(six);
+        let (first, _room) = arrived.recv().await.unwrap();
+        let (second, _other) = arrived.recv().await.unwrap();
+        assert_eq!((first, second, slots.memory()), (0, 1, Some((10, 1))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_behind_one_that_gives_up_gets_what_is_free() {
+        let slots = Slots::new(Capacity { slots: None, memory: Some(10) });
+        let _six = slots.try_take(6).unwrap();
+        let large = tokio::spawn({
+            let slots = slots.clone();
+            async move { slots.take(0, 9).await }
+        });
+        tokio::task::yield_now().await;
+        let small = tokio::spawn({
+            let slots = slots.clone();
+            async move { slots.take(1, 4).await }
+        });
+        tokio::task::yield_now().await;
+        large.abort();
+        assert_eq!(small.await.unwrap().memory(), 4);
+    }
+
+    #[test]
+    fn a_paused_one_keeps_its_memory_and_nothing_else() {
+        let slots = Slots::new(Capacity { slots: Some(1), memory: Some(10) });
+        let mut paused = slots.try_take(6).unwrap();
+        paused.keep_memory_only();
+        assert!(!paused.has_slot());
+        assert_eq!((slots.count(), slots.memory()), (Some((1, 1)), Some((10, 4))));
+        let room = slots.try_take(0).unwrap().and(Some(paused));
+        assert_eq!((room.memory(), slots.memory()), (6, Some((10, 4))));
+        drop(room);
+        assert_eq!((slots.count(), slots.memory()), (Some((1, 1)), Some((10, 10))));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn slots_are_given_in_order_of_arrival_and_never_oversold() {
-        let slots = Slots::new(Some(1));
-        let first = slots.try_take().unwrap();
-        assert!(slots.try_take().is_none());
+        let slots = Slots::new(one_slot());
+        let first = slots.try_take(0).unwrap();
+        assert!(slots.try_take(0).is_none());
         let (order, mut arrived) = tokio::sync::mpsc::unbounded_channel();
         for serial in 0..5 {
             let (of_task, order) = (slots.clone(), order.clone());
             tokio::spawn(async move {
-                let slot = of_task.take(serial).await;
+                let slot = of_task.take(serial, 0).await;
                 order.send(serial).unwrap();
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 drop(slot);
@@ -235,11 +379,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_gives_up_leaves_the_queue_and_no_slot_behind() {
-        let slots = Slots::new(Some(1));
-        let first = slots.try_take().unwrap();
+        let slots = Slots::new(one_slot());
+        let first = slots.try_take(0).unwrap();
         let waiting = tokio::spawn({
             let slots = slots.clone();
-            async move { slots.take(7).await }
+            async move { slots.take(7, 0).await }
         });
         tokio::task::yield_now().await;
         waiting.abort();
@@ -251,11 +395,11 @@ mod tests {
 
     #[test]
     fn one_that_runs_already_takes_one_by_force() {
-        let slots = Slots::new(Some(1));
-        let (one, other) = (slots.take_by_force(), slots.take_by_force());
+        let slots = Slots::new(one_slot());
+        let (one, other) = (slots.take_by_force(0), slots.take_by_force(0));
         drop(one);
-        assert!(slots.try_take().is_none(), "it was oversold");
+        assert!(slots.try_take(0).is_none(), "it was oversold");
         drop(other);
-        assert!(slots.try_take().is_some());
+        assert!(slots.try_take(0).is_some());
     }
 }

@@ -8,22 +8,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::deadlines::Deadlines;
 use super::gate::{Entry, Gate, Refusal};
 use super::jobs;
 use super::lease::{Held, HeldAmongAll, Lease};
-use super::machine::{self, Machine, Past};
+use super::machine::{self, CheckIn, Machine, Past};
 use super::mailbox::{Answer, Command, CommandError, Mailbox};
 use super::records::{self, Records, Remembered};
 use super::registry::Newcomer;
 use super::slots::Slots;
 use super::{Change, Ending};
 use crate::clock::Clock;
-use crate::driver::Driver;
-use crate::model::{Blueprint, CheckInAccess, Phase, Policy, PolicyOverrides, Tier, WorkspaceId};
+use crate::driver::{Description, Driver, DriverError};
+use crate::model::{
+    Blueprint, CheckInAccess, Phase, Policy, PolicyOverrides, ProjectId, Tier, WorkspaceId,
+};
 use crate::store::{Intent, JournalEntry, Origin, Record, StoreError};
+
+/// How long a runtime may take to describe a workspace.
+const DESCRIBE_MAX: Duration = Duration::from_secs(10);
 
 /// What all workspaces share.
 pub(super) struct Shared {
@@ -32,6 +37,8 @@ pub(super) struct Shared {
     /// One permit for each start that may be under way.
     pub(super) starts: Semaphore,
     pub(super) slots: Arc<Slots>,
+    /// What a workspace counts for that does not say how much memory it may take.
+    pub(super) memory_assumed: u64,
     /// Requests held at all gates.
     pub(super) held: AtomicUsize,
     pub(super) held_max: usize,
@@ -63,10 +70,10 @@ pub struct Workspace {
     /// The policy that it came with, whatever it was changed to since.
     pub(super) first_policy: Arc<Policy>,
     /// What was changed of it since.
-    changed_policy: Mutex<PolicyOverrides>,
+    changed_policy: Mutex<Option<Box<PolicyOverrides>>>,
     created_at: SystemTime,
     origin: Origin,
-    project: Option<Box<str>>,
+    project: Option<ProjectId>,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) gate: Gate,
     /// Written by the task alone; read by whoever wants to know how it is.
@@ -113,12 +120,28 @@ pub struct View {
     pub queue_position: Option<usize>,
     /// Whether it reports activity itself.
     pub reports_activity: bool,
+    /// What it reported last, since it was started.
+    pub check_in: Option<CheckIn>,
+    /// When the last request or tunnel ended, as far as is known.
+    pub last_left: Option<Instant>,
     /// When it was active last, as far as is known.
     pub last_active: Option<Instant>,
+    /// The end of the grace after its start, if it has one.
+    pub initial_timeout_ends: Option<Instant>,
+    /// When the rules look at it next, if nothing happens before.
+    pub deadline: Option<Instant>,
     /// When it will be frozen if nothing happens.
     pub freeze_at: Option<Instant>,
     /// When it will be removed as things are.
     pub remove_at: Option<Instant>,
+}
+
+impl View {
+    /// Requests inside that are no tunnels.
+    pub fn requests(&self) -> u32 {
+        // The two are counted one after the other.
+        self.inside.saturating_sub(self.tunnels)
+    }
 }
 
 impl Workspace {
@@ -139,23 +162,23 @@ impl Workspace {
         let new = || Remembered { policy: own_policy, ..Remembered::default() };
         let remembered = remembered.unwrap_or_else(new);
         let created = records::ago(now, remembered.age);
-        let current = Arc::new(remembered.policy.over(&policy));
+        let current = remembered.policy.applied_to(&policy);
         let past = match is_new {
             true => Past::New,
             false => remembered.past(jobs::CALL_MAX + current.stop_grace, now),
         };
-        let machine = Machine::new((*current).clone(), nature, created, past, now);
+        let machine = Machine::new(current.clone(), nature, created, past, now);
         Self {
             serial,
             blueprint,
             machine: Mutex::new(machine),
             policy: RwLock::new(current),
-            first_policy: Arc::new(policy),
-            changed_policy: Mutex::new(remembered.policy),
+            first_policy: policy,
+            changed_policy: Mutex::new(unless_empty(remembered.policy)),
             created_at: Clock.date_of(created),
             driver,
             origin,
-            project: project.map(String::into_boxed_str),
+            project,
             gate: Gate::new(),
             place: Mutex::default(),
             mailbox: Mailbox::default(),
@@ -192,16 +215,21 @@ impl Workspace {
     pub async fn change_policy(&self, changes: &PolicyOverrides) -> Answer {
         // One after another, so that none is stored without the one before.
         let _turn = self.shared.policy_changes.lock().await;
-        let changed = self.lock_changed_policy().and(changes);
+        let changed = self.own_policy().and(changes);
         let record = Record { policy: changed.clone(), ..self.record() };
         let stored = self.shared.records.keep(record).await;
         stored.map_err(|error| CommandError::Failed(error.to_string()))?;
-        *self.lock_changed_policy() = changed;
-        let policy = Box::new(changes.over(&self.policy()));
+        *self.lock_changed_policy() = unless_empty(changed);
+        let policy = Arc::new(changes.over(&self.policy()));
         self.ask(|answer| Command::Policy { policy, answer }).await
     }
 
-    fn lock_changed_policy(&self) -> MutexGuard<'_, PolicyOverrides> {
+    /// What it sets for itself, or was changed to.
+    fn own_policy(&self) -> PolicyOverrides {
+        self.lock_changed_policy().as_deref().cloned().unwrap_or_default()
+    }
+
+    fn lock_changed_policy(&self) -> MutexGuard<'_, Option<Box<PolicyOverrides>>> {
         self.changed_policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -213,18 +241,26 @@ impl Workspace {
     }
 
     /// What is to be remembered of it.
-    fn record(&self) -> Record {
+    pub(super) fn record(&self) -> Record {
         let view = self.view();
         let mut record = records::new_record(self.id(), self.driver.name(), self.origin);
         record.project = self.project().map(str::to_owned);
         record.spec = (self.origin == Origin::Api).then(|| self.blueprint.spec.clone());
-        record.policy = self.lock_changed_policy().clone();
+        record.policy = self.own_policy();
         record.created_at = self.created_at;
         record.state.phase = view.phase;
         record.state.tier = view.tier;
         record.state.since = Clock.date_of(view.since);
+        record.state.reported_activity = self.lock_machine().reported_activity();
         record.state.failure = view.failure;
         record
+    }
+
+    /// What its runtime calls it; `None`: it is no container, or there is none.
+    pub async fn describe(&self) -> Result<Option<Description>, DriverError> {
+        let described = timeout(DESCRIBE_MAX, self.driver.describe(self.id())).await;
+        let (action, id, limit) = ("describe", self.id().clone(), DESCRIBE_MAX);
+        described.unwrap_or(Err(DriverError::TimedOut { action, id, limit }))
     }
 
     /// The last lines of its journal, the newest first.
@@ -233,8 +269,8 @@ impl Workspace {
         journal.map_err(|error| CommandError::Failed(error.to_string()))
     }
 
-    pub(super) fn replace_policy(&self, policy: Policy) {
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    pub(super) fn replace_policy(&self, policy: Arc<Policy>) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
     /// Its driver's name.
@@ -244,12 +280,17 @@ impl Workspace {
 
     /// The project that it was created from.
     pub fn project(&self) -> Option<&str> {
-        self.project.as_deref()
+        self.project.as_ref().map(ProjectId::as_str)
     }
 
     /// When it was first known.
     pub fn created_at(&self) -> SystemTime {
         self.created_at
+    }
+
+    /// Whether a call created it.
+    pub(super) fn is_created(&self) -> bool {
+        self.origin == Origin::Api
     }
 
     /// Whether its driver found it.
@@ -281,7 +322,7 @@ impl Workspace {
             Entry::Seat(seat) => {
                 let held = Held { workspace: self, seat: Some(seat) };
                 self.mailbox.ring();
-                match tokio::time::timeout(self.policy().hold_max, held).await {
+                match timeout(self.policy().hold_max, held).await {
                     Ok(entered) => entered,
                     Err(_) => Err(Refusal::TimedOut),
                 }
@@ -323,16 +364,24 @@ impl Workspace {
     /// Freezes it for an admin: lets those inside finish for `drain_grace`, then closes what is
     /// left. Returns when it is frozen, at once if it is.
     pub async fn stop(&self) -> Answer {
-        if !self.can_freeze() {
-            let why = format!("workspace {} can't be frozen: it is a fixed upstream", self.id());
-            return Err(CommandError::Impossible(why));
-        }
+        self.check_freezable()?;
         self.ask_for_good(Command::Stop).await
+    }
+
+    /// The same, but returns when it has begun.
+    pub async fn begin_stop(&self) -> Answer {
+        self.check_freezable()?;
+        self.ask(Command::BeginStop).await
     }
 
     /// Wakes it. Returns when it is running, at once if it is.
     pub async fn resume(&self) -> Answer {
         self.ask_for_good(Command::Resume).await
+    }
+
+    /// The same, but returns when it has begun.
+    pub async fn begin_resume(&self) -> Answer {
+        self.ask(Command::BeginResume).await
     }
 
     /// Removes it and what it has. Returns when it is gone, and its name is free.
@@ -347,7 +396,12 @@ impl Workspace {
 
     /// The workspace's own report of its activity.
     pub async fn check_in(&self, active: bool) -> Answer {
-        self.ask(|answer| Command::CheckIn { active, answer }).await
+        let is_news = self.lock_machine().reported_activity() != active;
+        let command = |answer| Command::CheckIn { active, answer };
+        match is_news {
+            true => self.ask_for_good(command).await,
+            false => self.ask(command).await,
+        }
     }
 
     /// Says that it could not be reached although its gate is open. Returns when that was looked
@@ -359,6 +413,21 @@ impl Workspace {
     /// Freezes it if nobody is inside, because others want its slot. Returns when that is decided.
     pub(super) async fn evict(&self) -> Answer {
         self.ask(Command::Evict).await
+    }
+
+    /// Stops it if it is paused, because its memory is wanted. Returns when that is done or can't be.
+    pub(super) async fn step_down(&self) -> Answer {
+        self.ask(Command::StepDown).await
+    }
+
+    /// Since when it is paused, if it could be stopped now.
+    pub(super) fn paused_since(&self) -> Option<Instant> {
+        self.lock_machine().paused_since()
+    }
+
+    /// The memory that it counts for, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        self.blueprint.spec.memory.unwrap_or(self.shared.memory_assumed)
     }
 
     /// Since when it has been idle, if its slot may be taken from it.
@@ -402,6 +471,14 @@ impl Workspace {
         std::mem::replace(&mut current, addresses)
     }
 
+    fn check_freezable(&self) -> Answer {
+        if !self.can_freeze() {
+            let why = format!("workspace {} can't be frozen: it is a fixed upstream", self.id());
+            return Err(CommandError::Impossible(why));
+        }
+        Ok(())
+    }
+
     /// What has come about is stored when it is answered, so that no crash takes it back.
     async fn ask_for_good(
         &self,
@@ -433,7 +510,11 @@ impl Workspace {
             held: census.held,
             queue_position: self.shared.slots.position(self.serial),
             reports_activity: machine.reports_activity(now),
+            check_in: machine.check_in(),
+            last_left: census.last_left,
             last_active: machine.last_active(census, now),
+            initial_timeout_ends: machine.initial_timeout_ends(),
+            deadline: machine.deadline(census, now),
             freeze_at: machine.freeze_at(census),
             remove_at: machine.remove_at(),
         }
@@ -451,6 +532,11 @@ impl Workspace {
     pub(super) fn lock_machine(&self) -> MutexGuard<'_, Machine> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Most workspaces set nothing for themselves, and there are many.
+fn unless_empty(policy: PolicyOverrides) -> Option<Box<PolicyOverrides>> {
+    (policy != PolicyOverrides::default()).then(|| Box::new(policy))
 }
 
 impl fmt::Debug for Workspace {

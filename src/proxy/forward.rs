@@ -122,6 +122,9 @@ async fn to_workspace(
 
 async fn enter(proxy: &Proxy, workspace: &Arc<Workspace>) -> Result<Lease, Problem> {
     workspace.enter().await.map_err(|refusal| {
+        if let (Refusal::TimedOut, Some(before)) = (&refusal, workspace.view().queue_position) {
+            return Problem::Queued(before);
+        }
         let retry = match &refusal {
             Refusal::Failed { retry_at } => Some(proxy.registry.until(*retry_at)),
             Refusal::Full | Refusal::TimedOut | Refusal::Removed => None,

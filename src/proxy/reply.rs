@@ -84,6 +84,8 @@ pub(super) enum Problem {
     AddSlash(String),
     /// The gate did not let it in. With the time until a new try makes sense, where that is known.
     NotLetIn(Refusal, Option<Duration>),
+    /// Its workspace waits for room to run, with so many before it.
+    Queued(usize),
     /// The workspace is up, but could not be connected to, or broke off before it answered.
     Broken,
     /// An admin stopped the workspace before it answered.
@@ -123,6 +125,15 @@ impl Problem {
             Self::OnlyByHttps(location) => moved("It is at the same place by HTTPS.", &location),
             Self::AddSlash(location) => moved("It is one slash further.", &location),
             Self::NotLetIn(refusal, retry) => not_let_in(&refusal, retry),
+            Self::Queued(before) => {
+                let words = match before {
+                    0 => "All workspaces that may run are in use. This one is next.".to_owned(),
+                    before => format!(
+                        "All workspaces that may run are in use. {before} others are before this one."
+                    ),
+                };
+                retry_after(text(StatusCode::SERVICE_UNAVAILABLE, &words), RETRY_SECONDS)
+            }
             Self::Stopped => {
                 let words = "The workspace was stopped before it answered.";
                 retry_after(text(StatusCode::SERVICE_UNAVAILABLE, words), RETRY_SECONDS)
@@ -177,7 +188,7 @@ fn closing(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-fn text(status: StatusCode, words: &'static str) -> Response<Body> {
+fn text(status: StatusCode, words: &str) -> Response<Body> {
     let line = Bytes::from(format!("{} {words}\n", status.as_u16()));
     let mut response = Response::new(Body::Text(Full::new(line)));
     *response.status_mut() = status;

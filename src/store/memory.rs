@@ -12,6 +12,7 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::model::WorkspaceId;
+use crate::token::TokenName;
 
 /// Journals of workspaces that have no record any more.
 const ORPHANED_JOURNALS_MAX: usize = 1_000;
@@ -27,7 +28,7 @@ struct State {
     records: BTreeMap<WorkspaceId, Record>,
     /// Oldest line first.
     journals: BTreeMap<WorkspaceId, VecDeque<JournalEntry>>,
-    tokens: BTreeMap<String, TokenRecord>,
+    tokens: BTreeMap<TokenName, TokenRecord>,
     failure: Option<StoreError>,
 }
 
@@ -130,8 +131,8 @@ impl Store for Memory {
         self.call(|state| Ok(state.tokens.values().cloned().collect()))
     }
 
-    fn delete_token(&self, name: &str) -> Call<'_, bool> {
-        let name = name.to_owned();
+    fn delete_token(&self, name: &TokenName) -> Call<'_, bool> {
+        let name = name.clone();
         self.call(move |state| Ok(state.tokens.remove(&name).is_some()))
     }
 }

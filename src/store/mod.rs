@@ -26,6 +26,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Phase, PolicyOverrides, Spec, Tier, WorkspaceId};
+use crate::token::{Scope, TokenHash, TokenName};
 
 pub use memory::Memory;
 pub use sqlite::Sqlite;
@@ -73,7 +74,7 @@ pub trait Store: Send + Sync + 'static {
     fn tokens(&self) -> Call<'_, Vec<TokenRecord>>;
 
     /// Forgets a token. `false`: there was none.
-    fn delete_token(&self, name: &str) -> Call<'_, bool>;
+    fn delete_token(&self, name: &TokenName) -> Call<'_, bool>;
 }
 
 /// Everything that is kept about a workspace.
@@ -109,6 +110,8 @@ pub struct RecordState {
     pub since: SystemTime,
     /// When somebody was inside last, as far as that was noted.
     pub last_active: Option<SystemTime>,
+    /// Whether its last check-in said that it is active.
+    pub reported_activity: bool,
     /// What the driver was about to be told. Kept before it is told and cleared with the outcome:
     /// one that is found at the start may have been carried out, or in part, or not at all.
     pub intent: Option<Intent>,
@@ -167,25 +170,13 @@ pub struct JournalEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRecord {
     /// What admins call it.
-    pub name: String,
+    pub name: TokenName,
     /// The hash of the token.
-    pub hash: [u8; 32],
+    pub hash: TokenHash,
     /// What it may do.
     pub scope: Scope,
     /// When it was made.
     pub created_at: SystemTime,
-}
-
-/// What a token may do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
-    /// Everything.
-    Admin,
-    /// Look at everything, change nothing.
-    Read,
-    /// Everything, with the workspaces of these projects alone.
-    Projects(Vec<String>),
 }
 
 /// Why the store could not be opened, or did not do what it was asked. The words are for the

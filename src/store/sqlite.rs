@@ -25,6 +25,7 @@ use tokio::time::timeout;
 
 use super::{Call, JournalEntry, Record, RecordState, Store, StoreError, TokenRecord};
 use crate::model::WorkspaceId;
+use crate::token::TokenName;
 use lock::Lock;
 use writer::{Asked, Job, Writer};
 
@@ -153,8 +154,8 @@ impl Store for Sqlite {
         self.call(rows::tokens)
     }
 
-    fn delete_token(&self, name: &str) -> Call<'_, bool> {
-        let name = name.to_owned();
+    fn delete_token(&self, name: &TokenName) -> Call<'_, bool> {
+        let name = name.clone();
         self.call(move |connection| rows::delete_token(connection, &name))
     }
 }

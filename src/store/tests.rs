@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::UNIX_EPOCH;
 
 use super::*;
-use crate::model::{FreezeMode, FrozenStorage, Runs};
+use crate::model::{FreezeMode, FrozenStorage, Image, Mount, ProjectId, Pull, Runs};
 
 /// A directory that goes with the test.
 pub(super) struct Scratch(pub(super) PathBuf);
@@ -58,6 +58,7 @@ pub(super) fn bare(name: &str) -> Record {
             tier: None,
             since: date(2),
             last_active: None,
+            reported_activity: false,
             intent: None,
             stopped_by_admin_at: None,
             failure: None,
@@ -72,12 +73,18 @@ pub(super) fn full(name: &str) -> Record {
         origin: Origin::Api,
         project: Some("a project's name, with ünicode".to_owned()),
         spec: Some(Spec {
-            runs: Runs::Image {
-                image: "registry.example/a:1".to_owned(),
+            runs: Runs::Image(Image {
                 command: vec!["sh".to_owned(), "-c".to_owned(), "echo \"'\0\n".to_owned()],
                 network: Some("lan".to_owned()),
-            },
+                isolate: true,
+                mounts: vec![Mount::parse("/srv/{id}:/home:ro").unwrap()],
+                nano_cpus: Some(u64::MAX),
+                pull: Pull::Always,
+                publish_ports: true,
+                ..Image::new("registry.example/a:1")
+            }),
             port: Some(8080),
+            memory: Some(1 << 30),
             environment: BTreeMap::from([("KEY".to_owned(), "a=b\n".to_owned())]),
             hosts: vec!["a.example".to_owned(), "b.example".to_owned()],
             ready_path: Some("/ready".to_owned()),
@@ -101,6 +108,7 @@ pub(super) fn full(name: &str) -> Record {
             tier: Some(Tier::Paused),
             since: date(3),
             last_active: Some(date(4)),
+            reported_activity: true,
             intent: Some(Intent::Unpause),
             stopped_by_admin_at: Some(date(5)),
             failure: Some("it's \"broken\"; DROP TABLE workspace".to_owned()),
@@ -254,12 +262,13 @@ async fn noted_activity_only_goes_forward() {
 async fn tokens_are_kept_replaced_and_forgotten() {
     with_each_store(async |store| {
         let token = |name: &str, scope, byte| TokenRecord {
-            name: name.to_owned(),
-            hash: [byte; 32],
+            name: TokenName::parse(name).unwrap(),
+            hash: TokenHash::from_bytes([byte; 32]),
             scope,
             created_at: date(1),
         };
-        let projects = Scope::Projects(vec!["a".to_owned(), "b".to_owned()]);
+        let projects = ["a", "b"].map(|project| ProjectId::parse(project).unwrap());
+        let projects = Scope::Projects(projects.into());
         let all = [
             token("admin", Scope::Admin, 0),
             token("projects", projects, 255),
@@ -272,8 +281,8 @@ async fn tokens_are_kept_replaced_and_forgotten() {
 
         let rotated = token("read", Scope::Read, 8);
         store.put_token(rotated.clone()).await.unwrap();
-        assert_eq!(store.delete_token("admin").await, Ok(true));
-        assert_eq!(store.delete_token("admin").await, Ok(false));
+        assert_eq!(store.delete_token(&all[0].name).await, Ok(true));
+        assert_eq!(store.delete_token(&all[0].name).await, Ok(false));
         assert_eq!(store.tokens().await.unwrap(), [all[1].clone(), rotated]);
     })
     .await;

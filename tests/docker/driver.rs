@@ -1,18 +1,21 @@
 //! The Docker driver against a real engine: its own calls, and what others do behind its back.
 
+#[path = "driver/image.rs"]
+mod image;
+#[path = "driver/isolation.rs"]
+mod isolation;
 #[path = "driver/outside.rs"]
 mod outside;
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use frostgate::driver::docker::{Address, Docker, Options};
 use frostgate::driver::{Driver, DriverError, Health, Sighting, Status};
-use frostgate::model::{Blueprint, CheckInAccess, Runs, Spec, WorkspaceId};
+use frostgate::model::{Blueprint, CheckInAccess, Image, Pull, Runs, Spec, WorkspaceId};
 
-use crate::images::{Container, Engine, engine, unique};
+use crate::images::{Container, Engine, Network, engine, unique};
 
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -22,18 +25,42 @@ fn driver() -> Docker {
 
 /// A blueprint with an id of its own, and what removes its container in the end.
 fn blueprint(image: String) -> (Blueprint, Container) {
+    blueprint_of(Image::new(image))
+}
+
+fn blueprint_of(image: Image) -> (Blueprint, Container) {
     let id = WorkspaceId::parse(&unique("driver")).unwrap();
     let container = Container { name: format!("frostgate-{id}") };
-    let runs = Runs::Image { image, command: Vec::new(), network: None };
-    let spec = Spec {
-        runs,
-        port: Some(8080),
-        environment: BTreeMap::new(),
-        hosts: Vec::new(),
-        ready_path: None,
-    };
+    let spec = Spec { port: Some(8080), ..Spec::new(Runs::Image(image)) };
     let check_in = CheckInAccess { port: 80, token: "secret".to_owned() };
     (Blueprint { id, spec, check_in }, container)
+}
+
+/// A blueprint of an isolated workspace, and what removes its container and network in the end.
+fn isolated(image: Image) -> (Blueprint, Isolated) {
+    let (blueprint, container) = blueprint_of(Image { isolate: true, ..image });
+    (blueprint, Isolated(container))
+}
+
+struct Isolated(Container);
+
+impl Isolated {
+    /// The name of both.
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    fn leaves_nothing(&self, engine: Engine) -> bool {
+        !engine.tries(&["container", "inspect", self.name()])
+            && !engine.tries(&["network", "inspect", self.name()])
+    }
+}
+
+impl Drop for Isolated {
+    fn drop(&mut self) {
+        Engine.tries(&["rm", "--force", "--volumes", self.name()]);
+        Engine.tries(&["network", "rm", self.name()]);
+    }
 }
 
 fn id(name: &str) -> WorkspaceId {
@@ -234,8 +261,7 @@ async fn a_network_of_its_own_gives_address_and_gateway() {
     let docker = Docker::connect(options).unwrap();
     let (blueprint, container) = blueprint(engine.image());
     docker.create(&blueprint).await.unwrap();
-    let gateway = "{{(index .IPAM.Config 0).Gateway}}";
-    let gateway = engine.docker(&["network", "inspect", "--format", gateway, &network.name]);
+    let gateway = network.gateway.to_string();
     let format = "{{range .Config.Env}}{{println .}}{{end}}";
     let environment = engine.docker(&["inspect", "--format", format, &container.name]);
     let url = format!("FROSTGATE_CHECK_IN_URL=http://{gateway}:80/v1/check-in?token=secret");
@@ -263,14 +289,13 @@ async fn what_can_not_be_made_is_refused_in_words_that_help() {
             other => panic!("{other:?}"),
         }
     };
-    let image = |image: &str, network: Option<&str>| Runs::Image {
-        image: image.to_owned(),
-        command: Vec::new(),
-        network: network.map(str::to_owned),
+    let image = |name: &str, network: Option<&str>| {
+        let network = network.map(str::to_owned);
+        Runs::Image(Image { network, pull: Pull::Never, ..Image::new(name) })
     };
     let missing = "localhost/frostgate-test-missing:1";
     let reason = refusal(image(missing, None)).await;
-    assert!(reason.contains(&format!("`docker pull {missing}`")), "{reason}");
+    assert!(reason.contains(&format!("`docker pull {missing}` fetches it")), "{reason}");
     let reason = refusal(image(&engine.image(), Some("frostgate-test-nowhere"))).await;
     assert!(reason.contains("`docker network create frostgate-test-nowhere`"), "{reason}");
     let reason = refusal(image("../images/prune?x=", None)).await;
@@ -297,12 +322,8 @@ async fn a_strangers_container_with_our_name_is_left_alone() {
 async fn a_program_that_is_not_there_is_refused_with_the_engines_words() {
     let Some(engine) = engine() else { return };
     let docker = driver();
-    let (mut blueprint, _container) = blueprint(engine.image());
-    blueprint.spec.runs = Runs::Image {
-        image: engine.image(),
-        command: vec!["/no-such-program".to_owned()],
-        network: None,
-    };
+    let command = vec!["/no-such-program".to_owned()];
+    let (blueprint, _container) = blueprint_of(Image { command, ..Image::new(engine.image()) });
     docker.create(&blueprint).await.unwrap();
     let refused = docker.start(&blueprint).await.unwrap_err().to_string();
     assert!(refused.contains("no-such-program"), "{refused}");
@@ -334,25 +355,4 @@ async fn a_health_check_is_reported() {
     let health = async || docker.inspect(&blueprint.id).await.unwrap().health;
     assert_eq!(health().await, Some(Health::Starting));
     until("it is healthy", async || (health().await == Some(Health::Healthy)).then_some(())).await;
-}
-
-struct Network {
-    engine: Engine,
-    name: String,
-}
-
-impl Network {
-    fn new(engine: Engine) -> Self {
-        let name = format!("frostgate-{}", unique("network"));
-        engine.docker(&["network", "create", &name]);
-        Self { engine, name }
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.engine.docker(&["network", "rm", &self.name]);
-        }
-    }
 }

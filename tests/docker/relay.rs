@@ -1,5 +1,5 @@
 //! A socket in front of the engine's that a test can cut and restore, as if the engine restarted,
-//! or stall, as if it hung.
+//! stall, as if it hung, or have lose an answer.
 
 use std::path::{Path, PathBuf};
 
@@ -14,12 +14,18 @@ pub(crate) struct Relay {
     path: PathBuf,
     task: Option<JoinHandle<()>>,
     stalled: watch::Sender<bool>,
+    /// What the request begins with whose answer gets lost.
+    lost: watch::Sender<&'static str>,
 }
+
+/// No request begins with this.
+const NOTHING: &str = "\0";
 
 impl Relay {
     pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("frostgate-{name}.sock"));
-        let mut relay = Self { path, task: None, stalled: watch::Sender::new(false) };
+        let (stalled, lost) = (watch::Sender::new(false), watch::Sender::new(NOTHING));
+        let mut relay = Self { path, task: None, stalled, lost };
         relay.restore();
         relay
     }
@@ -39,15 +45,24 @@ impl Relay {
 
     pub(crate) fn restore(&mut self) {
         let listener = UnixListener::bind(&self.path).unwrap();
-        let stalled = self.stalled.subscribe();
+        let (stalled, lost) = (self.stalled.subscribe(), self.lost.subscribe());
         self.task = Some(tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                connections.spawn(serve(client, stalled.clone()));
+                connections.spawn(serve(client, stalled.clone(), *lost.borrow()));
                 while connections.try_join_next().is_some() {}
             }
         }));
+    }
+
+    /// The engine does what such requests ask for, and the connection breaks before its answer.
+    pub(crate) fn lose_answers_to(&self, request: &'static str) {
+        self.lost.send_replace(request);
+    }
+
+    pub(crate) fn lose_nothing(&self) {
+        self.lost.send_replace(NOTHING);
     }
 
     /// Connections stay and new ones are taken, but not a byte moves.
@@ -67,13 +82,30 @@ impl Drop for Relay {
     }
 }
 
-async fn serve(client: UnixStream, stalled: watch::Receiver<bool>) {
+async fn serve(client: UnixStream, mut stalled: watch::Receiver<bool>, lost: &str) {
     let engine = UnixStream::connect(ENGINE).await.unwrap();
-    let ((from_client, to_client), (from_engine, to_engine)) =
+    let ((mut from_client, to_client), (mut from_engine, mut to_engine)) =
         (client.into_split(), engine.into_split());
-    tokio::select! {
-        () = carry(from_client, to_engine, stalled.clone()) => {}
-        () = carry(from_engine, to_client, stalled) => {}
+    // Each call has a connection of its own.
+    let mut start = vec![0; lost.len()];
+    if from_client.read_exact(&mut start).await.is_err() {
+        return;
+    }
+    drop(stalled.wait_for(|stalled| !stalled).await);
+    if to_engine.write_all(&start).await.is_err() {
+        return;
+    }
+    let to_engine = carry(from_client, to_engine, stalled.clone());
+    if start == lost.as_bytes() {
+        tokio::select! {
+            () = to_engine => {}
+            _ = from_engine.read_u8() => {}
+        }
+    } else {
+        tokio::select! {
+            () = to_engine => {}
+            () = carry(from_engine, to_client, stalled) => {}
+        }
     }
 }
 

@@ -1,26 +1,20 @@
 //! Workspaces that calls create, list, filter and remove; and what a restart makes of them.
 
 use frostgate::config::Config;
-use frostgate::model::{FrozenStorage, Phase, PolicyOverrides, Project, Runs, Spec, WorkspaceId};
+use frostgate::model::{FrozenStorage, Phase, PolicyOverrides, Project, ProjectId, Runs, Spec};
 use serde_json::{Value, json};
 
 use crate::fixture;
-use crate::support::{Client, Gateway, Reply, config, unique_state_dir, until};
+use crate::support::{Gateway, Reply, config, unique_state_dir, until};
 
 /// A project whose workspaces are local processes.
-fn project(config: &mut Config, id: &str, argv: Vec<String>) {
+pub(crate) fn project(config: &mut Config, id: &str, argv: Vec<String>) {
     let project = Project {
         name: format!("The {id}"),
-        spec: Spec {
-            runs: Runs::Command { argv, directory: None },
-            port: None,
-            environment: std::collections::BTreeMap::new(),
-            hosts: Vec::new(),
-            ready_path: None,
-        },
+        spec: Spec::new(Runs::Command { argv, directory: None }),
         policy: PolicyOverrides::default(),
     };
-    config.projects.insert(WorkspaceId::parse(id).unwrap(), project);
+    config.projects.insert(ProjectId::parse(id).unwrap(), project);
 }
 
 fn two_projects(config: &mut Config) {
@@ -30,21 +24,8 @@ fn two_projects(config: &mut Config) {
     project(config, "broken", vec!["/nonexistent/program".to_owned()]);
 }
 
-/// A call with a body of that kind.
-async fn send(gateway: &Gateway, line: &str, kind: &str, body: &str) -> Reply {
-    let mut client = Client::connect(gateway.admin()).await;
-    let (token, length) = (gateway.token(), body.len());
-    client
-        .send(format!(
-            "{line} HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {token}\r\n\
-             Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
-        ))
-        .await;
-    client.reply().await
-}
-
 async fn create(gateway: &Gateway, fields: &Value) -> Reply {
-    send(gateway, "POST /api/v1/workspaces", "application/json", &fields.to_string()).await
+    gateway.send("POST /api/v1/workspaces", "application/json", &fields.to_string()).await
 }
 
 async fn created(gateway: &Gateway, fields: &Value) -> Value {
@@ -68,7 +49,7 @@ async fn a_body_of_each_kind_creates_a_workspace_that_serves_without_being_asked
         ("application/x-www-form-urlencoded", "project_id=python&max_inactive_storage_time=5"),
         ("application/json", "{\"project_id\":\"python\",\"max_inactive_storage_time\":5}"),
     ] {
-        let reply = send(&gateway, "POST /workspaces", kind, body).await;
+        let reply = gateway.send("POST /workspaces", kind, body).await;
         assert_eq!(reply.status, 201, "{kind}: {reply:?}");
         let document = reply.json();
         assert_eq!(document["message"], "Workspace has been created");
@@ -135,7 +116,7 @@ async fn what_neither_project_nor_call_allows_to_freeze_keeps_running_and_goes_w
     assert_eq!((stopped.status, gateway.phase(&id)), (409, Phase::Running));
     let line = format!("PATCH /api/v1/workspaces/{id}");
     let soon = "{\"inactivity_timeout\":\"200ms\"}";
-    assert_eq!(send(&gateway, &line, "application/json", soon).await.status, 200);
+    assert_eq!(gateway.send(&line, "application/json", soon).await.status, 200);
     let registry = gateway.app().registry();
     until("it is removed", || registry.get(&id).is_none()).await;
     gateway.stop().await;

@@ -1,5 +1,6 @@
 //! HTTP/2 without TLS, by prior knowledge, on the same port.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -165,16 +166,16 @@ async fn a_client_that_resets_a_stream_gives_its_lease_back() {
 // ---- Frames by hand ----------------------------------------------------------------------------
 
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(crate) const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     let mut frame = vec![length[1], length[2], length[3], kind, flags];
     frame.extend(stream.to_be_bytes());
@@ -183,7 +184,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Fields, each a literal that is not indexed, without Huffman.
-fn fields(all: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn fields(all: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in all {
         block.extend([0, name.len() as u8]);
@@ -196,7 +197,11 @@ fn fields(all: &[(&str, &str)]) -> Vec<u8> {
 
 /// What became of stream 1: `:status` as text, `reset`, `goaway` or `closed`.
 async fn outcome(gateway: &Gateway, request: &[u8]) -> String {
-    let mut stream = TcpStream::connect(gateway.public()).await.unwrap();
+    outcome_at(gateway.public(), request).await
+}
+
+pub(crate) async fn outcome_at(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
     drop(stream.write_all(request).await);

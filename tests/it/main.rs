@@ -2,12 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 
+mod activity;
 mod api;
 mod certificates;
 mod certs_command;
 mod check_in;
+mod cli;
 mod config_files;
 mod create;
+mod curl;
+mod endurance;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod freeze_and_wake;
@@ -31,4 +35,5 @@ mod smuggling;
 mod store_durability;
 mod support;
 mod tls;
+mod tokens;
 mod websocket;

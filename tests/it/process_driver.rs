@@ -67,14 +67,11 @@ impl Place {
         Blueprint {
             id: WorkspaceId::parse("w").unwrap(),
             spec: Spec {
-                runs: Runs::Command {
+                environment: BTreeMap::from([("MARK".to_owned(), self.mark.clone())]),
+                ..Spec::new(Runs::Command {
                     argv: argv.iter().map(|&word| word.to_owned()).collect(),
                     directory: None,
-                },
-                port: None,
-                environment: BTreeMap::from([("MARK".to_owned(), self.mark.clone())]),
-                hosts: Vec::new(),
-                ready_path: None,
+                })
             },
             check_in: CheckInAccess { port: 8080, token: "check-in-token".to_owned() },
         }
@@ -519,7 +516,8 @@ async fn the_environment_is_what_was_promised_and_nothing_leaks() {
     for freezer in freezers() {
         let place = Place::new(freezer);
         let script = "env > env.new; ls -l /proc/self/fd > fds; mv env.new env; exec sleep 1000";
-        let (driver, plan) = (place.open(), place.shell(script));
+        let (driver, mut plan) = (place.open(), place.shell(script));
+        plan.spec.environment.insert("OWN".to_owned(), "/srv/{id}".to_owned());
         driver.start(&plan).await.unwrap();
         let environment = place.until_written("env").await;
         let value = |name: &str| {
@@ -532,6 +530,7 @@ async fn the_environment_is_what_was_promised_and_nothing_leaks() {
         let url = "http://127.0.0.1:8080/v1/check-in?token=check-in-token";
         assert_eq!(value("FROSTGATE_CHECK_IN_URL"), Some(url));
         assert_eq!(value("MARK"), Some(place.mark.as_str()));
+        assert_eq!(value("OWN"), Some("/srv/w"));
         assert!(value("PATH").is_some());
         assert_eq!(value("CARGO_MANIFEST_DIR"), None);
         // Three, and the directory that `ls` reads. Nor is our listener passed on.

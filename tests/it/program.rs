@@ -1,113 +1,15 @@
 //! The program itself, as a process: out of descriptors, asked to end, and what it writes to its
 //! log.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{Client, Origin, PATIENCE, get, ok, unique_state_dir};
+use crate::support::{Client, Origin, PATIENCE, Program, get, ok};
 use crate::websocket::{SWITCH, UPGRADE};
 
 const HOST: &str = "Host: alice.localhost\r\n";
-
-struct Program {
-    child: Child,
-    directory: PathBuf,
-    public: SocketAddr,
-    admin: SocketAddr,
-}
-
-impl Program {
-    /// Starts it in front of that upstream, after what the shell is to do first.
-    async fn start(origin: &Origin, first: &str) -> Self {
-        let directory = unique_state_dir();
-        std::fs::create_dir_all(&directory).unwrap();
-        let config = directory.join("frostgate.toml");
-        let text = format!(
-            "state_dir = {:?}\n[listen]\npublic = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
-             workers = 2\ndrain_grace = \"5s\"\n[docker]\nenable = false\n\
-             [workspaces.alice]\nupstream = \"{}\"\n",
-            directory.join("state"),
-            origin.address
-        );
-        std::fs::write(&config, text).unwrap();
-        let log = std::fs::File::create(directory.join("log")).unwrap();
-        let child = Command::new("sh")
-            .arg("-c")
-            .arg(format!("{first} exec \"$0\" serve --config \"$1\""))
-            .arg(env!("CARGO_BIN_EXE_frostgate"))
-            .arg(&config)
-            .env("FROSTGATE_LOG", "trace")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut program = Self { child, directory, public: nowhere, admin: nowhere };
-        let deadline = Instant::now() + PATIENCE;
-        while program.public.port() == 0 {
-            let ended = program.child.try_wait().unwrap().is_some();
-            assert!(!ended && Instant::now() < deadline, "it serves not: {}", program.log());
-            sleep(Duration::from_millis(5)).await;
-            program.read_addresses();
-        }
-        program
-    }
-
-    fn read_addresses(&mut self) {
-        let log = self.log();
-        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
-        let serving = lines
-            .filter(|line: &serde_json::Value| line["public"].is_string())
-            .find(|line| line["message"].as_str().is_some_and(|text| text.starts_with("serving")));
-        if let Some(line) = serving {
-            self.admin = line["admin"].as_str().unwrap().parse().unwrap();
-            self.public =
-                line["public"].as_str().unwrap().trim_matches(['[', ']']).parse().unwrap();
-        }
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.join("log")).unwrap_or_default()
-    }
-
-    /// Resident bytes.
-    fn memory(&self) -> usize {
-        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
-        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4_096
-    }
-
-    fn terminate(&self) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).unwrap();
-    }
-
-    /// How it ended, within the limit.
-    async fn ended(&mut self, limit: Duration) -> Option<i32> {
-        let deadline = Instant::now() + limit;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
-        None
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-        drop(std::fs::remove_dir_all(&self.directory));
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_survives_being_out_of_descriptors() {
@@ -139,7 +41,7 @@ async fn it_survives_being_out_of_descriptors() {
             timeout(PATIENCE, get(program.public, "alice.localhost", "/new")).await.unwrap();
         assert_eq!(reply.text(), "/new");
     }
-    assert!(program.child.try_wait().unwrap().is_none());
+    assert!(!program.has_ended());
     program.terminate();
     assert_eq!(program.ended(PATIENCE).await, Some(0));
 }
@@ -183,8 +85,8 @@ async fn it_ends_after_the_requests_that_are_under_way() {
 async fn no_secret_is_in_its_log() {
     let origin = Origin::answering(|request| ok(request.path())).await;
     let program = Program::start(&origin, "").await;
-    let state = program.directory.join("state");
-    let token = std::fs::read_to_string(state.join("token")).unwrap().trim().to_owned();
+    let state = program.directory().join("state");
+    let token = program.token();
     let key = std::fs::read_to_string(state.join("check-in.key")).unwrap().trim().to_owned();
     let calls = [
         format!("GET /workspaces HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"),

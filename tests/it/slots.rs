@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use frostgate::model::{FreezeMode, Phase};
+use frostgate::model::{FreezeMode, Phase, Tier};
 use tokio::task::JoinSet;
 
 use crate::support::{Client, Gateway, PATIENCE, get, process, until};
@@ -48,15 +48,19 @@ async fn while_all_are_in_use_wakes_queue_and_give_up_after_hold_max() {
     busy.send("GET /wait?ms=60000 HTTP/1.1\r\nHost: a.localhost\r\n\r\n").await;
     gateway.until("a", Phase::Running).await;
     let refused = gateway.get("b", "/").await;
-    assert_eq!(refused.status, 504, "{refused:?}");
-    assert!(refused.header("retry-after").is_some());
-    gateway.until("b", Phase::Frozen).await;
-    // The busy one leaves; whoever queues then gets the slot, though nobody asked again.
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.header("retry-after").is_some() && refused.text().contains("is next"));
+    // It keeps its place for whoever comes again.
     let queued = tokio::spawn(get(gateway.public(), "c.localhost", "/"));
-    until("c queues", || gateway.workspace("c").view().queue_position == Some(0)).await;
+    until("c queues", || gateway.workspace("c").view().queue_position == Some(1)).await;
+    let refused = gateway.get("b", "/").await;
+    assert_eq!((refused.status, refused.text().contains("is next")), (503, true), "{refused:?}");
+    // The busy one leaves; those who queue get the slot in turn, though nobody asks again.
     drop(busy);
     assert_eq!(queued.await.unwrap().status, 200);
     assert_eq!(gateway.phase("a"), Phase::Frozen);
+    assert_eq!(gateway.phase("b"), Phase::Frozen);
+    assert_eq!(gateway.get("b", "/").await.status, 503, "c was in use less than a second ago");
     gateway.stop().await;
 }
 
@@ -90,5 +94,71 @@ async fn twelve_workspaces_on_three_slots_are_all_served_and_never_oversold() {
         assert!(most <= 3, "{most} run on three slots");
     }
     assert_eq!(most, 3);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_of_memory_stops_what_is_paused_before_it_freezes_what_runs() {
+    let gateway = Gateway::start(|config| {
+        config.limits.memory_budget = 100 << 20;
+        config.limits.memory_assumed = 30 << 20;
+        for id in ["a", "b", "c", "large", "huge"] {
+            process(config, id, FreezeMode::Pause, PATIENCE * 9, &[]);
+        }
+        let mut memory = |id: &str, bytes| {
+            config.workspaces.get_mut(id).unwrap().spec.memory = Some(bytes);
+        };
+        memory("large", 60 << 20);
+        memory("huge", 101 << 20);
+    })
+    .await;
+    let tier = |id: &str| gateway.workspace(id).view().tier;
+    let free = || gateway.app().registry().memory().unwrap().1 >> 20;
+    for id in ["a", "b", "c"] {
+        assert_eq!(gateway.get(id, "/").await.status, 200);
+    }
+    assert_eq!(free(), 10);
+    for id in ["b", "a"] {
+        let stopped = gateway.call("PUT", &format!("/workspaces/{id}/stop")).await;
+        assert_eq!((stopped.status, tier(id)), (200, Some(Tier::Paused)));
+    }
+    assert_eq!(free(), 10, "what is paused keeps its memory");
+    assert_eq!(gateway.get("large", "/").await.status, 200);
+    assert_eq!((tier("a"), tier("b")), (Some(Tier::Stopped), Some(Tier::Stopped)));
+    assert_eq!((gateway.phase("c"), free()), (Phase::Running, 10));
+    // Nothing is paused any more: the one idle longest is frozen, and its memory taken.
+    assert_eq!(gateway.get("a", "/").await.status, 200);
+    assert_eq!((tier("c"), gateway.phase("large")), (Some(Tier::Stopped), Phase::Running));
+    let refused = gateway.get("huge", "/").await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    let why = gateway.workspace("huge").view().failure.unwrap();
+    assert!(why.contains("memory_budget"), "{why}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_memory_is_low_what_is_paused_is_stopped_and_what_runs_is_not() {
+    let gateway = Gateway::start(|config| {
+        // More than any machine has.
+        config.limits.memory_low = 1 << 60;
+        for id in ["a", "b", "c"] {
+            process(config, id, FreezeMode::Pause, PATIENCE * 9, &[]);
+        }
+    })
+    .await;
+    for id in ["a", "b", "c"] {
+        assert_eq!(gateway.get(id, "/").await.status, 200);
+    }
+    for id in ["b", "a"] {
+        let stopped = gateway.call("PUT", &format!("/workspaces/{id}/stop")).await;
+        assert_eq!(stopped.status, 200);
+    }
+    let tier = |id: &str| gateway.workspace(id).view().tier;
+    let stopped = Some(Tier::Stopped);
+    until("both are stopped", || (tier("a"), tier("b")) == (stopped, stopped)).await;
+    assert_eq!(gateway.phase("c"), Phase::Running);
+    let journal = gateway.call("GET", "/workspaces/b/activity").await.json();
+    let reason = journal["journal"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("its memory was wanted"), "{reason}");
     gateway.stop().await;
 }

@@ -8,14 +8,19 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::Representation;
+use crate::api::caller::Caller;
 use crate::api::fields::Fields;
 use crate::api::reply::Problem;
 use crate::api::{Context, policy};
 use crate::lifecycle::create::{Order, Template};
-use crate::model::{Runs, Spec, WorkspaceId};
+use crate::model::{Image, Runs, Spec, WorkspaceId};
+use crate::size;
 
 /// What a creation may say beside the fields of a policy.
 const FIELD_NAMES: [&str; 3] = ["project_id", "spec", "id"];
+
+/// Processors that a spec may ask for: a hundredth is the least that an engine accepts.
+const CPUS: std::ops::RangeInclusive<f64> = 0.01..=10_000.0;
 
 /// What is answered.
 #[derive(Debug, Serialize)]
@@ -35,13 +40,35 @@ struct InlineSpec {
     #[serde(default)]
     environment: BTreeMap<String, String>,
     ready_path: Option<String>,
+    /// With a unit, such as `512MiB`.
+    memory: Option<String>,
+    cpus: Option<f64>,
+    #[serde(default)]
+    isolate: bool,
 }
 
-impl From<InlineSpec> for Spec {
-    fn from(spec: InlineSpec) -> Self {
-        let InlineSpec { image, command, port, environment, ready_path } = spec;
-        let runs = Runs::Image { image, command, network: None };
-        Self { runs, port, environment, hosts: Vec::new(), ready_path }
+impl InlineSpec {
+    fn into_spec(self) -> Result<Spec, Problem> {
+        let nano_cpus = self.cpus.map(|cpus| {
+            let nano = CPUS.contains(&cpus).then_some((cpus * 1e9).round() as u64);
+            nano.ok_or_else(|| Problem::Invalid(format!("spec.cpus is {cpus}: send 0.01 or more")))
+        });
+        let memory = self.memory.map(|text| {
+            size::parse(&text).map_err(|error| Problem::Invalid(format!("spec.memory: {error}")))
+        });
+        let image = Image {
+            command: self.command,
+            nano_cpus: nano_cpus.transpose()?,
+            isolate: self.isolate,
+            ..Image::new(self.image)
+        };
+        Ok(Spec {
+            port: self.port,
+            environment: self.environment,
+            ready_path: self.ready_path,
+            memory: memory.transpose()?,
+            ..Spec::new(Runs::Image(image))
+        })
     }
 }
 
@@ -49,11 +76,13 @@ impl From<InlineSpec> for Spec {
 /// is left of it.
 pub(in crate::api) async fn create(
     State(context): State<Context>,
+    caller: Caller,
     fields: Fields,
 ) -> Result<(StatusCode, Json<Created>), Problem> {
     policy::only(&fields, &FIELD_NAMES)?;
     let order =
         Order { id: id(&fields)?, from: template(&fields)?, policy: policy::overrides(&fields)? };
+    caller.check_template(&order.from)?;
     policy::check(&context.creator.policy(&order)?)?;
     let workspace = context.creator.create(order).await?;
     let workspace = Representation::of(&workspace, &context);
@@ -74,7 +103,7 @@ fn template(fields: &Fields) -> Result<Template, Problem> {
             let spec: InlineSpec = serde_json::from_str(text).map_err(|error| {
                 Problem::Invalid(format!("spec is not an object with an \"image\": {error}"))
             })?;
-            Ok(Template::Spec(Box::new(spec.into())))
+            Ok(Template::Spec(Box::new(spec.into_spec()?)))
         }
         (Some(_), Some(_)) => {
             Err(Problem::Invalid("project_id and spec exclude each other; send one".to_owned()))

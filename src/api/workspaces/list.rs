@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::representation::{Representation, phase_named};
 use crate::api::Context;
+use crate::api::caller::Caller;
 use crate::api::fields::Fields;
 use crate::api::reply::Problem;
 use crate::lifecycle::Workspace;
@@ -46,10 +47,12 @@ struct Wanted {
 /// last id of the one before.
 pub(in crate::api) async fn list(
     State(context): State<Context>,
+    caller: Caller,
     RawQuery(query): RawQuery,
 ) -> Result<Json<List>, Problem> {
     let wanted = Wanted::read(&Fields::of_query(query.as_deref())?)?;
-    let mut matching = context.registry.all().into_iter().filter(|one| wanted.matches(one));
+    let seen = context.registry.all().into_iter().filter(|one| caller.may_see(one));
+    let mut matching = seen.filter(|one| wanted.matches(one));
     let page: Vec<_> = matching.by_ref().take(wanted.limit).collect();
     let next = page.last().filter(|_| matching.next().is_some());
     let paging = Paging { next_page_token: next.map(|last| page_token(last.id())) };

@@ -103,7 +103,6 @@ pub(super) fn phase_named(text: &str) -> Option<Phase> {
 impl Representation {
     pub(in crate::api) fn of(workspace: &Workspace, context: &Context) -> Self {
         let view = workspace.view();
-        let (phase, tunnels) = (view.phase, view.tunnels);
         let policy = workspace.policy();
         let date = |at: Instant| Clock.rfc3339(at);
         Self {
@@ -111,8 +110,8 @@ impl Representation {
             project: workspace.project().map(|id| Project::of(id, context)),
             url: context.public_url.of_workspace(workspace.id()),
             driver: workspace.driver_name(),
-            state: State::of(phase),
-            phase,
+            state: State::of(view.phase),
+            phase: view.phase,
             tier: view.tier,
             since: date(view.since),
             created_at: rfc3339(workspace.created_at()),
@@ -121,10 +120,7 @@ impl Representation {
             inactivity_timeout: policy.inactivity_timeout.map(Minutes),
             max_inactive_storage_time: policy::stored(&policy),
             max_storage_time: policy.max_storage_time.map(Minutes),
-            live_connections: LiveConnections {
-                requests: view.inside.saturating_sub(tunnels),
-                tunnels,
-            },
+            live_connections: LiveConnections { requests: view.requests(), tunnels: view.tunnels },
             held: view.held,
             queue_position: view.queue_position,
             reports_activity: view.reports_activity,

@@ -10,15 +10,18 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bollard::errors::Error;
-use bollard::models::{ContainerInspectResponse, ContainerSummary};
+use bollard::models::{
+    ContainerInspectResponse, ContainerSummary, ImageInspect, Network, NetworkInspect,
+};
 use bollard::query_parameters::{
-    InspectContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-    StartContainerOptions, StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
+    InspectContainerOptions, InspectNetworkOptions, ListContainersOptionsBuilder,
+    ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+    StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
 
 use super::labels;
-use super::names::ContainerRef;
+use super::names::{ContainerRef, ImageName, NetworkName, VolumeName};
 use crate::driver::DriverError;
 
 /// Inspect, pause and unpause take milliseconds; an engine that needs this long is not well.
@@ -59,7 +62,7 @@ impl Socket {
 }
 
 /// Why the engine did not do as it was told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum EngineError {
     /// It doesn't answer; nothing was asked of it.
     Unreachable(String),
@@ -105,10 +108,21 @@ impl EngineError {
         }
     }
 
+    /// A container could not be started because its network is not there any more.
+    pub(super) fn is_missing_network(&self) -> bool {
+        match self {
+            Self::Refused { status, reason } => *status == Some(404) && reason.contains("network"),
+            Self::Unreachable(_) | Self::Interrupted(_) | Self::TimedOut(_) => false,
+        }
+    }
+
     fn from_client(error: &Error, limit: Duration) -> Self {
         match error {
             Error::DockerResponseServerError { status_code, message } => {
                 Self::Refused { status: Some(*status_code), reason: message.trim().to_owned() }
+            }
+            Error::DockerStreamError { error } => {
+                Self::Refused { status: None, reason: error.trim().to_owned() }
             }
             Error::RequestTimeoutError => Self::TimedOut(limit),
             Error::JsonDataError { .. } | Error::JsonSerdeError { .. } => Self::Refused {
@@ -244,16 +258,41 @@ impl Engine {
         container: &ContainerRef,
     ) -> Result<Option<ContainerInspectResponse>, EngineError> {
         let name = container.as_str();
-        let inspected = self
-            .call(QUICK_LIMIT, |client| async move {
-                client.inspect_container(name, None::<InspectContainerOptions>).await
-            })
-            .await;
-        match inspected {
-            Ok(inspected) => Ok(Some(inspected)),
-            Err(error) if error.status() == Some(404) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let answer = self.call(QUICK_LIMIT, |client| async move {
+            client.inspect_container(name, None::<InspectContainerOptions>).await
+        });
+        if_there(answer.await)
+    }
+
+    /// How a network is; `None`: there is no such network.
+    pub(super) async fn network(
+        &self,
+        network: &NetworkName,
+    ) -> Result<Option<NetworkInspect>, EngineError> {
+        let name = network.as_str();
+        let answer = self.call(QUICK_LIMIT, |client| async move {
+            client.inspect_network(name, None::<InspectNetworkOptions>).await
+        });
+        if_there(answer.await)
+    }
+
+    /// What an image says of itself; `None`: the engine doesn't have it.
+    pub(super) async fn image(
+        &self,
+        image: &ImageName,
+    ) -> Result<Option<ImageInspect>, EngineError> {
+        let name = image.as_str();
+        let answer =
+            self.call(QUICK_LIMIT, |client| async move { client.inspect_image(name).await });
+        if_there(answer.await)
+    }
+
+    /// Whether there is such a volume.
+    pub(super) async fn has_volume(&self, volume: &VolumeName) -> Result<bool, EngineError> {
+        let name = volume.as_str();
+        let answer =
+            self.call(QUICK_LIMIT, |client| async move { client.inspect_volume(name).await });
+        Ok(if_there(answer.await)?.is_some())
     }
 
     /// Every container with our label, running or not.
@@ -261,6 +300,14 @@ impl Engine {
         let filters = HashMap::from([("label", vec![labels::ENABLE])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         self.call(QUICK_LIMIT, |client| async move { client.list_containers(Some(options)).await })
+            .await
+    }
+
+    /// Every network with our label.
+    pub(super) async fn labelled_networks(&self) -> Result<Vec<Network>, EngineError> {
+        let filters = HashMap::from([("label", vec![labels::ENABLE])]);
+        let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
+        self.call(QUICK_LIMIT, |client| async move { client.list_networks(Some(options)).await })
             .await
     }
 
@@ -277,6 +324,15 @@ impl Engine {
             }
         })
         .await
+    }
+}
+
+/// Takes a 404 for an answer.
+fn if_there<T>(answer: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.status() == Some(404) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -176,6 +176,6 @@ fn note(shared: &Shared, action: &str, ids: &[WorkspaceId], container: &Containe
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

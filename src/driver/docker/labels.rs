@@ -3,12 +3,12 @@
 //! Labels are typed by hand into compose files, so what can't be used is never an error: the
 //! workspace works without it, and a warning says which label, what it says and what it may say.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::names::NetworkName;
-use crate::duration;
 use crate::model::{FreezeMode, PolicyOverrides, Runs, Spec, WorkspaceId};
+use crate::{duration, size};
 
 pub(super) const ENABLE: &str = "frostgate.enable";
 pub(super) const ID: &str = "frostgate.id";
@@ -16,6 +16,7 @@ pub(super) const PORT: &str = "frostgate.port";
 pub(super) const HOST: &str = "frostgate.host";
 pub(super) const NETWORK: &str = "frostgate.network";
 pub(super) const READY_PATH: &str = "frostgate.ready-path";
+pub(super) const MEMORY: &str = "frostgate.memory";
 pub(super) const SCOPE: &str = "frostgate.scope";
 /// On the containers that we made ourselves.
 pub(super) const MANAGED: &str = "frostgate.managed";
@@ -23,14 +24,38 @@ const INACTIVITY_TIMEOUT: &str = "frostgate.inactivity-timeout";
 const FREEZE: &str = "frostgate.freeze";
 
 const PREFIX: &str = "frostgate.";
-const KNOWN: [&str; 10] =
-    [ENABLE, ID, PORT, HOST, INACTIVITY_TIMEOUT, FREEZE, READY_PATH, NETWORK, SCOPE, MANAGED];
+const KNOWN: [&str; 11] = [
+    ENABLE,
+    ID,
+    PORT,
+    HOST,
+    INACTIVITY_TIMEOUT,
+    FREEZE,
+    READY_PATH,
+    NETWORK,
+    MEMORY,
+    SCOPE,
+    MANAGED,
+];
 
 /// A container with more warnings than this has labels that are not worth reading out.
 const WARNINGS_MAX: usize = 20;
 
 /// A container's labels, or an event's attributes, which hold them too.
 pub(super) type Labels = HashMap<String, String>;
+
+/// By which whatever we make for a workspace is known again; see [`claim`].
+pub(super) fn ours(id: &WorkspaceId, scope: &str) -> Labels {
+    let mut labels = HashMap::from([
+        (ID.to_owned(), id.to_string()),
+        (ENABLE.to_owned(), "true".to_owned()),
+        (MANAGED.to_owned(), "true".to_owned()),
+    ]);
+    if !scope.is_empty() {
+        labels.insert(SCOPE.to_owned(), scope.to_owned());
+    }
+    labels
+}
 
 /// Everything that the labels say, apart from the id.
 pub(super) struct Reading {
@@ -77,16 +102,17 @@ pub(super) fn read(labels: &Labels) -> Reading {
     let mut reader = Reader { labels, warnings: Vec::new() };
     reader.warn_of_unknown_labels();
     reader.value(ID, "1 to 63 of a-z, 0-9 and '-'", |text| WorkspaceId::parse(text).ok());
+    let runs = Runs::Discovered {
+        network: reader.value(NETWORK, "the name of one of its networks", |text| {
+            NetworkName::parse(text).map(|name| name.as_str().to_owned())
+        }),
+    };
     let spec = Spec {
-        runs: Runs::Discovered {
-            network: reader.value(NETWORK, "the name of one of its networks", |text| {
-                NetworkName::parse(text).map(|name| name.as_str().to_owned())
-            }),
-        },
         port: port(labels).or_else(|| reader.value(PORT, "a port from 1 to 65535", parse_port)),
-        environment: BTreeMap::new(),
+        memory: reader.value(MEMORY, "a size such as 512MiB", |text| size::parse(text).ok()),
         hosts: reader.hosts(),
         ready_path: reader.value(READY_PATH, "a path such as /healthz", parse_path),
+        ..Spec::new(runs)
     };
     let policy = PolicyOverrides {
         inactivity_timeout: reader.inactivity_timeout(),
@@ -246,12 +272,13 @@ mod tests {
             (FREEZE, "pause"),
             (READY_PATH, "/healthz"),
             (NETWORK, "back"),
+            (MEMORY, "512MiB"),
             ("com.example.other", "x"),
         ]));
         assert_eq!(reading.warnings, Vec::<String>::new());
         let network = Some("back".to_owned());
         assert_eq!(reading.spec.runs, Runs::Discovered { network });
-        assert_eq!(reading.spec.port, Some(8080));
+        assert_eq!((reading.spec.port, reading.spec.memory), (Some(8080), Some(512 << 20)));
         assert_eq!(reading.spec.hosts, ["alice.example", "alice.test"]);
         assert_eq!(reading.spec.ready_path.as_deref(), Some("/healthz"));
         assert_eq!(reading.policy.inactivity_timeout, Some(Duration::from_millis(1500)));
@@ -269,6 +296,7 @@ mod tests {
             (FREEZE, "kill", "stop or pause"),
             (READY_PATH, "healthz", "/healthz"),
             (NETWORK, "../x", "networks"),
+            (MEMORY, "much", "512MiB"),
             (ID, "Not An Id", "a-z"),
         ];
         for (label, value, accepted) in rows {

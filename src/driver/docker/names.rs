@@ -49,18 +49,55 @@ impl NetworkName {
         is_name(text, "_.-").then(|| Self(text.to_owned()))
     }
 
+    /// The name of the network that an isolated workspace has to itself.
+    pub(super) fn ours(id: &WorkspaceId) -> Self {
+        Self(format!("frostgate-{id}"))
+    }
+
+    /// Whether it is one without an address of the container's own, from which this machine has no
+    /// gateway.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.0.as_str(), "host" | "none")
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A volume's name, by the same rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct VolumeName(String);
+
+impl VolumeName {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        is_name(text, "_.-").then(|| Self(text.to_owned()))
+    }
+
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 /// An image's name: `repository:tag`, `host:5000/path/name@sha256:…` or an id.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ImageName(String);
 
 impl ImageName {
     pub(super) fn parse(text: &str) -> Option<Self> {
         is_name(text, "_.-/:@").then(|| Self(text.to_owned()))
+    }
+
+    /// The repository, and the tag or digest that is meant.
+    pub(super) fn parts(&self) -> (&str, &str) {
+        if let Some(parts) = self.0.split_once('@') {
+            return parts;
+        }
+        // A colon before the last slash is a registry's port.
+        match self.0.rsplit_once(':') {
+            Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+            _ => (&self.0, "latest"),
+        }
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -109,6 +146,16 @@ mod tests {
         for good in ["nginx", "localhost/a:b", "host:5000/a/b@sha256:00ff"] {
             assert!(ImageName::parse(good).is_some(), "{good}");
         }
+        let parts = |text| {
+            ImageName::parse(text).map(|name| {
+                let (repository, tag) = name.parts();
+                format!("{repository} {tag}")
+            })
+        };
+        assert_eq!(parts("nginx").as_deref(), Some("nginx latest"));
+        assert_eq!(parts("host:5000/a").as_deref(), Some("host:5000/a latest"));
+        assert_eq!(parts("host:5000/a:1").as_deref(), Some("host:5000/a 1"));
+        assert_eq!(parts("a@sha256:00ff").as_deref(), Some("a sha256:00ff"));
         for bad in ["", "../x", "a/../b", "a/./b", "a//b", "a?b=c", "a#b", "a%2e", "a b", "/a"] {
             assert_eq!(ImageName::parse(bad), None, "{bad}");
         }

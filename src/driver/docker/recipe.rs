@@ -1,20 +1,22 @@
 //! How a container of ours is made: a blueprint becomes the body of the engine's `create`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use bollard::models::{ContainerCreateBody, HostConfig, IpamConfig, NetworkInspect, PortBinding};
+use bollard::models::{
+    ContainerCreateBody, HostConfig, IpamConfig, Mount, MountType, NetworkInspect, PortBinding,
+};
 
-use super::Address;
 use super::labels;
 use super::names::{ImageName, NetworkName};
-use crate::model::{Blueprint, Spec};
+use crate::model::{self, Blueprint, Image, MountSource, WorkspaceId};
 
 /// A blueprint for this driver, with its names parsed.
 pub(super) struct Recipe<'a> {
     pub(super) blueprint: &'a Blueprint,
-    pub(super) image: ImageName,
-    pub(super) command: &'a [String],
+    pub(super) image: &'a Image,
+    pub(super) name: ImageName,
+    /// The network that it joins; `None`: the engine's default.
     pub(super) network: Option<NetworkName>,
 }
 
@@ -22,42 +24,39 @@ pub(super) struct Recipe<'a> {
 pub(super) struct Surroundings<'a> {
     /// The address by which the container reaches this machine, if there is one.
     pub(super) gateway: Option<IpAddr>,
-    /// How it will be dialled.
-    pub(super) address: Address,
+    /// The container's ports that are published on this machine: `80/tcp`.
+    pub(super) published: BTreeSet<String>,
     /// Whose it is; see [`labels::claim`].
     pub(super) scope: &'a str,
-    /// The port it listens on, where that is known.
-    pub(super) port: Option<u16>,
 }
 
-/// The body of the `create` call.
+/// The body of the `create` call. It names no restart policy: who ends stays down until it is woken.
 pub(super) fn body(recipe: &Recipe<'_>, surroundings: &Surroundings<'_>) -> ContainerCreateBody {
-    let spec = &recipe.blueprint.spec;
-    let published = match (surroundings.address, surroundings.port) {
-        (Address::Published, Some(port)) => Some(format!("{port}/tcp")),
-        (Address::Published, None) | (Address::Container, _) => None,
-    };
-    let environment = environment(recipe.blueprint, surroundings.gateway);
-    let command = (!recipe.command.is_empty()).then(|| recipe.command.to_vec());
-    let network = recipe.network.as_ref().map(|network| network.as_str().to_owned());
+    let Recipe { blueprint, image, .. } = recipe;
+    let published = &surroundings.published;
+    let exposed = (!published.is_empty()).then(|| published.iter().cloned().collect());
+    let bindings = published.iter().map(|port| (port.clone(), Some(vec![loopback()])));
+    let environment = environment(blueprint, surroundings.gateway);
+    let mounts = image.mounts.iter().map(|mount| bind(mount, &blueprint.id)).collect();
+    let memory = blueprint.spec.memory.map(in_range);
     ContainerCreateBody {
-        image: Some(recipe.image.as_str().to_owned()),
-        cmd: command,
+        image: Some(recipe.name.as_str().to_owned()),
+        cmd: (!image.command.is_empty()).then(|| image.command.clone()),
         env: Some(environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect()),
-        labels: Some(labels(recipe, spec, surroundings.scope)),
-        exposed_ports: published.clone().map(|port| vec![port]),
+        labels: Some(labels(recipe, surroundings.scope)),
+        exposed_ports: exposed,
         host_config: Some(HostConfig {
-            network_mode: network,
-            port_bindings: published.map(|port| HashMap::from([(port, Some(vec![loopback()]))])),
+            network_mode: recipe.network.as_ref().map(|network| network.as_str().to_owned()),
+            port_bindings: (!published.is_empty()).then(|| bindings.collect()),
+            mounts: (!image.mounts.is_empty()).then_some(mounts),
+            memory,
+            // Without this it could swap as much again.
+            memory_swap: memory,
+            nano_cpus: image.nano_cpus.map(in_range),
             ..HostConfig::default()
         }),
         ..ContainerCreateBody::default()
     }
-}
-
-/// Networks without an address of the container's own, from which this machine has no gateway.
-pub(super) fn is_shared(network: &str) -> bool {
-    matches!(network, "host" | "none")
 }
 
 /// The address of this machine in a network: as the engine says, or else the first one of the
@@ -91,22 +90,41 @@ fn environment(blueprint: &Blueprint, gateway: Option<IpAddr>) -> BTreeMap<Strin
     if let Some(host) = gateway {
         environment.insert("FROSTGATE_CHECK_IN_URL".to_owned(), blueprint.check_in.url(host));
     }
-    environment.extend(blueprint.spec.environment.clone());
+    environment.extend(blueprint.environment());
     environment
 }
 
+/// Not one of the engine's older "binds", which make a missing directory, as root.
+fn bind(mount: &model::Mount, id: &WorkspaceId) -> Mount {
+    let (typ, source) = match mount.source(id) {
+        MountSource::Directory(path) => (MountType::BIND, path),
+        MountSource::Volume(name) => (MountType::VOLUME, name),
+    };
+    Mount {
+        typ: Some(typ),
+        source: Some(source),
+        target: Some(mount.target().to_owned()),
+        read_only: Some(mount.read_only()),
+        ..Mount::default()
+    }
+}
+
+/// The engine counts in signed numbers.
+fn in_range(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 /// Everything by which the container is known again, even by a Frostgate that lost its store.
-fn labels(recipe: &Recipe<'_>, spec: &Spec, scope: &str) -> labels::Labels {
-    let mut labels = HashMap::from([
-        (labels::ID.to_owned(), recipe.blueprint.id.to_string()),
-        (labels::ENABLE.to_owned(), "true".to_owned()),
-        (labels::MANAGED.to_owned(), "true".to_owned()),
-    ]);
+fn labels(recipe: &Recipe<'_>, scope: &str) -> labels::Labels {
+    let spec = &recipe.blueprint.spec;
+    let network = recipe.network.as_ref().filter(|network| !network.is_shared());
+    let mut labels = labels::ours(&recipe.blueprint.id, scope);
     let optional = [
         (labels::PORT, spec.port.map(|port| port.to_string())),
         (labels::HOST, (!spec.hosts.is_empty()).then(|| spec.hosts.join(","))),
         (labels::READY_PATH, spec.ready_path.clone()),
-        (labels::SCOPE, (!scope.is_empty()).then(|| scope.to_owned())),
+        (labels::MEMORY, spec.memory.map(|bytes| bytes.to_string())),
+        (labels::NETWORK, network.map(|network| network.as_str().to_owned())),
     ];
     for (label, value) in optional {
         labels.extend(value.map(|value| (label.to_owned(), value)));
@@ -124,37 +142,48 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::{CheckInAccess, Runs, WorkspaceId};
+    use crate::model::{CheckInAccess, Mount, Runs, Spec};
 
-    fn blueprint() -> Blueprint {
+    fn blueprint(image: Image) -> Blueprint {
         Blueprint {
             id: WorkspaceId::parse("alice").unwrap(),
             spec: Spec {
-                runs: Runs::Upstream("unused".to_owned()),
                 port: Some(8080),
                 environment: BTreeMap::from([("PORT".to_owned(), "9".to_owned())]),
                 hosts: vec!["a.example".to_owned(), "b.example".to_owned()],
                 ready_path: Some("/healthz".to_owned()),
+                ..Spec::new(Runs::Image(image))
             },
             check_in: CheckInAccess { port: 80, token: "t".to_owned() },
         }
     }
 
-    fn written(network: Option<&str>, address: Address, gateway: Option<IpAddr>) -> Value {
-        let blueprint = blueprint();
+    fn written(
+        blueprint: &Blueprint,
+        network: Option<&str>,
+        surroundings: Surroundings<'_>,
+    ) -> Value {
+        let Runs::Image(image) = &blueprint.spec.runs else { panic!("no image: {blueprint:?}") };
         let recipe = Recipe {
-            blueprint: &blueprint,
-            image: ImageName::parse("app:1").unwrap(),
-            command: &[],
+            blueprint,
+            image,
+            name: ImageName::parse(&image.name).unwrap(),
             network: network.and_then(NetworkName::parse),
         };
-        let surroundings = Surroundings { gateway, address, scope: "mine", port: Some(8080) };
         serde_json::to_value(body(&recipe, &surroundings)).unwrap()
+    }
+
+    fn surroundings(published: &[&str]) -> Surroundings<'static> {
+        Surroundings {
+            gateway: Some(IpAddr::from([172, 17, 0, 1])),
+            published: published.iter().map(|&port| port.to_owned()).collect(),
+            scope: "mine",
+        }
     }
 
     #[test]
     fn the_workspaces_own_environment_wins() {
-        let body = written(None, Address::Container, Some(IpAddr::from([172, 17, 0, 1])));
+        let body = written(&blueprint(Image::new("app:1")), None, surroundings(&[]));
         let environment = json!([
             "FROSTGATE_CHECK_IN_URL=http://172.17.0.1:80/v1/check-in?token=t",
             "FROSTGATE_WORKSPACE=alice",
@@ -162,28 +191,59 @@ mod tests {
         ]);
         assert_eq!(body["Env"], environment);
         assert_eq!(body["Cmd"], Value::Null);
-        assert_eq!(body["HostConfig"]["NetworkMode"], Value::Null);
+        assert_eq!(body["HostConfig"], json!({}));
+    }
+
+    #[test]
+    fn everything_that_it_is_made_of_is_told() {
+        let mounts = ["/srv/{id}:/home", "cache:/var/cache:ro"];
+        let mut blueprint = blueprint(Image {
+            command: vec!["serve".to_owned()],
+            mounts: mounts.iter().map(|text| Mount::parse(text).unwrap()).collect(),
+            nano_cpus: Some(1_500_000_000),
+            ..Image::new("app:1")
+        });
+        blueprint.spec.memory = Some(64 << 20);
+        blueprint.spec.environment.insert("NAME".to_owned(), "it is {id}".to_owned());
+        let body = written(&blueprint, Some("back"), surroundings(&[]));
+        assert_eq!(body["Cmd"], json!(["serve"]));
+        assert!(body["Env"].as_array().unwrap().contains(&json!("NAME=it is alice")));
+        let host_config = json!({
+            "NetworkMode": "back",
+            "Memory": 67_108_864,
+            "MemorySwap": 67_108_864,
+            "NanoCpus": 1_500_000_000,
+            "Mounts": [
+                { "Type": "bind", "Source": "/srv/alice", "Target": "/home", "ReadOnly": false },
+                { "Type": "volume", "Source": "cache", "Target": "/var/cache", "ReadOnly": true },
+            ],
+        });
+        assert_eq!(body["HostConfig"], host_config);
     }
 
     #[test]
     fn it_is_labelled_so_that_it_is_known_again() {
-        let labels = written(None, Address::Container, None)["Labels"].clone();
+        let mut blueprint = blueprint(Image::new("app:1"));
+        blueprint.spec.memory = Some(64 << 20);
+        let labels = written(&blueprint, Some("back"), surroundings(&[]))["Labels"].clone();
         let labels: labels::Labels = serde_json::from_value(labels).unwrap();
         let reading = labels::read(&labels);
         assert_eq!(reading.warnings, Vec::<String>::new());
-        assert_eq!(reading.spec.port, Some(8080));
+        assert_eq!((reading.spec.port, reading.spec.memory), (Some(8080), Some(64 << 20)));
         assert_eq!(reading.spec.hosts, ["a.example", "b.example"]);
         assert_eq!(reading.spec.ready_path.as_deref(), Some("/healthz"));
+        assert_eq!(reading.spec.runs, Runs::Discovered { network: Some("back".to_owned()) });
         let id = WorkspaceId::parse("alice").unwrap();
         assert_eq!(labels::claim(&labels, "x", "mine"), labels::Claim::Workspace(id));
     }
 
     #[test]
-    fn a_published_port_is_on_loopback_only() {
-        let body = written(Some("back"), Address::Published, None);
-        let bindings = json!({ "8080/tcp": [{ "HostIp": "127.0.0.1", "HostPort": "" }] });
+    fn ports_are_published_on_loopback_only() {
+        let ports = surroundings(&["22/tcp", "8080/tcp"]);
+        let body = written(&blueprint(Image::new("app:1")), None, ports);
+        let loopback = json!([{ "HostIp": "127.0.0.1", "HostPort": "" }]);
+        let bindings = json!({ "22/tcp": loopback, "8080/tcp": loopback });
         assert_eq!(body["HostConfig"]["PortBindings"], bindings);
-        assert_eq!(body["HostConfig"]["NetworkMode"], "back");
     }
 
     #[test]

@@ -11,7 +11,10 @@ use bollard::models::{
 
 use super::names::NetworkName;
 use super::{Address, labels};
-use crate::driver::{Health, Sighting, Status};
+use crate::driver::{Description, Health, Sighting, Status};
+
+/// Many images let people in by SSH as well. It is not what their visitors come for.
+const SSH: u16 = 22;
 
 /// A sighting, and why it has no endpoint although the container runs.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,7 +79,23 @@ pub(super) fn port(container: &ContainerInspectResponse) -> Result<u16, String> 
         .map_err(|reason| format!("{reason}; say which one with the label {}", labels::PORT))
 }
 
-/// The one port of `80/tcp`, `53/udp`, … that speaks TCP.
+/// What the engine calls it. Its ports are published while it runs.
+pub(super) fn description(container: &ContainerInspectResponse) -> Description {
+    let host_port = |port| published(container, port).map(|address| address.port());
+    Description {
+        container_id: container.id.clone().unwrap_or_default(),
+        name: container.name.clone().unwrap_or_default(),
+        image: container
+            .config
+            .as_ref()
+            .and_then(|config| config.image.clone())
+            .unwrap_or_default(),
+        ssh_port: host_port(SSH),
+        app_port: port(container).ok().and_then(host_port),
+    }
+}
+
+/// The one port of `80/tcp`, `53/udp`, … that speaks TCP, beside the one of SSH.
 pub(super) fn only_tcp_port(exposed: &[String]) -> Result<u16, String> {
     let mut ports: Vec<u16> = exposed
         .iter()
@@ -88,7 +107,7 @@ pub(super) fn only_tcp_port(exposed: &[String]) -> Result<u16, String> {
         .collect();
     ports.sort_unstable();
     match ports[..] {
-        [port] => Ok(port),
+        [port] | [SSH, port] => Ok(port),
         [] => Err("no port is exposed".to_owned()),
         _ => Err(format!("several ports are exposed ({})", joined(&ports))),
     }

@@ -90,17 +90,17 @@ impl Launch<'_> {
     }
 }
 
-/// The environment of a workspace: what is inherited, then what the spec says, then what it can't
+/// The environment of a workspace: what is inherited, then its own, then what that can't
 /// overrule.
 pub(super) fn environment(
-    spec: &BTreeMap<String, String>,
+    own: BTreeMap<String, String>,
     ours: impl IntoIterator<Item = (&'static str, String)>,
 ) -> BTreeMap<OsString, OsString> {
     let inherited =
         INHERITED.iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
     let mut all: BTreeMap<OsString, OsString> = inherited.collect();
     all.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
-    all.extend(spec.iter().map(|(name, value)| (name.into(), value.into())));
+    all.extend(own.into_iter().map(|(name, value)| (name.into(), value.into())));
     all.extend(ours.into_iter().map(|(name, value)| (name.into(), value.into())));
     all
 }
@@ -161,7 +161,7 @@ mod tests {
     fn the_spec_overrules_what_is_inherited_and_we_overrule_the_spec() {
         let spec = [("HOME", "/h"), ("PORT", "1"), ("MINE", "m")];
         let spec = spec.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let all = environment(&spec, [("PORT", "2".to_owned())]);
+        let all = environment(spec, [("PORT", "2".to_owned())]);
         let value = |name: &str| all.get(OsStr::new(name)).and_then(|value| value.to_str());
         assert_eq!(value("HOME"), Some("/h"));
         assert_eq!(value("PORT"), Some("2"));

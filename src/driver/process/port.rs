@@ -1,16 +1,22 @@
 //! Free ports for workspaces that don't name one.
 //!
-//! The kernel picks: we bind port 0, read the port and let go of it. Until the workspace listens
+//! Between the moment in which a port is found free and the one in which the workspace listens
 //! there, a process outside could take it; then the workspace fails to start, and the next try gets
-//! another port. Workspaces among themselves can't collide: what is leased is not leased again.
+//! another port. The ports that the kernel gives to outgoing connections are not used: on a busy
+//! gateway those come and go by the thousand. Workspaces among themselves can't collide: what is
+//! leased is not leased again.
 
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The kernel picks at random, so a few tries are plenty unless the ports are used up.
+/// Ports are picked at random, so a few tries are plenty unless they are used up.
 const TRIES_MAX: usize = 32;
+/// Below this are the ports of services that people know by their numbers.
+const PORT_MIN: u16 = 10_000;
+/// Where Linux begins with the ports of outgoing connections unless it is told otherwise.
+const OUTGOING_MIN: u16 = 32_768;
 
 /// The ports that workspaces have.
 #[derive(Clone, Default)]
@@ -27,9 +33,10 @@ pub(super) struct PortLease {
 impl Ports {
     /// A port on `address` that nobody listens on.
     pub(super) fn lease_free(&self, address: IpAddr) -> io::Result<PortLease> {
+        let end = outgoing_min();
         for _ in 0..TRIES_MAX {
-            let port = TcpListener::bind((address, 0))?.local_addr()?.port();
-            if self.take(port) {
+            let port = PORT_MIN + random()? % (end - PORT_MIN);
+            if TcpListener::bind((address, port)).is_ok() && self.take(port) {
                 return Ok(self.lease(port));
             }
         }
@@ -60,6 +67,20 @@ impl Drop for PortLease {
         let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.remove(&self.port);
     }
+}
+
+/// The first port that the kernel may give to an outgoing connection.
+fn outgoing_min() -> u16 {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let first = range.ok().and_then(|text| text.split_whitespace().next()?.parse().ok());
+    // Where all ports are for outgoing connections, some of them have to do.
+    first.filter(|first| *first > PORT_MIN + 2_000).unwrap_or(OUTGOING_MIN)
+}
+
+fn random() -> io::Result<u16> {
+    let mut bytes = [0; 2];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(u16::from_ne_bytes(bytes))
 }
 
 #[cfg(test)]

@@ -257,7 +257,7 @@ fn spawn(place: &Workspace, plan: &Blueprint, record: &mut Record) -> Result<Lea
     let launch = Launch {
         argv,
         directory: directory.as_deref().unwrap_or(&files),
-        environment: launch::environment(&plan.spec.environment, ours),
+        environment: launch::environment(plan.environment(), ours),
         log: &place.log(),
         cgroup: record.cgroup.as_ref(),
     };

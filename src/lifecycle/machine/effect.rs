@@ -75,7 +75,7 @@ pub enum Effect {
 pub enum Job {
     /// Make what it needs, for the first time.
     Create,
-    /// Wait for a slot.
+    /// Wait for room to run in.
     Queue,
     /// Make it run and wait until it is ready, from whatever state it is in.
     Wake,

@@ -1,5 +1,7 @@
 //! What the rules are told.
 
+use std::sync::Arc;
+
 use crate::model::{Policy, Tier};
 
 /// What happened.
@@ -17,6 +19,8 @@ pub enum Event {
     Deadline,
     /// Its slot is wanted by others.
     Evict,
+    /// Its memory is wanted by others: if it is paused, it is to be stopped.
+    StepDown,
     /// Nobody waits at the gate any more.
     Deserted,
     /// The answer to [`super::Effect::ShutIfIdle`].
@@ -32,7 +36,7 @@ pub enum Event {
     /// Another of the same id has taken its place outside.
     Replaced,
     /// Its policy is another from now on.
-    Policy(Box<Policy>),
+    Policy(Arc<Policy>),
     /// A job is done.
     Finished(Outcome),
 }
@@ -49,13 +53,8 @@ pub enum Outcome {
         /// Whether its runtime won't make it, rather than can't just now.
         refused: bool,
     },
-    /// It has a slot.
+    /// It has room to run in.
     Admitted,
-    /// No slot was free in time.
-    NoSlot {
-        /// For admins.
-        reason: String,
-    },
     /// It is ready, as this run of it, at an endpoint that the task keeps.
     Woken {
         /// See [`crate::driver::Sighting::run`].

@@ -14,6 +14,10 @@ impl Machine {
         census: Census,
         now: Instant,
     ) {
+        if !matches!(seen, Seen::Running { .. }) {
+            self.reported_before = false;
+        }
+        let is_news = std::mem::take(&mut self.unseen);
         match (&self.state, seen) {
             (State::Running { run, .. }, Seen::Running { run: seen, same_endpoint }) => {
                 // A run that was found while the engine was away has no name until now.
@@ -45,10 +49,13 @@ impl Machine {
                     self.tell(effects, "found paused", None);
                 }
             }
-            (State::Frozen { tier }, Seen::Stopped { .. }) => {
+            (State::Frozen { tier }, Seen::Stopped { exit }) => {
                 if *tier != Tier::Stopped {
                     self.state = State::Frozen { tier: Tier::Stopped };
                     self.tell(effects, "stopped outside", None);
+                } else if is_news {
+                    let why = exit.unwrap_or_else(|| "found stopped".to_owned());
+                    self.tell(effects, &why, None);
                 }
             }
             (State::Failed { .. }, Seen::Paused) => {
@@ -61,7 +68,7 @@ impl Machine {
                 State::Running { .. } | State::Frozen { .. } | State::Failed { .. },
                 Seen::Missing,
             ) => {
-                self.on_missing(effects, census, now);
+                self.on_missing(effects, is_news, census, now);
             }
             // A job that decides about the phase is under way, or it is over.
             (State::Starting { .. } | State::Freezing { .. }, _) => {}
@@ -69,13 +76,19 @@ impl Machine {
         }
     }
 
-    fn on_missing(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
-        if self.nature.discovered {
-            self.gone(effects, census, "removed outside", now);
-        } else if let State::Running { .. } = self.state {
-            self.fell(effects, Tier::Stopped, "removed outside; it is made again when needed", now);
-        } else {
-            self.forget_failed_run();
+    fn on_missing(
+        &mut self,
+        effects: &mut Vec<Effect>,
+        is_news: bool,
+        census: Census,
+        now: Instant,
+    ) {
+        const WHY: &str = "removed outside; it is made again when needed";
+        match &self.state {
+            _ if self.nature.discovered => self.gone(effects, census, "removed outside", now),
+            State::Running { .. } => self.fell(effects, Tier::Stopped, WHY, now),
+            State::Frozen { .. } if is_news => self.tell(effects, WHY, None),
+            _ => self.forget_failed_run(),
         }
     }
 

@@ -5,14 +5,29 @@ use tokio::time::Instant;
 use super::{Census, CheckIn, Job, Machine, State};
 use crate::model::{FrozenStorage, Phase, Tier};
 
+/// What a workspace takes of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Footprint {
+    /// Disk alone.
+    Nothing,
+    /// Memory, without CPU.
+    Memory,
+    /// Both.
+    Running,
+}
+
 impl Machine {
     /// When [`super::Event::Deadline`] is wanted. While somebody is inside this is the earliest moment at
     /// which the workspace could be idle for long enough: there it looks again. So a request costs
     /// no timer, and the freeze is on time all the same.
     pub fn deadline(&self, census: Census, now: Instant) -> Option<Instant> {
         // When the job is done there is a new deadline; a look takes milliseconds.
-        if self.job.is_some() {
-            return None;
+        match (&self.state, self.job) {
+            (_, None) => {}
+            (State::Starting { leave_at, .. }, Some(Job::Queue)) => {
+                return leave_at.iter().copied().chain(self.remove_at()).min();
+            }
+            (_, Some(_)) => return None,
         }
         let not_too_soon = |at: Instant| self.freeze_not_before.map_or(at, |limit| at.max(limit));
         let of_phase = match &self.state {
@@ -67,12 +82,12 @@ impl Machine {
             return None;
         }
         let reported_until = match self.check_in {
-            Some(CheckIn { expires_at }) => Some(expires_at?),
-            None => self.check_in_ended,
+            Some(CheckIn { active: true, expires_at, .. }) => Some(expires_at?),
+            Some(CheckIn { active: false, .. }) | None => self.check_in_ended,
         };
         let idle_since =
             [census.last_left, reported_until].into_iter().flatten().fold(*ready_at, Instant::max);
-        Some((*ready_at + self.policy.initial_timeout).max(idle_since + timeout))
+        Some((*ready_at + self.policy.initial_timeout).max(idle_since) + timeout)
     }
 
     /// Where it is in its life.
@@ -109,15 +124,31 @@ impl Machine {
         }
     }
 
-    /// Whether nothing of it runs, as far as is known, so that it needs no slot.
-    pub fn needs_no_slot(&self) -> bool {
-        let down = match &self.state {
-            State::Frozen { .. } | State::Removed => true,
-            State::Failed { run, .. } => run.is_none(),
-            State::Starting { admitted, .. } => !admitted,
-            State::Running { .. } | State::Freezing { .. } | State::Removing { .. } => false,
-        };
-        down && self.job != Some(Job::Queue)
+    /// What it takes of this machine, as far as is known.
+    pub fn footprint(&self) -> Footprint {
+        match &self.state {
+            State::Frozen { tier: Tier::Paused } => Footprint::Memory,
+            State::Frozen { tier: Tier::Stopped } | State::Removed => Footprint::Nothing,
+            State::Failed { run: None, .. } => Footprint::Nothing,
+            State::Starting { admitted: false, from: Tier::Paused, .. } => Footprint::Memory,
+            State::Starting { admitted: false, from: Tier::Stopped, .. } => Footprint::Nothing,
+            State::Starting { admitted: true, .. }
+            | State::Running { .. }
+            | State::Freezing { .. }
+            | State::Failed { run: Some(_), .. }
+            | State::Removing { .. } => Footprint::Running,
+        }
+    }
+
+    /// Whether it is being stopped from paused.
+    pub fn is_stepping_down(&self) -> bool {
+        matches!((&self.state, self.job), (State::Frozen { .. }, Some(Job::Freeze(_))))
+    }
+
+    /// Since when it is paused, if it could be stopped now.
+    pub fn paused_since(&self) -> Option<Instant> {
+        let paused = matches!(self.state, State::Frozen { tier: Tier::Paused });
+        (paused && self.job.is_none()).then_some(self.since)
     }
 
     /// Whether what it needs was made, by us or by others.
@@ -133,9 +164,26 @@ impl Machine {
         census.last_left.max(self.check_in_ended)
     }
 
+    /// Whether its last report said that it is active; that may have expired since.
+    pub fn reported_activity(&self) -> bool {
+        self.check_in.is_some() || self.reported_before
+    }
+
     /// Whether the workspace itself says that it is active.
     pub fn reports_activity(&self, now: Instant) -> bool {
         self.live_check_in(now).is_some()
+    }
+
+    /// What it reported last, since it was started.
+    pub fn check_in(&self) -> Option<CheckIn> {
+        self.check_in
+    }
+
+    /// The end of the grace after its start; `None`: it has none, or does not run.
+    pub fn initial_timeout_ends(&self) -> Option<Instant> {
+        let State::Running { ready_at, .. } = &self.state else { return None };
+        let grace = self.policy.initial_timeout;
+        (!grace.is_zero()).then(|| *ready_at + grace)
     }
 
     /// Whether a report that comes now can be believed in: a workspace that is being stopped

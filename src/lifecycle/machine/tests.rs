@@ -32,7 +32,7 @@ impl Bench {
         let now = Instant::now();
         let nature = Nature { can_freeze: true, discovered };
         let census = Census { inside: 0, held: 0, last_left: None };
-        let machine = Machine::new(policy, nature, now, past, now);
+        let machine = Machine::new(Arc::new(policy), nature, now, past, now);
         let (jobs, told, phases) = (Vec::new(), Vec::new(), Vec::new());
         Self {
             machine,
@@ -263,7 +263,44 @@ fn the_initial_timeout_is_counted_from_readiness() {
     bench.handle(Event::Resume);
     bench.now += Duration::from_secs(5);
     bench.finish(woken("run-1"));
-    assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + initial_timeout));
+    let ready_at = bench.now;
+    let freeze_at = |bench: &Bench| bench.machine.freeze_at(bench.census);
+    assert_eq!(freeze_at(&bench), Some(ready_at + initial_timeout + IDLE));
+    // Whoever leaves within the grace does not shorten it; who leaves after it starts the clock.
+    for (left_at, counted_from) in
+        [(initial_timeout / 2, initial_timeout), (initial_timeout * 2, initial_timeout * 2)]
+    {
+        bench.census.inside = 1;
+        bench.now = ready_at + left_at;
+        bench.leave();
+        assert_eq!(freeze_at(&bench), Some(ready_at + counted_from + IDLE));
+    }
+}
+
+#[test]
+fn one_that_reported_activity_before_a_restart_is_active_until_it_says_otherwise() {
+    let mut bench = Bench::with_past(policy(), false, Past::Awake { reported_activity: true });
+    bench.handle(Event::Changed);
+    bench.finish(running_as("run-1"));
+    bench.finish(woken("run-1"));
+    assert_eq!(bench.machine.freeze_at(bench.census), None);
+    bench.handle(Event::CheckIn(false));
+    assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + IDLE));
+}
+
+#[test]
+fn a_report_from_before_a_restart_does_not_outlive_its_run() {
+    let mut bench = Bench::with_past(policy(), false, Past::Awake { reported_activity: true });
+    bench.handle(Event::Changed);
+    bench.finish(Outcome::Looked(Seen::Stopped { exit: None }));
+    // That it is not awake any more is news, and the last of it.
+    assert_eq!((bench.told.len(), bench.phases[0].0), (1, Phase::Frozen));
+    bench.handle(Event::Changed);
+    bench.finish(Outcome::Looked(Seen::Stopped { exit: None }));
+    assert_eq!(bench.told.len(), 1);
+    bench.handle(Event::Resume);
+    bench.finish(woken("run-2"));
+    assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + IDLE));
 }
 
 #[test]
@@ -505,15 +542,64 @@ fn a_wake_waits_for_a_slot_and_gives_up_when_everybody_has_left() {
     bench.census.held = 1;
     bench.handle(Event::Held);
     assert_eq!((bench.phase(), bench.job()), (Phase::Starting, Some(Job::Queue)));
+    assert_eq!(bench.machine.deadline(bench.census, bench.now), None, "somebody waits for it");
+    for _ in 0..2 {
+        bench.census.held = 0;
+        bench.handle(Event::Deserted);
+        let kept_until = bench.now + PLACE_KEPT;
+        assert_eq!(bench.machine.deadline(bench.census, bench.now), Some(kept_until));
+        bench.now += PLACE_KEPT / 2;
+        bench.handle(Event::Deserted);
+        assert_eq!(bench.machine.deadline(bench.census, bench.now), Some(kept_until));
+        bench.census.held = 1;
+        bench.handle(Event::Held);
+        assert_eq!(bench.job(), Some(Job::Queue), "it has kept its place");
+    }
     bench.census.held = 0;
     bench.handle(Event::Deserted);
+    bench.pass();
     assert_eq!((bench.phase(), bench.job()), (Phase::Frozen, None));
-    assert!(bench.machine.needs_no_slot());
+    assert_eq!(bench.machine.footprint(), Footprint::Nothing);
     bench.census.held = 1;
     bench.handle(Event::Held);
     bench.finish(Outcome::Admitted);
     assert_eq!(bench.job(), Some(Job::Wake));
-    assert!(!bench.machine.needs_no_slot());
+    assert_eq!(bench.machine.footprint(), Footprint::Running);
+}
+
+#[test]
+fn an_admins_wake_waits_for_room_as_long_as_a_request_would() {
+    let mut bench = Bench::new(policy(), false);
+    bench.slot_is_free = false;
+    bench.handle(Event::Resume);
+    bench.handle(Event::Deserted);
+    let until = bench.now + policy().hold_max;
+    assert_eq!(bench.machine.deadline(bench.census, bench.now), Some(until));
+    bench.pass();
+    assert_eq!((bench.now, bench.phase(), bench.job()), (until, Phase::Frozen, None));
+}
+
+#[test]
+fn a_paused_one_is_stopped_when_its_memory_is_wanted_and_keeps_it_while_it_waits_for_a_slot() {
+    let mut bench = Bench::with_past(
+        Policy { freeze_mode: FreezeMode::Pause, ..policy() },
+        false,
+        Past::Frozen { tier: Tier::Paused, since: Instant::now() },
+    );
+    assert_eq!(bench.machine.footprint(), Footprint::Memory);
+    bench.slot_is_free = false;
+    bench.census.held = 1;
+    bench.handle(Event::Held);
+    assert_eq!((bench.job(), bench.machine.footprint()), (Some(Job::Queue), Footprint::Memory));
+    bench.census.held = 0;
+    bench.handle(Event::Deserted);
+    bench.pass();
+    bench.handle(Event::StepDown);
+    assert!(bench.machine.is_stepping_down());
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!(bench.machine.footprint(), Footprint::Nothing);
+    let told = bench.told.last().unwrap();
+    assert!(told.ends_with("and its memory was wanted"), "{told}");
 }
 
 #[test]
@@ -563,9 +649,9 @@ fn another_policy_counts_from_now_on() {
     let mut bench = Bench::running();
     let idle_since = bench.now;
     let changed = Policy { inactivity_timeout: Some(IDLE * 3), ..policy() };
-    bench.handle(Event::Policy(Box::new(changed)));
+    bench.handle(Event::Policy(Arc::new(changed)));
     assert_eq!(bench.machine.deadline(bench.census, bench.now), Some(idle_since + IDLE * 3));
-    bench.handle(Event::Policy(Box::new(Policy { monitoring: false, ..policy() })));
+    bench.handle(Event::Policy(Arc::new(Policy { monitoring: false, ..policy() })));
     assert_eq!(bench.machine.deadline(bench.census, bench.now), None);
 }
 

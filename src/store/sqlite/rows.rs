@@ -7,6 +7,7 @@ use rusqlite::{Connection, Row, named_params};
 use super::columns::{Date, Json, Milliseconds, Word};
 use crate::model::WorkspaceId;
 use crate::store::{JOURNAL_LINES_MAX, JournalEntry, Record, RecordState, StoreError, TokenRecord};
+use crate::token::{TokenHash, TokenName};
 
 /// Lines of the journal altogether: ten thousand workspaces, and as many that are gone.
 const JOURNAL_TOTAL_MAX: u32 = 2_000_000;
@@ -40,9 +41,11 @@ pub(super) fn load(connection: &Connection) -> Result<Vec<Record>, StoreError> {
 pub(super) fn put(connection: &Connection, record: &Record) -> Result<(), StoreError> {
     let mut statement = connection.prepare_cached(
         "INSERT OR REPLACE INTO workspace (id, origin, driver, project, spec, policy, created_at,
-             phase, tier, since, last_active, intent, stopped_by_admin_at, failure)
+             phase, tier, since, last_active, reported_activity, intent, stopped_by_admin_at,
+             failure)
          VALUES (:id, :origin, :driver, :project, :spec, :policy, :created_at,
-             :phase, :tier, :since, :last_active, :intent, :stopped_by_admin_at, :failure)",
+             :phase, :tier, :since, :last_active, :reported_activity, :intent,
+             :stopped_by_admin_at, :failure)",
     )?;
     let state = &record.state;
     statement.execute(named_params! {
@@ -57,6 +60,7 @@ pub(super) fn put(connection: &Connection, record: &Record) -> Result<(), StoreE
         ":tier": state.tier.map(Word),
         ":since": Date(state.since),
         ":last_active": state.last_active.map(Date),
+        ":reported_activity": state.reported_activity,
         ":intent": state.intent.map(Word),
         ":stopped_by_admin_at": state.stopped_by_admin_at.map(Date),
         ":failure": state.failure,
@@ -73,7 +77,8 @@ pub(super) fn transition(
 ) -> Result<(), StoreError> {
     let mut statement = connection.prepare_cached(
         "UPDATE workspace SET phase = :phase, tier = :tier, since = :since,
-             last_active = :last_active, intent = :intent,
+             last_active = :last_active, reported_activity = :reported_activity,
+             intent = :intent,
              stopped_by_admin_at = :stopped_by_admin_at, failure = :failure
          WHERE id = :id",
     )?;
@@ -83,6 +88,7 @@ pub(super) fn transition(
         ":tier": state.tier.map(Word),
         ":since": Date(state.since),
         ":last_active": state.last_active.map(Date),
+        ":reported_activity": state.reported_activity,
         ":intent": state.intent.map(Word),
         ":stopped_by_admin_at": state.stopped_by_admin_at.map(Date),
         ":failure": state.failure,
@@ -185,7 +191,12 @@ pub(super) fn put_token(connection: &Connection, token: &TokenRecord) -> Result<
         .prepare_cached(
             "INSERT OR REPLACE INTO token (name, hash, scope, created_at) VALUES (?1, ?2, ?3, ?4)",
         )?
-        .execute((&token.name, token.hash, Json(&token.scope), Date(token.created_at)))?;
+        .execute((
+            token.name.as_str(),
+            token.hash.bytes(),
+            Json(&token.scope),
+            Date(token.created_at),
+        ))?;
     Ok(())
 }
 
@@ -194,8 +205,8 @@ pub(super) fn tokens(connection: &Connection) -> Result<Vec<TokenRecord>, StoreE
     let mut statement = connection.prepare_cached("SELECT * FROM token ORDER BY name")?;
     let tokens = statement.query_map([], |row| {
         Ok(TokenRecord {
-            name: row.get("name")?,
-            hash: row.get("hash")?,
+            name: row.get::<_, Word<_>>("name")?.0,
+            hash: TokenHash::from_bytes(row.get("hash")?),
             scope: row.get::<_, Json<_>>("scope")?.0,
             created_at: row.get::<_, Date>("created_at")?.0,
         })
@@ -204,9 +215,9 @@ pub(super) fn tokens(connection: &Connection) -> Result<Vec<TokenRecord>, StoreE
 }
 
 /// Deletes a token; `false`: there was none.
-pub(super) fn delete_token(connection: &Connection, name: &str) -> Result<bool, StoreError> {
+pub(super) fn delete_token(connection: &Connection, name: &TokenName) -> Result<bool, StoreError> {
     let deleted =
-        connection.prepare_cached("DELETE FROM token WHERE name = ?1")?.execute([name])?;
+        connection.prepare_cached("DELETE FROM token WHERE name = ?1")?.execute([name.as_str()])?;
     Ok(deleted > 0)
 }
 
@@ -224,6 +235,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
             tier: row.get::<_, Option<Word<_>>>("tier")?.map(|tier| tier.0),
             since: row.get::<_, Date>("since")?.0,
             last_active: row.get::<_, Option<Date>>("last_active")?.map(|date| date.0),
+            reported_activity: row.get("reported_activity")?,
             intent: row.get::<_, Option<Word<_>>>("intent")?.map(|intent| intent.0),
             stopped_by_admin_at: (row.get::<_, Option<Date>>("stopped_by_admin_at")?)
                 .map(|date| date.0),

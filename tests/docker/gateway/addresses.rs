@@ -5,8 +5,8 @@ use std::time::Duration;
 use frostgate::config::DockerAddress;
 use frostgate::model::{FreezeMode, Phase, Tier};
 
-use super::{Guest, IDLE, NEVER, Network, Stage};
-use crate::images::{Container, Engine, engine, unique};
+use super::{Guest, IDLE, NEVER, Stage};
+use crate::images::{Container, Engine, Network, engine, unique};
 use crate::relay::Relay;
 
 const ADDRESS: &str = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";

@@ -3,21 +3,21 @@
 use std::net::{IpAddr, SocketAddr};
 
 use frostgate::config::Config;
-use frostgate::model::{FreezeMode, Phase, Runs, Spec, Tier};
+use frostgate::model::{FreezeMode, Image, Phase, Runs, Spec, Tier};
 use tokio::time::sleep;
 
-use super::{Guest, IDLE, NEVER, Network, Stage};
-use crate::images::{Container, engine, unique};
+use super::{Guest, IDLE, NEVER, Stage};
+use crate::images::{Container, Network, engine, unique};
 use crate::support::{self, Client, get, until};
 
 /// So that containers reach it by their default gateway.
-fn reachable(config: &mut Config) {
+pub(super) fn reachable(config: &mut Config) {
     config.listen.public = vec![SocketAddr::from(([0, 0, 0, 0], 0))];
 }
 
 impl Stage {
     /// Has a guest report by its default gateway; the status it got.
-    async fn reports(&self, guest: &Guest, active: u32) -> String {
+    pub(super) async fn reports(&self, guest: &Guest, active: u32) -> String {
         let port = self.gateway.public().port();
         let path = format!("/check-in-gateway?active={active}&port={port}");
         let reply = self.post(guest, &path, b"").await;
@@ -25,7 +25,7 @@ impl Stage {
         reply.text()
     }
 
-    fn reports_activity(&self, guest: &Guest) -> bool {
+    pub(super) fn reports_activity(&self, guest: &Guest) -> bool {
         self.gateway.workspace(&guest.id).view().reports_activity
     }
 }
@@ -59,14 +59,7 @@ async fn a_container_of_ours_reports_by_its_url_and_nobody_else_by_a_wrong_one()
     let image = engine.image();
     let stage = Stage::start(engine, |config| {
         reachable(config);
-        let runs = Runs::Image { image, command: Vec::new(), network: None };
-        let spec = Spec {
-            runs,
-            port: Some(80),
-            environment: std::collections::BTreeMap::new(),
-            hosts: Vec::new(),
-            ready_path: None,
-        };
+        let spec = Spec { port: Some(80), ..Spec::new(Runs::Image(Image::new(image))) };
         support::add(config, &id, spec, frostgate::model::PolicyOverrides::default());
     })
     .await;

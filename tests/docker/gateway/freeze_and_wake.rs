@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::SystemTime;
 
-use frostgate::model::{FreezeMode, Phase, PolicyOverrides, Runs, Spec, Tier};
+use frostgate::model::{FreezeMode, Image, Phase, PolicyOverrides, Runs, Spec, Tier};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -117,13 +117,10 @@ async fn a_configured_image_is_made_for_the_first_request_and_kept() {
     let container = Container { name: format!("frostgate-{id}") };
     let image = engine.image();
     let stage = Stage::start(engine, |config| {
-        let runs = Runs::Image { image, command: Vec::new(), network: None };
         let spec = Spec {
-            runs,
             port: Some(8080),
             environment: [("GREETING".to_owned(), "hello".to_owned())].into(),
-            hosts: Vec::new(),
-            ready_path: None,
+            ..Spec::new(Runs::Image(Image::new(image)))
         };
         let policy =
             PolicyOverrides { inactivity_timeout: Some(IDLE), ..PolicyOverrides::default() };

@@ -1,10 +1,11 @@
 //! An HTTP/1 client that sends exactly the bytes it is told and reads what comes.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// How long a reply may take.
@@ -50,9 +51,44 @@ pub(crate) async fn get(address: SocketAddr, host: &str, path: &str) -> Reply {
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::try_connect(address).await.unwrap()
+    }
+
+    /// `None`: nobody listens there.
+    pub(crate) async fn try_connect(address: SocketAddr) -> Option<Self> {
+        Some(Self::over_tcp(TcpStream::connect(address).await.ok()?))
+    }
+
+    /// From an address of its own, which all of 127.0.0.0/8 are, and a port that the system gives
+    /// to nobody by itself: it might be a workspace's in a moment.
+    pub(crate) async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        for _ in 0..100 {
+            let port = 20_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000;
+            let socket = TcpSocket::new_v4().unwrap();
+            if socket.bind(SocketAddr::from((source, port))).is_ok() {
+                return Self::over_tcp(socket.connect(address).await.unwrap());
+            }
+        }
+        panic!("no port of {source} is free");
+    }
+
+    fn over_tcp(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         Self::over(stream)
+    }
+
+    /// A WebSocket to a workspace, if it is let in.
+    pub(crate) async fn websocket(address: SocketAddr, id: &str) -> Option<Self> {
+        let mut client = Self::try_connect(address).await?;
+        client
+            .send(format!(
+                "GET /ws HTTP/1.1\r\nHost: {id}.localhost\r\nConnection: Upgrade\r\n\
+                 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            ))
+            .await;
+        client.head().await.starts_with("HTTP/1.1 101").then_some(client)
     }
 }
 
@@ -107,6 +143,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         };
         (reply.body, reply.complete) = timeout(REPLY_MAX, body).await.expect("no body in time");
         reply
+    }
+
+    /// The same, if it came whole.
+    pub(crate) async fn whole_reply(&mut self) -> Option<Reply> {
+        Some(self.reply().await).filter(|reply| reply.complete)
     }
 
     async fn sized_body(&mut self, length: usize) -> (Vec<u8>, bool) {

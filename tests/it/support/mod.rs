@@ -1,9 +1,13 @@
 //! A whole gateway for a test, on ports of its own, with a state directory of its own.
 
 mod client;
+mod dice;
+pub(crate) mod endurance;
 mod origin;
+mod program;
 mod tls;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +21,9 @@ use frostgate::model::{FreezeMode, Phase, PolicyOverrides, Runs, Spec, Workspace
 use tokio::time::{Instant, sleep};
 
 pub(crate) use client::{Client, Reply, get};
+pub(crate) use dice::Dice;
 pub(crate) use origin::{Connection, Origin, Received, ok};
+pub(crate) use program::{Program, Setup};
 pub(crate) use tls::{Authority, gullible, secure, tls, try_tls};
 
 use crate::fixture;
@@ -120,6 +126,19 @@ impl Gateway {
         client.reply().await
     }
 
+    /// The same with a body of that kind.
+    pub(crate) async fn send(&self, line: &str, kind: &str, body: &str) -> Reply {
+        let mut client = Client::connect(self.admin()).await;
+        let (token, length) = (self.token(), body.len());
+        client
+            .send(format!(
+                "{line} HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {token}\r\n\
+                 Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
+            ))
+            .await;
+        client.reply().await
+    }
+
     /// Ends as a crash would: nothing is drained, and workspaces are left alone.
     pub(crate) async fn crash(mut self) -> PathBuf {
         self.remove_state = false;
@@ -175,11 +194,8 @@ pub(crate) fn process(
         config,
         id,
         Spec {
-            runs: Runs::Command { argv, directory: None },
-            port: None,
             environment: environment.collect(),
-            hosts: Vec::new(),
-            ready_path: None,
+            ..Spec::new(Runs::Command { argv, directory: None })
         },
         PolicyOverrides {
             inactivity_timeout: Some(idle),
@@ -191,19 +207,13 @@ pub(crate) fn process(
 
 /// Adds a fixed upstream.
 pub(crate) fn upstream(config: &mut Config, id: &str, address: SocketAddr) {
-    let spec = Spec {
-        runs: Runs::Upstream(address.to_string()),
-        port: None,
-        environment: std::collections::BTreeMap::new(),
-        hosts: Vec::new(),
-        ready_path: None,
-    };
+    let spec = Spec::new(Runs::Upstream(address.to_string()));
     add(config, id, spec, PolicyOverrides::default());
 }
 
 pub(crate) fn add(config: &mut Config, id: &str, spec: Spec, policy: PolicyOverrides) {
     let id = WorkspaceId::parse(id).unwrap();
-    config.workspaces.insert(id, config::Workspace { spec, policy });
+    config.workspaces.insert(id, config::Workspace { project: None, spec, policy });
 }
 
 /// Waits until `condition` holds, and says what didn't if it never does.
@@ -213,4 +223,11 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// Says why a test does nothing.
+pub(crate) fn skipped(why: &str) {
+    // Not `println!`: the harness would swallow it.
+    let line = format!("SKIPPED: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
