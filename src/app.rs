@@ -77,7 +77,7 @@ impl App {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         };
-        let certificates = certificates::open(&config)?;
+        let certificates = certificates::open(&config)?.map(Arc::new);
         let sockets = Sockets::bind(&config.listen, workers)?;
         let addresses = sockets.addresses()?;
         let public_url = public_url(&config, &addresses);
@@ -190,9 +190,9 @@ impl App {
         Ok(())
     }
 
-    /// Whether the certificates that the configuration wants can be used.
-    pub fn check_certificates(config: &Config) -> anyhow::Result<()> {
-        certificates::open(config).map(drop)
+    /// The certificates of a configuration, if they can be used; `None`: it has no TLS.
+    pub fn certificates(config: &Config) -> anyhow::Result<Option<Certificates>> {
+        certificates::open(config)
     }
 
     /// Where end users arrive.

@@ -76,7 +76,7 @@
 //!
 //! A module uses those that stand beside it here, and itself. A test reads this table and the code.
 //! bollard stays in `driver/docker`; rusqlite in `store/sqlite`; rustls in `listen/tls` and
-//! `cli/certs`; notify in `app`; hyper in `listen`, `proxy`, `api`, `app` and `cli`.
+//! `cli`; notify in `app`; hyper in `listen`, `proxy`, `api`, `app` and `cli`.
 //!
 //! | module | may use |
 //! |---|---|

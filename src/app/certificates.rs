@@ -24,7 +24,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(5);
 const READ_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The certificates of the configuration; `None`: nothing speaks TLS.
-pub(super) fn open(config: &Config) -> anyhow::Result<Option<Arc<Certificates>>> {
+pub(super) fn open(config: &Config) -> anyhow::Result<Option<Certificates>> {
     if config.listen.tls.is_empty() && !config.listen.admin_tls {
         return Ok(None);
     }
@@ -37,7 +37,7 @@ pub(super) fn open(config: &Config) -> anyhow::Result<Option<Arc<Certificates>>>
         "the certificates for TLS can't be used; tls.directory and tls.certificates say where \
          they are, and `frostgate certs` makes some for development",
     )?;
-    Ok(Some(Arc::new(certificates)))
+    Ok(Some(certificates))
 }
 
 /// Has them read again whenever their files change.

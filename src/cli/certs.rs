@@ -3,9 +3,8 @@
 //! What clients have to trust is the authority, once: a certificate is renewed by the same one.
 
 use std::collections::BTreeSet;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -26,6 +25,7 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, rfc3339};
 use crate::config::Config;
+use crate::secrets;
 
 use super::{Environment, Overrides};
 
@@ -99,8 +99,9 @@ impl Files {
 
     /// Writes the key first: a certificate without its key would be no use.
     fn write(&self, cert: &str, key: &KeyPair) -> anyhow::Result<()> {
-        write(&self.key, &key.serialize_pem(), 0o600)?;
-        write(&self.cert, cert, 0o644)
+        secrets::write(&self.key, key.serialize_pem().trim_end())?;
+        fs::write(&self.cert, cert)
+            .with_context(|| format!("could not write {}", self.cert.display()))
     }
 }
 
@@ -232,20 +233,4 @@ fn now() -> SystemTime {
 
 fn read(path: &Path) -> anyhow::Result<String> {
     fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
-}
-
-/// Written aside and renamed: Frostgate may be reading it at this moment.
-fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".new");
-    let aside = PathBuf::from(aside);
-    let written = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&aside)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| fs::rename(&aside, path));
-    written.with_context(|| format!("could not write {}", path.display()))
 }

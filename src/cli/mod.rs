@@ -164,7 +164,7 @@ impl CheckConfig {
         let file = Config::find(self.config.as_deref(), environment);
         let overrides = Overrides { config: self.config, ..Overrides::default() };
         let config = overrides.load(environment)?;
-        App::check_certificates(&config)?;
+        App::certificates(&config)?;
         let mut out = std::io::stdout();
         if self.print {
             write!(out, "{}", config.to_toml())?;

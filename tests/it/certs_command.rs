@@ -24,10 +24,14 @@ impl Place {
         Self(directory)
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_frostgate"));
         command.current_dir(&self.0).env_clear().env("HOME", &self.0).args(arguments);
-        command.output().unwrap()
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
     }
 
     /// Runs it, which must succeed, and returns what it says.
@@ -173,4 +177,33 @@ fn the_check_of_the_configuration_looks_at_certificates_too() {
     fs::copy(place.file("ca.key"), place.file("localhost.key")).unwrap();
     let told = error(&check());
     assert!(told.contains("certs/localhost.crt: the key in localhost.key is not"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_commands_that_call_the_api_know_it_by_its_certificates() {
+    let place = Place::new("");
+    place.certs(&[]);
+    let gateway = Gateway::start(|config| {
+        config.listen.admin_tls = true;
+        config.tls.directory = Some(place.0.join("certs"));
+    })
+    .await;
+    let (admin, state) = (gateway.admin(), gateway.state_dir());
+    let text = format!("state_dir = {state:?}\n[listen]\nadmin = \"{admin}\"\nadmin_tls = true\n");
+    fs::write(place.0.join("frostgate.toml"), text).unwrap();
+    let list = place.run(&["token", "list"]);
+    assert!(list.status.success(), "{list:?}");
+    // Others are known by who vouches for them.
+    let mut elsewhere = place.command(&["token", "list", "--url", &format!("https://{admin}")]);
+    let stranger = elsewhere.output().unwrap();
+    assert!(!stranger.status.success(), "{stranger:?}");
+    let trusted = elsewhere.env("SSL_CERT_FILE", place.file("ca.crt")).output().unwrap();
+    assert!(trusted.status.success(), "{trusted:?}");
+    // An impostor at the same place.
+    fs::remove_dir_all(place.0.join("certs")).unwrap();
+    place.certs(&["--directory", "certs"]);
+    let told = place.run(&["token", "list"]);
+    let told = String::from_utf8_lossy(&told.stderr);
+    assert!(told.contains("is frostgate running?") && told.contains("UnknownIssuer"), "{told}");
+    gateway.stop().await;
 }

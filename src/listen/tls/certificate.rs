@@ -111,6 +111,11 @@ impl Certificate {
         &self.hosts
     }
 
+    /// Itself, without its chain.
+    pub fn der(&self) -> &CertificateDer<'static> {
+        &self.key.cert[0]
+    }
+
     /// When it expires.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
