@@ -23,7 +23,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::sniff::Protocol;
 pub use certificate::{Certificate, CertificateError, Pair};
-pub use certificates::{Certificates, Sources, Status};
+pub use certificates::{Certificates, DirectoryError, Sources, Status, Unusable};
 
 /// Sessions that are remembered for clients that know no tickets, which can be of TLS 1.2 only.
 const SESSIONS_MAX: usize = 10_000;

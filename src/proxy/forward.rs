@@ -37,7 +37,7 @@ pub(super) async fn forward(
     client: &Client,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let is_secure = client.is_secure(request.headers());
+    let is_secure = proxy.hsts.is_some() && client.is_secure(request.headers());
     let answered = match find(proxy, client, &request) {
         Ok(Route::Host(workspace)) => to_workspace(proxy, client, request, &workspace, None).await,
         Ok(Route::Path(workspace, prefix)) => {

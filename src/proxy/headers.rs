@@ -199,12 +199,13 @@ impl Client {
 
     /// Whether a request came by HTTPS from the end user on, as far as can be known.
     pub(super) fn is_secure(&self, headers: &HeaderMap) -> bool {
-        let said_so = || {
-            let first =
-                headers.get(X_FORWARDED_PROTO)?.as_bytes().split(|byte| *byte == b',').next()?;
-            Some(first.trim_ascii().eq_ignore_ascii_case(b"https"))
-        };
-        self.ends.tls.is_some() || self.trusted && said_so() == Some(true)
+        match headers.get(X_FORWARDED_PROTO).filter(|_| self.trusted) {
+            Some(said) => {
+                let first = said.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
+                first.trim_ascii().eq_ignore_ascii_case(b"https")
+            }
+            None => self.ends.tls.is_some(),
+        }
     }
 
     fn scheme(&self) -> &'static str {

@@ -268,11 +268,16 @@ async fn a_trusted_proxy_has_one_connection_for_all_hosts() {
         three(config, &origin);
         secure(config, &authority);
         config.routing.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+        config.tls.redirect = true;
     })
     .await;
     let mut sender =
         http2(tls(&authority.client(&["h2"]), gateway.tls(), "gateway.test").await).await;
     assert_eq!(status(&mut sender, "alice.dev.localhost").await, StatusCode::OK);
+    // By TLS from there, and without it before.
+    let request = Request::get("https://alice.dev.localhost/").header("x-forwarded-proto", "http");
+    let response = sender.send_request(request.body(Empty::new()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::PERMANENT_REDIRECT);
     drop(sender);
     gateway.stop().await;
 }

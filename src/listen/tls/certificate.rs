@@ -69,19 +69,8 @@ impl Pair {
         let chain = chain(&self.cert)?;
         let first = chain[0].clone();
         let parsed = parsed(&first)?;
-        let key = key(&self.key)?;
-        let key =
-            CertifiedKey::from_der(chain, key, &super::provider()).map_err(
-                |error| match error {
-                    Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                        format!(
-                            "the key in {} is not that of this certificate",
-                            file_name(&self.key)
-                        )
-                    }
-                    error => format!("it can't be used with its key: {error}"),
-                },
-            )?;
+        let key = CertifiedKey::from_der(chain, key(&self.key)?, &super::provider());
+        let key = key.map_err(|error| self.why_apart(&error))?;
         Ok(Certificate {
             pair: self.clone(),
             hosts: hosts(&parsed)?,
@@ -89,6 +78,15 @@ impl Pair {
             not_after: date(parsed.validity().not_after)?,
             key: Arc::new(key),
         })
+    }
+
+    fn why_apart(&self, error: &Error) -> String {
+        match error {
+            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                format!("the key in {} is not that of this certificate", file_name(&self.key))
+            }
+            error => format!("it can't be used with its key: {error}"),
+        }
     }
 
     /// Whether its certificate only vouches for others. Self-signed ones often call themselves
@@ -188,6 +186,9 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     let file = File::open(path).map_err(unreadable)?;
     let mut content = Vec::new();
     file.take(FILE_BYTES_MAX).read_to_end(&mut content).map_err(unreadable)?;
+    if content.len() as u64 == FILE_BYTES_MAX {
+        return Err(format!("{} is too large", file_name(path)));
+    }
     Ok(content)
 }
 

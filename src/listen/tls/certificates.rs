@@ -41,7 +41,7 @@ pub enum Unusable {
     #[error("{}", lines(.0))]
     Wrong(Vec<CertificateError>),
     /// There are none.
-    #[error("there is none{}", .0.as_ref().map(|at| format!(" in {}", at.display())).unwrap_or_default())]
+    #[error("there is none{}", place(.0.as_deref()))]
     None(Option<PathBuf>),
     /// Their directory can't be looked through.
     #[error(transparent)]
@@ -273,6 +273,10 @@ fn end(certificate: &Certificate) -> Option<String> {
         return Some(format!("{name}: it is not valid now; it ends {until}"));
     }
     (!certificate.is_valid(now() + SOON)).then(|| format!("{name}: it ends {until}"))
+}
+
+fn place(directory: Option<&Path>) -> String {
+    directory.map(|directory| format!(" in {}", directory.display())).unwrap_or_default()
 }
 
 fn lines(errors: &[CertificateError]) -> String {
