@@ -48,8 +48,9 @@ use sockets::{Addresses, Sockets};
 
 /// Connections to the admin listener at a time: people, scripts and dashboards of one team.
 const ADMIN_CONNECTIONS_MAX: usize = 1_000;
-/// The rest of a drain: what is closed after the grace needs a moment to be gone.
-const DRAIN_SLACK: Duration = Duration::from_secs(2);
+/// The rest of a drain: what is closed after the grace needs `data_plane::CLOSE_MAX` to be gone, and
+/// its thread a moment.
+const DRAIN_SLACK: Duration = Duration::from_secs(3);
 
 /// How long to wait for another Frostgate to let go of the state directory, and how often to look.
 const STORE_FREE_MAX: Duration = Duration::from_secs(15);
@@ -485,4 +486,7 @@ impl Serve for Admin {
     ) -> Response<Self::Body> {
         call(self.router.clone(), ends.peer, request).await
     }
+
+    /// Calls are answered in a moment, or wait for what the end of the program ends as well.
+    fn close(&self) {}
 }

@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::fields::Fields;
 use super::reply::Problem;
 use crate::clock::spoken;
-use crate::duration;
-use crate::model::{FreezeMode, FrozenStorage, Policy, PolicyOverrides};
+use crate::model::{ConnectionActivity, FreezeMode, FrozenStorage, Policy, PolicyOverrides};
+use crate::{duration, size};
 
 /// Minutes that a number may say: a hundred years.
 const MINUTES_MAX: f64 = 100.0 * 365.0 * 24.0 * 60.0;
@@ -18,7 +18,7 @@ const STORAGE: &str = "max_inactive_storage_time";
 const STORAGE_ALIAS: &str = "max_inactivity_storage_time";
 
 /// Every field of a policy that a call may name.
-const FIELD_NAMES: [&str; 10] = [
+const FIELD_NAMES: [&str; 13] = [
     "inactivity_timeout",
     "initial_timeout",
     STORAGE,
@@ -28,6 +28,9 @@ const FIELD_NAMES: [&str; 10] = [
     "stop_after",
     "check_in_ttl",
     "hold_max",
+    "stop_hold_off",
+    "connection_activity",
+    "idle_bytes",
     "monitoring",
 ];
 
@@ -43,6 +46,9 @@ pub(super) struct Representation {
     stop_after: Option<Minutes>,
     check_in_ttl: Option<Minutes>,
     hold_max: Minutes,
+    stop_hold_off: Minutes,
+    connection_activity: ConnectionActivity,
+    idle_bytes: u64,
     monitoring: bool,
 }
 
@@ -80,6 +86,9 @@ impl From<&Policy> for Representation {
             stop_after: policy.stop_after.map(Minutes),
             check_in_ttl: policy.check_in_ttl.map(Minutes),
             hold_max: Minutes(policy.hold_max),
+            stop_hold_off: Minutes(policy.stop_hold_off),
+            connection_activity: policy.connection_activity,
+            idle_bytes: policy.idle_bytes,
             monitoring: policy.monitoring,
         }
     }
@@ -98,6 +107,9 @@ pub(super) fn overrides(fields: &Fields) -> Result<PolicyOverrides, Problem> {
         freeze_mode: freeze_mode(fields)?,
         check_in_ttl: time(fields, "check_in_ttl")?,
         hold_max: time(fields, "hold_max")?,
+        stop_hold_off: time(fields, "stop_hold_off")?,
+        connection_activity: connection_activity(fields)?,
+        idle_bytes: bytes(fields, "idle_bytes")?,
         monitoring: switch(fields, "monitoring")?,
         stop_after: time(fields, "stop_after")?,
         storage: storage(fields)?,
@@ -151,6 +163,23 @@ fn freeze_mode(fields: &Fields) -> Result<Option<FreezeMode>, Problem> {
     }
 }
 
+fn connection_activity(fields: &Fields) -> Result<Option<ConnectionActivity>, Problem> {
+    match fields.get("connection_activity") {
+        None => Ok(None),
+        Some("open") => Ok(Some(ConnectionActivity::Open)),
+        Some("traffic") => Ok(Some(ConnectionActivity::Traffic)),
+        Some(other) => Err(Problem::Invalid(format!(
+            "connection_activity is {other:?}: send \"open\" or \"traffic\""
+        ))),
+    }
+}
+
+fn bytes(fields: &Fields, name: &str) -> Result<Option<u64>, Problem> {
+    let Some(text) = fields.get(name) else { return Ok(None) };
+    let parsed = size::parse(text).map(Some);
+    parsed.map_err(|error| Problem::Invalid(format!("{name}: {error}")))
+}
+
 fn switch(fields: &Fields, name: &str) -> Result<Option<bool>, Problem> {
     match fields.get(name) {
         None => Ok(None),
@@ -201,6 +230,22 @@ mod tests {
             assert!(
                 matches!(&problem, Problem::Invalid(why) if why.contains("inactivity_timeout"))
             );
+        }
+    }
+
+    #[test]
+    fn what_tunnels_are_worth_is_a_word_and_a_size() {
+        let read = |name, value| read(&[(name, value)]);
+        let traffic = read("connection_activity", "traffic").unwrap();
+        assert_eq!(traffic.connection_activity, Some(ConnectionActivity::Traffic));
+        for (text, bytes) in [("0", 0), ("1500", 1500), ("2KiB", 2048)] {
+            assert_eq!(read("idle_bytes", text).unwrap().idle_bytes, Some(bytes), "{text}");
+        }
+        for (name, bad) in
+            [("idle_bytes", "-1"), ("idle_bytes", "few"), ("connection_activity", "")]
+        {
+            let problem = read(name, bad).unwrap_err();
+            assert!(matches!(&problem, Problem::Invalid(why) if why.contains(name)), "{problem:?}");
         }
     }
 

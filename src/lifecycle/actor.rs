@@ -11,10 +11,13 @@ use tokio::time::Instant;
 use super::jobs::{self, Announce, Rest, Running};
 use super::machine::{Effect, Event, Footprint, Job, Outcome};
 use super::mailbox::{Answer, Command, CommandError, Inbox};
+use super::records;
 use super::slots::Room;
 use super::workspace::Workspace;
-use super::{Change, Ending, Refusal};
+use super::{Change, Ending, Notice, Refusal};
+use crate::clock::Clock;
 use crate::model::{Phase, Tier};
+use crate::store::RecordState;
 
 /// Leads the workspace's life. Returns when it is removed, with those who are to hear of that when
 /// nothing knows it any more.
@@ -120,7 +123,7 @@ impl Actor {
     fn read_mail(&mut self) {
         let inbox = self.workspace.mailbox.take();
         let Inbox { commands, changed, resync, deadline, emptied, replaced, .. } = inbox;
-        if emptied && self.workspace.gate.census().inside == 0 {
+        if emptied && self.workspace.is_empty() {
             self.handle(Event::Emptied);
             self.workspace.shared.slots.look_again();
         }
@@ -147,7 +150,7 @@ impl Actor {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Created(answer) => {
-                if self.workspace.lock_machine().is_made() {
+                if self.creation_failure.is_none() && self.workspace.lock_machine().is_made() {
                     drop(answer.send(Ok(())));
                 } else {
                     self.waiting.push((Wish::Created, answer));
@@ -201,6 +204,8 @@ impl Actor {
             }
             Command::Policy { policy, answer } => {
                 self.workspace.replace_policy(policy.clone());
+                let notice = Notice::PolicyChanged { serial: self.workspace.serial() };
+                drop(self.workspace.shared.notices.send(notice));
                 self.handle(Event::Policy(policy));
                 drop(answer.send(Ok(())));
             }
@@ -250,6 +255,8 @@ impl Actor {
             Effect::Shut => {
                 workspace.gate.shut();
                 self.end_generation(false);
+                // Who left before it shut told nobody.
+                return workspace.is_empty().then_some(Event::Emptied);
             }
             Effect::Sever => self.end_generation(true),
             Effect::Open => {
@@ -267,6 +274,7 @@ impl Actor {
                 workspace.gate.refuse(refusal);
             }
             Effect::Hold => workspace.gate.hold(),
+            Effect::HoldOff { until } => workspace.gate.hold_off(workspace.shared.tick(until)),
             Effect::GiveUp => self.job = None,
             Effect::Run(Job::Queue) => {
                 return self.take_room();
@@ -309,7 +317,13 @@ impl Actor {
             Effect::CreateFailed { reason, refused: false } => {
                 self.creation_failure = Some(CommandError::Failed(reason));
             }
-            Effect::StopFailed { reason } => self.fail_stops(&CommandError::Failed(reason)),
+            Effect::StopFailed { reason } => {
+                self.fail_stops(&CommandError::Failed(reason));
+                // Nor will it be made, though not all of it is gone yet.
+                if let Some(failure) = self.creation_failure.clone() {
+                    self.answer(Err(failure), |wish| wish == Wish::Created);
+                }
+            }
             Effect::ResumeFailed { reason } => self.fail_resumes(&CommandError::Failed(reason)),
             Effect::StopRefused { reason } => self.fail_stops(&CommandError::Impossible(reason)),
         }
@@ -363,26 +377,27 @@ impl Actor {
             self.workspace.sever(generation);
         }
         let ending = Ending { serial: self.workspace.serial(), generation, sever };
-        drop(self.workspace.shared.endings.send(ending));
+        drop(self.workspace.shared.notices.send(Notice::Ended(ending)));
         (self.announce)(&self.workspace, &[]);
     }
 
     fn tell(&self, change: Change) {
         let Change { workspace, phase, reason, took, .. } = &change;
         let took_ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-        let state = change.state();
-        if *phase == Phase::Failed {
-            tracing::warn!(%workspace, took_ms, "{workspace} {state}: {reason}");
-        } else {
-            tracing::info!(%workspace, took_ms, "{workspace} {state}: {reason}");
-        }
-        let (since, reported_activity, failure) = {
+        let words = change.state();
+        let state = {
             let machine = self.workspace.lock_machine();
             // A step down in tier leaves the time of the freeze as it was.
             let since = if machine.phase() == *phase { machine.since() } else { change.at };
-            (since, machine.reported_activity(), machine.failure().map(str::to_owned))
+            let state = records::state_of(&machine);
+            RecordState { phase: *phase, tier: change.tier, since: Clock.date_of(since), ..state }
         };
-        self.workspace.shared.records.changed(&change, since, reported_activity, failure);
+        if state.failure.is_some() {
+            tracing::warn!(%workspace, took_ms, "{workspace} {words}: {reason}");
+        } else {
+            tracing::info!(%workspace, took_ms, "{workspace} {words}: {reason}");
+        }
+        self.workspace.shared.records.changed(&change, state);
         drop(self.workspace.shared.changes.send(change));
     }
 
@@ -403,7 +418,9 @@ impl Actor {
                 (Wish::Running, Phase::Failed) => {
                     Some(Err(CommandError::Failed(failure.clone().unwrap_or_default())))
                 }
-                (Wish::Running, Phase::Removed) => Some(Err(CommandError::Unavailable)),
+                (Wish::Running, Phase::Removing | Phase::Removed) => {
+                    Some(Err(CommandError::Unavailable))
+                }
                 (Wish::SteppedDown, _) if self.workspace.lock_machine().is_stepping_down() => None,
                 (Wish::SteppedDown, _) => Some(Ok(())),
                 (Wish::Evicted, Phase::Freezing) => None,

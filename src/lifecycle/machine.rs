@@ -27,8 +27,20 @@ pub use reading::Footprint;
 
 /// First wait after a failed start; it doubles with every failure after that.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// Longest wait after a failed start or freeze.
+/// Longest wait after a failed start, freeze or removal.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long those who were severed may take to be gone before it is frozen under them: tunnels say
+/// goodbye first.
+const SEVERED_MAX: Duration = Duration::from_secs(1);
+
+/// A workspace that was in use less than this ago is not evicted: pages load in several requests,
+/// with gaps between them.
+const EVICT_IDLE_MIN: Duration = Duration::from_secs(1);
+/// The same of one with quiet tunnels: somebody who reads, and types a line now and then, is not to
+/// be thrown out as soon as others want the slot.
+const EVICT_QUIET_MIN: Duration = Duration::from_secs(60);
+
+const STOPPED_BY_ADMIN: &str = "stopped by an admin";
 /// How long a workspace keeps its place in the queue when everybody who waited has left: somebody
 /// who was told to try again in some seconds finds it where it was.
 const PLACE_KEPT: Duration = Duration::from_secs(15);
@@ -38,6 +50,8 @@ const PLACE_KEPT: Duration = Duration::from_secs(15);
 pub struct Census {
     /// Leases that live.
     pub inside: u32,
+    /// Tunnels that are open and don't keep it awake.
+    pub quiet: u32,
     /// Requests that wait.
     pub held: usize,
     /// When the last lease ended.
@@ -72,9 +86,22 @@ pub enum Past {
         tier: Tier,
         /// Since then.
         since: Instant,
+        /// When an admin stopped it, if one did.
+        stopped_at: Option<Instant>,
     },
     /// Its freeze was under way moments ago, and may be still.
-    Freezing,
+    Freezing {
+        /// When an admin stopped it, if one did.
+        stopped_at: Option<Instant>,
+    },
+    /// It was being stopped from paused, and may be still. That was finished if it was long ago, and
+    /// whatever runs now was started since; but nothing tells, and nobody is inside.
+    SteppingDown {
+        /// When it was frozen.
+        since: Instant,
+        /// When an admin stopped it, if one did.
+        stopped_at: Option<Instant>,
+    },
     /// Its creation or its removal was under way: nothing of it is to be left.
     Removing {
         /// Reads alone.
@@ -101,6 +128,8 @@ pub struct Machine {
     look_wanted: bool,
     resume_wanted: bool,
     stop_wanted: bool,
+    /// When an admin stopped it; forgotten as soon as it is neither being frozen nor frozen.
+    stopped_at: Option<Instant>,
     /// Why it is to be removed, if it is.
     remove_wanted: Option<String>,
     /// Why it is to be stopped, if it is paused.
@@ -112,6 +141,8 @@ pub struct Machine {
     replaced: bool,
     /// Starts that failed in a row.
     failures: u32,
+    /// Removals that failed in a row.
+    removal_failures: u32,
     /// Freezes that failed in a row, and when the next may be tried.
     freeze_failures: u32,
     freeze_not_before: Option<Instant>,
@@ -133,10 +164,12 @@ enum State {
         run: Option<String>,
         ready_at: Instant,
     },
-    /// `drain_until`: an admin's stop waits for those inside; after that the freeze is under way.
+    /// `drain`: who is waited for; after that the freeze is under way. `paused_since`: it was frozen
+    /// already, and a restart came in the middle of its step down.
     Freezing {
         why: String,
-        drain_until: Option<Instant>,
+        drain: Option<Drain>,
+        paused_since: Option<Instant>,
     },
     Frozen {
         tier: Tier,
@@ -146,10 +179,23 @@ enum State {
         retry_at: Instant,
         run: Option<String>,
     },
+    /// `failure`: why it could not be removed when that was tried last. `retry_at`: when it is tried
+    /// again.
     Removing {
         why: String,
+        failure: Option<String>,
+        retry_at: Option<Instant>,
     },
     Removed,
+}
+
+/// Those who are still inside of one that is to be frozen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    /// They may finish until then.
+    Finishing(Instant),
+    /// They were severed, and should be gone by then.
+    Severed(Instant),
 }
 
 /// What the workspace reported last.
@@ -172,21 +218,25 @@ impl Machine {
         past: Past,
         now: Instant,
     ) -> Self {
-        let (state, since) = match past {
+        let (state, since, stopped_at) = match past {
             Past::Unknown | Past::Awake { .. } | Past::Removing { .. } => {
-                (State::Frozen { tier: Tier::Stopped }, now)
+                (State::Frozen { tier: Tier::Stopped }, now, None)
             }
             Past::New => {
                 let (why, from) = ("it was created".to_owned(), Tier::Stopped);
                 let (made, admitted, by_admin) = (false, false, true);
                 let leave_at = Some(now + policy.hold_max);
-                (State::Starting { why, made, admitted, from, by_admin, leave_at }, now)
+                (State::Starting { why, made, admitted, from, by_admin, leave_at }, now, None)
             }
-            Past::Frozen { tier, since } => (State::Frozen { tier }, since),
+            Past::Frozen { tier, since, stopped_at } => (State::Frozen { tier }, since, stopped_at),
             // What was begun is finished first: it may be ending, and would answer until it has.
-            Past::Freezing => {
+            Past::Freezing { stopped_at } => {
                 let why = "a restart came in the middle of its freeze".to_owned();
-                (State::Freezing { why, drain_until: None }, now)
+                (State::Freezing { why, drain: None, paused_since: None }, now, stopped_at)
+            }
+            Past::SteppingDown { since, stopped_at } => {
+                let why = "a restart came in the middle of its stop".to_owned();
+                (State::Freezing { why, drain: None, paused_since: Some(since) }, now, stopped_at)
             }
         };
         let remove_wanted = match past {
@@ -195,7 +245,8 @@ impl Machine {
             | Past::Awake { .. }
             | Past::New
             | Past::Frozen { .. }
-            | Past::Freezing => None,
+            | Past::Freezing { .. }
+            | Past::SteppingDown { .. } => None,
         };
         Self {
             created,
@@ -211,12 +262,14 @@ impl Machine {
             look_wanted: false,
             resume_wanted: false,
             stop_wanted: false,
+            stopped_at,
             remove_wanted,
             step_down_wanted: None,
             stepping_down: "",
             evicted: false,
             replaced: false,
             failures: 0,
+            removal_failures: 0,
             freeze_failures: 0,
             freeze_not_before: None,
         }
@@ -228,8 +281,11 @@ impl Machine {
         match event {
             Event::Held => self.on_held(&mut effects, now),
             Event::Resume => self.on_resume(&mut effects, now),
-            Event::Stop => self.on_stop(&mut effects, census, now),
-            Event::Remove => self.remove_wanted = Some("removed by an admin".to_owned()),
+            Event::Stop => self.on_stop(&mut effects, now),
+            Event::Remove => {
+                self.remove_wanted = Some("removed by an admin".to_owned());
+                self.remove_again();
+            }
             Event::Evict => self.on_evict(&mut effects, census, now),
             Event::StepDown => self.step_down_wanted = Some(", and its memory was wanted"),
             Event::Deserted => self.on_deserted(now),
@@ -240,8 +296,8 @@ impl Machine {
             Event::Changed => self.look_wanted = true,
             Event::Resync => self.on_resync(&mut effects, now),
             Event::Replaced => self.replaced = true,
-            Event::Policy(policy) => self.policy = policy,
-            Event::Finished(outcome) => self.on_finished(&mut effects, outcome, census, now),
+            Event::Policy(policy) => self.on_policy(&mut effects, policy),
+            Event::Finished(outcome) => self.on_finished(&mut effects, outcome, now),
         }
         self.take_up_wishes(&mut effects, census, now);
         self.assert_invariants();
@@ -277,7 +333,11 @@ impl Machine {
             State::Frozen { .. } | State::Failed { .. } => {
                 self.wake(effects, "an admin", true, now)
             }
-            State::Freezing { .. } => self.resume_wanted = true,
+            State::Freezing { .. } => {
+                self.resume_wanted = true;
+                self.stopped_at = None;
+                effects.push(Effect::Hold);
+            }
             State::Starting { .. } => {
                 if let State::Starting { by_admin, .. } = &mut self.state {
                     *by_admin = true;
@@ -289,30 +349,48 @@ impl Machine {
         }
     }
 
-    fn on_stop(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
+    fn on_stop(&mut self, effects: &mut Vec<Effect>, now: Instant) {
         if !self.nature.can_freeze || self.policy.storage == FrozenStorage::None {
             let reason = "it can't be frozen: its max_inactive_storage_time is 0".to_owned();
             return effects.push(Effect::StopRefused { reason });
         }
         self.resume_wanted = false;
         match &self.state {
-            State::Running { .. } => self.drain(effects, census, now),
+            State::Running { .. } => {
+                // Before the gate shuts, so that nobody sits down between the two.
+                self.hold_off(effects, now);
+                self.drain(effects, now);
+            }
             // It is let finish its start: those who wait for it are served first.
             State::Starting { .. } => self.stop_wanted = true,
             State::Failed { run: Some(_), .. } => {
-                self.freeze_now(effects, "stopped by an admin", now);
+                self.hold_off(effects, now);
+                self.freeze_now(effects, STOPPED_BY_ADMIN, now);
             }
             State::Failed { run: None, .. } => {
+                self.hold_off(effects, now);
                 self.go(State::Frozen { tier: Tier::Stopped }, now);
-                effects.push(Effect::Hold);
-                self.tell(effects, "stopped by an admin", None);
+                self.tell(effects, STOPPED_BY_ADMIN, None);
             }
-            State::Freezing { .. } | State::Frozen { .. } => {}
-            State::Removing { .. } | State::Removed => {
-                let reason = "it is being removed".to_owned();
-                effects.push(Effect::StopFailed { reason });
+            State::Freezing { .. } => self.hold_off(effects, now),
+            State::Frozen { .. } => {
+                self.hold_off(effects, now);
+                self.tell(effects, STOPPED_BY_ADMIN, None);
             }
+            // Whoever wants it stopped is answered when it is gone; nothing has failed.
+            State::Removing { .. } | State::Removed => {}
         }
+    }
+
+    /// From now on only a navigation wakes it, for `stop_hold_off`.
+    fn hold_off(&mut self, effects: &mut Vec<Effect>, now: Instant) {
+        self.stopped_at = Some(now);
+        effects.extend(self.held_off_until().map(|until| Effect::HoldOff { until }));
+    }
+
+    fn on_policy(&mut self, effects: &mut Vec<Effect>, policy: Arc<Policy>) {
+        self.policy = policy;
+        effects.extend(self.held_off_until().map(|until| Effect::HoldOff { until }));
     }
 
     fn on_deadline(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
@@ -333,8 +411,11 @@ impl Machine {
                     effects.push(Effect::ShutIfIdle { idle_before });
                 }
             }
-            State::Freezing { drain_until: Some(until), .. } if *until <= now => {
+            State::Freezing { drain: Some(Drain::Finishing(until)), .. } if *until <= now => {
                 effects.push(Effect::Sever);
+                self.drain_until(Drain::Severed(now + SEVERED_MAX));
+            }
+            State::Freezing { drain: Some(Drain::Severed(until)), .. } if *until <= now => {
                 self.drained();
             }
             State::Failed { retry_at, .. } if census.held > 0 && *retry_at <= now => {
@@ -357,6 +438,7 @@ impl Machine {
                 self.leave_queue(effects, reason, now);
             }
             State::Freezing { .. } | State::Failed { .. } | State::Starting { .. } => {}
+            State::Removing { retry_at: Some(at), .. } if *at <= now => self.remove_again(),
             State::Frozen { tier: Tier::Stopped } | State::Removing { .. } | State::Removed => {}
         }
     }
@@ -378,6 +460,11 @@ impl Machine {
             return;
         }
         self.freeze_now(effects, &why, now);
+        if census.quiet > 0 {
+            // They count for nothing, but are told before the driver is.
+            effects.push(Effect::Sever);
+            self.drain_until(Drain::Severed(now + SEVERED_MAX));
+        }
     }
 
     fn on_check_in(&mut self, active: bool, now: Instant) {
@@ -398,6 +485,8 @@ impl Machine {
         self.failures = 0;
         self.freeze_failures = 0;
         self.freeze_not_before = None;
+        self.removal_failures = 0;
+        self.remove_again();
         if matches!(self.state, State::Failed { .. }) {
             self.go(State::Frozen { tier: Tier::Stopped }, now);
             effects.push(Effect::Hold);
@@ -405,13 +494,7 @@ impl Machine {
         }
     }
 
-    fn on_finished(
-        &mut self,
-        effects: &mut Vec<Effect>,
-        outcome: Outcome,
-        census: Census,
-        now: Instant,
-    ) {
+    fn on_finished(&mut self, effects: &mut Vec<Effect>, outcome: Outcome, now: Instant) {
         self.job = None;
         match outcome {
             Outcome::Created => self.on_created(effects),
@@ -427,20 +510,34 @@ impl Machine {
             Outcome::FreezeFailed { reason } => self.on_freeze_failed(effects, reason, now),
             Outcome::Removed => {
                 let why = match &self.state {
-                    State::Removing { why } => why.clone(),
+                    State::Removing { why, .. } => why.clone(),
                     _ => "removed".to_owned(),
                 };
                 self.go(State::Removed, now);
                 self.tell(effects, &why, None);
             }
-            Outcome::RemoveFailed { reason } => {
-                effects.push(Effect::StopFailed { reason: reason.clone() });
-                let retry_at = now + RETRY_MAX;
-                self.go(State::Failed { reason: reason.clone(), retry_at, run: None }, now);
-                self.tell(effects, &reason, None);
-            }
-            Outcome::Looked(seen) => self.on_looked(effects, seen, census, now),
+            Outcome::RemoveFailed { reason } => self.on_remove_failed(effects, reason, now),
+            Outcome::Looked(seen) => self.on_looked(effects, seen, now),
             Outcome::LookFailed => {}
+        }
+    }
+
+    /// What is to be removed is removed, if not now then later.
+    fn on_remove_failed(&mut self, effects: &mut Vec<Effect>, reason: String, now: Instant) {
+        let State::Removing { failure, retry_at, .. } = &mut self.state else { return };
+        *retry_at = Some(now + backoff(self.removal_failures));
+        self.removal_failures = self.removal_failures.saturating_add(1);
+        let is_news = failure.as_ref() != Some(&reason);
+        *failure = Some(reason.clone());
+        if is_news {
+            self.tell(effects, &format!("it is still to be removed: {reason}"), None);
+        }
+        effects.push(Effect::StopFailed { reason });
+    }
+
+    fn remove_again(&mut self) {
+        if let State::Removing { retry_at, .. } = &mut self.state {
+            *retry_at = None;
         }
     }
 
@@ -488,7 +585,8 @@ impl Machine {
 
     /// Frozen to make room, if nobody is inside and it may be frozen for idleness at all.
     fn on_evict(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
-        if self.evictable_since(census, now).is_some() && self.job.is_none() {
+        let due = self.evictable_from(census, now).is_some_and(|at| at <= now);
+        if due && self.job.is_none() {
             self.evicted = true;
             effects.push(Effect::ShutIfIdle { idle_before: now });
         }
@@ -525,20 +623,26 @@ impl Machine {
         self.freeze_failures = 0;
         self.freeze_not_before = None;
         match &mut self.state {
-            State::Freezing { why, .. } => {
-                let why = std::mem::take(why);
+            State::Freezing { why, paused_since, .. } => {
+                let (why, paused_since) = (std::mem::take(why), *paused_since);
                 let took = now - self.since;
                 self.go(State::Frozen { tier }, now);
+                self.since = paused_since.unwrap_or(now);
                 self.tell(effects, &why, Some(took));
             }
             // A step down. It has been frozen since it was first.
             State::Frozen { tier: before } => {
                 *before = tier;
-                let why = format!("paused for {}{}", spoken(now - self.since), self.stepping_down);
+                let why = self.why_stepping_down(now);
                 self.tell(effects, &why, None);
             }
-            // Somebody came while it was stepping down; the wake is next.
-            State::Starting { from, .. } => *from = tier,
+            // Somebody came while it was stepping down; the wake is next. That the stop is over is
+            // on record before that.
+            State::Starting { from, why, .. } => {
+                *from = tier;
+                let why = format!("{why}, and it is stopped now");
+                self.tell(effects, &why, None);
+            }
             _ => {}
         }
     }
@@ -570,15 +674,15 @@ impl Machine {
             && let Some(why) = self.remove_wanted.take()
         {
             effects.extend([Effect::Shut, Effect::Sever, Effect::Refuse { retry_at: None }]);
-            self.go(State::Removing { why: why.clone() }, now);
+            self.go(State::Removing { why: why.clone(), failure: None, retry_at: None }, now);
             self.tell(effects, &why, None);
         }
         if self.replaced && !matches!(self.state, State::Removed) {
-            return self.gone(effects, census, "replaced outside", now);
+            return self.gone(effects, "replaced outside", now);
         }
         if self.stop_wanted && !matches!(self.state, State::Starting { .. }) {
             self.stop_wanted = false;
-            self.on_stop(effects, census, now);
+            self.on_stop(effects, now);
         }
         if matches!(self.state, State::Frozen { .. }) {
             if std::mem::take(&mut self.resume_wanted) {
@@ -596,15 +700,23 @@ impl Machine {
                 self.stepping_down = step_down.unwrap_or_default();
                 Some(Job::Freeze(FreezeMode::Stop))
             }
-            State::Freezing { drain_until: None, .. } => Some(Job::Freeze(self.policy.freeze_mode)),
-            State::Removing { .. } => Some(Job::Remove),
-            State::Removed => None,
+            State::Freezing { drain: None, paused_since: Some(_), .. } => {
+                Some(Job::Freeze(FreezeMode::Stop))
+            }
+            State::Freezing { drain: None, .. } => Some(Job::Freeze(self.policy.freeze_mode)),
+            State::Removing { retry_at: None, .. } => Some(Job::Remove),
+            State::Removing { retry_at: Some(_), .. } | State::Removed => None,
             State::Running { .. }
             | State::Freezing { .. }
             | State::Frozen { .. }
             | State::Failed { .. } => std::mem::take(&mut self.look_wanted).then_some(Job::Look),
         };
         self.job = job;
+        if self.is_stepping_down() {
+            // So that it is on record before the driver is told.
+            let why = format!("being stopped: {}", self.why_stepping_down(now));
+            self.tell(effects, &why, None);
+        }
         effects.extend(job.map(Effect::Run));
     }
 
@@ -642,32 +754,35 @@ impl Machine {
     }
 
     /// An admin's stop: nobody comes in any more; those inside get `drain_grace`.
-    fn drain(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
+    fn drain(&mut self, effects: &mut Vec<Effect>, now: Instant) {
         effects.push(Effect::Shut);
-        self.go(
-            State::Freezing {
-                why: "stopped by an admin".to_owned(),
-                drain_until: Some(now + self.policy.drain_grace),
-            },
-            now,
-        );
-        self.tell(effects, "stopped by an admin", None);
-        if census.inside == 0 {
-            self.drained();
+        let drain = Some(Drain::Finishing(now + self.policy.drain_grace));
+        let why = STOPPED_BY_ADMIN.to_owned();
+        self.go(State::Freezing { why, drain, paused_since: None }, now);
+        self.tell(effects, STOPPED_BY_ADMIN, None);
+    }
+
+    fn drain_until(&mut self, until: Drain) {
+        if let State::Freezing { drain, .. } = &mut self.state {
+            *drain = Some(until);
         }
     }
 
     /// Nobody is inside any more, or they have had their time.
     fn drained(&mut self) {
-        if let State::Freezing { drain_until, .. } = &mut self.state {
-            *drain_until = None;
+        if let State::Freezing { drain, .. } = &mut self.state {
+            *drain = None;
         }
     }
 
     /// The gate is shut and nobody is inside.
     fn freeze_now(&mut self, effects: &mut Vec<Effect>, why: &str, now: Instant) {
-        self.go(State::Freezing { why: why.to_owned(), drain_until: None }, now);
+        self.go(State::Freezing { why: why.to_owned(), drain: None, paused_since: None }, now);
         self.tell(effects, why, None);
+    }
+
+    fn why_stepping_down(&self, now: Instant) -> String {
+        format!("paused for {}{}", spoken(now - self.since), self.stepping_down)
     }
 
     fn tell(&self, effects: &mut Vec<Effect>, reason: &str, took: Option<Duration>) {
@@ -682,6 +797,9 @@ impl Machine {
         self.since = now;
         let to = self.phase();
         assert!(is_legal(from, to), "a workspace can't go from {from} to {to}");
+        if !matches!(to, Phase::Freezing | Phase::Frozen) {
+            self.stopped_at = None;
+        }
     }
 
     fn assert_invariants(&self) {
@@ -693,11 +811,12 @@ impl Machine {
             ) => {}
             (State::Frozen { .. }, Some(Job::Freeze(FreezeMode::Stop))) => {}
             (State::Starting { .. }, job) => panic!("starting without a wake: {job:?}"),
-            (State::Freezing { drain_until: None, .. }, Some(Job::Freeze(_) | Job::Look)) => {}
-            (State::Freezing { drain_until: None, .. }, job) => {
+            (State::Freezing { drain: None, .. }, Some(Job::Freeze(_) | Job::Look)) => {}
+            (State::Freezing { drain: None, .. }, job) => {
                 panic!("freezing without a freeze: {job:?}")
             }
-            (State::Removing { .. }, Some(Job::Remove)) => {}
+            (State::Removing { retry_at: None, .. }, Some(Job::Remove)) => {}
+            (State::Removing { retry_at: Some(_), .. }, None) => {}
             (State::Removing { .. }, job) => panic!("removing without a removal: {job:?}"),
             (_, None | Some(Job::Look)) => {}
             (_, Some(job)) => panic!("{job:?} under way while {}", self.phase()),
@@ -717,7 +836,7 @@ fn is_legal(from: Phase, to: Phase) -> bool {
         Freezing => matches!(to, Frozen | Starting | Removing | Removed),
         Frozen => matches!(to, Starting | Removing | Removed),
         Failed => matches!(to, Starting | Freezing | Frozen | Removing | Removed),
-        Removing => matches!(to, Removed | Failed),
+        Removing => to == Removed,
         Removed => false,
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::Change;
-use super::machine::Past;
+use super::machine::{Machine, Past};
 use crate::clock::Clock;
 use crate::model::{Phase, PolicyOverrides, Tier, WorkspaceId};
 use crate::store::{Intent, JournalEntry, Origin, Record, RecordState, Store, StoreError};
@@ -55,6 +55,10 @@ pub(super) struct Remembered {
     pub(super) age: Duration,
     /// The phase that it was in, its tier, and for how long.
     pub(super) phase: Option<(Phase, Option<Tier>, Duration)>,
+    /// How long ago an admin stopped it, if it was not woken since.
+    pub(super) stopped: Option<Duration>,
+    /// Whether it was being stopped from paused.
+    pub(super) stop_under_way: bool,
     /// Whether its last report said that it is active.
     pub(super) reported_activity: bool,
     /// Whether it was being created or removed: only known of what was created by a call, for only
@@ -69,11 +73,16 @@ impl Remembered {
         if let Some(why) = self.cut_off {
             return Past::Removing { why };
         }
+        let stopped_at = self.stopped.map(|age| ago(now, age));
+        if let (true, Some((_, _, age))) = (self.stop_under_way, self.phase) {
+            return Past::SteppingDown { since: ago(now, age), stopped_at };
+        }
         match self.phase {
             Some((Phase::Frozen, tier, age)) => {
-                Past::Frozen { tier: tier.unwrap_or(Tier::Stopped), since: ago(now, age) }
+                let tier = tier.unwrap_or(Tier::Stopped);
+                Past::Frozen { tier, since: ago(now, age), stopped_at }
             }
-            Some((Phase::Freezing, _, age)) if age < freeze_max => Past::Freezing,
+            Some((Phase::Freezing, _, age)) if age < freeze_max => Past::Freezing { stopped_at },
             Some(_) => Past::Awake { reported_activity: self.reported_activity },
             None => Past::Unknown,
         }
@@ -113,9 +122,15 @@ impl Records {
             }
             _ => None,
         };
-        let age = age(record.created_at);
-        let reported_activity = state.reported_activity;
-        Remembered { policy: record.policy, age, phase, reported_activity, cut_off }
+        Remembered {
+            policy: record.policy,
+            age: age(record.created_at),
+            phase,
+            stopped: state.stopped_by_admin_at.map(age),
+            stop_under_way: state.intent == Some(Intent::Stop),
+            reported_activity: state.reported_activity,
+            cut_off,
+        }
     }
 
     /// Those that were created by a call, and are not known again yet.
@@ -134,25 +149,9 @@ impl Records {
     }
 
     /// Writes down that a phase was entered.
-    pub(super) fn changed(
-        &self,
-        change: &Change,
-        since: Instant,
-        reported_activity: bool,
-        failure: Option<String>,
-    ) {
+    pub(super) fn changed(&self, change: &Change, state: RecordState) {
         let Change { workspace, phase, tier, reason, took, at } = change;
         let at = Clock.date_of(*at);
-        let state = RecordState {
-            phase: *phase,
-            tier: *tier,
-            since: Clock.date_of(since),
-            last_active: None,
-            reported_activity,
-            intent: None,
-            stopped_by_admin_at: None,
-            failure,
-        };
         let reason = reason.clone();
         let entry = JournalEntry { at, phase: *phase, tier: *tier, reason, took: *took };
         self.note(Note::Changed(workspace.clone(), state, entry));
@@ -216,6 +215,20 @@ pub(super) fn new_record(id: &WorkspaceId, driver: &str, origin: Origin) -> Reco
             stopped_by_admin_at: None,
             failure: None,
         },
+    }
+}
+
+/// How a workspace is, as it is written down.
+pub(super) fn state_of(machine: &Machine) -> RecordState {
+    RecordState {
+        phase: machine.phase(),
+        tier: machine.tier(),
+        since: Clock.date_of(machine.since()),
+        last_active: None,
+        reported_activity: machine.reported_activity(),
+        intent: machine.is_stop_under_way().then_some(Intent::Stop),
+        stopped_by_admin_at: machine.stopped_at().map(|at| Clock.date_of(at)),
+        failure: machine.failure().map(str::to_owned),
     }
 }
 

@@ -27,15 +27,15 @@ use super::reconcile::Audit;
 use super::records::{Records, Remembered};
 use super::slots::{self, Capacity, Slots};
 use super::workspace::{Shared, Workspace};
-use super::{Change, CommandError, Ending, Refusal};
+use super::{Change, CommandError, Notice, Refusal};
 use crate::driver::Driver;
 use crate::model::{CheckInAccess, Policy, PolicyOverrides, ProjectId, Spec, WorkspaceId};
 use crate::store::{Origin, Record, Store, StoreError};
 
 /// Changes that a slow listener may fall behind by; after that it misses some and is told so.
 const CHANGES_BEHIND_MAX: usize = 4_096;
-/// The same for endings; who misses some looks at all that it has.
-const ENDINGS_BEHIND_MAX: usize = 4_096;
+/// The same for notices; who misses some looks at all that it has.
+const NOTICES_BEHIND_MAX: usize = 4_096;
 
 /// Removed workspaces that are remembered. Beyond that, what is left of one is taken for one that
 /// lives.
@@ -160,7 +160,7 @@ impl Registry {
             records,
             policy_changes: tokio::sync::Mutex::new(()),
             changes: broadcast::channel(CHANGES_BEHIND_MAX).0,
-            endings: broadcast::channel(ENDINGS_BEHIND_MAX).0,
+            notices: broadcast::channel(NOTICES_BEHIND_MAX).0,
         });
         let registry = Arc::new(Self {
             by_id: DashMap::default(),
@@ -349,9 +349,9 @@ impl Registry {
         self.shared.changes.subscribe()
     }
 
-    /// Which runs end from now on.
-    pub fn endings(&self) -> broadcast::Receiver<Ending> {
-        self.shared.endings.subscribe()
+    /// What concerns connections to workspaces from now on.
+    pub fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.shared.notices.subscribe()
     }
 
     /// The domain below which every workspace has a host name.

@@ -18,9 +18,8 @@ use tokio::time::Instant;
 use super::registry::Registry;
 use super::workspace::Workspace;
 
-/// A workspace that was in use less than this ago is not evicted: pages load in several requests,
-/// with gaps between them.
-const EVICT_IDLE_MIN: Duration = Duration::from_secs(1);
+/// A report of activity may run out, of which nobody tells: so often it is looked who may be evicted.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How much there is; `None`: as much as is wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -262,15 +261,14 @@ pub(super) async fn evict(slots: Arc<Slots>, registry: Weak<Registry>) {
                 drop(paused.step_down().await);
                 continue;
             }
-            let again = match idle_longest(&registry) {
-                Some((workspace, idle_since)) if idle_since.elapsed() >= EVICT_IDLE_MIN => {
+            let again = match first_evictable(&registry) {
+                Some((workspace, from)) if from <= Instant::now() => {
                     tracing::debug!(workspace = %workspace.id(), "evicting the one idle longest");
                     drop(workspace.evict().await);
                     continue;
                 }
-                Some((_, idle_since)) => idle_since + EVICT_IDLE_MIN,
-                // A report of activity may run out, of which nobody tells.
-                None => Instant::now() + EVICT_IDLE_MIN,
+                Some((_, from)) => from,
+                None => Instant::now() + LOOK_AGAIN,
             };
             tokio::select! {
                 () = tokio::time::sleep_until(again) => {}
@@ -281,12 +279,12 @@ pub(super) async fn evict(slots: Arc<Slots>, registry: Weak<Registry>) {
     }
 }
 
-fn idle_longest(registry: &Registry) -> Option<(Arc<Workspace>, Instant)> {
+fn first_evictable(registry: &Registry) -> Option<(Arc<Workspace>, Instant)> {
     let idle = registry.all().into_iter().filter_map(|workspace| {
-        let idle_since = workspace.evictable_since()?;
-        Some((workspace, idle_since))
+        let from = workspace.evictable_from()?;
+        Some((workspace, from))
     });
-    idle.min_by_key(|(_, idle_since)| *idle_since)
+    idle.min_by_key(|(_, from)| *from)
 }
 
 #[cfg(test)]

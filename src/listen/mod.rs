@@ -5,29 +5,33 @@
 //! (`SO_REUSEPORT`). What is served is for the caller to say; this knows no workspaces.
 
 mod accept;
+mod cut;
 mod sniff;
+mod stream;
 pub mod tls;
 mod wrong_port;
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 pub use accept::{bind, serve};
 use sniff::{First, Protocol, Sniffed};
+use stream::Stream;
 use tls::{Session, Tls};
 
 /// Most request headers: what nginx and Apache allow is about a hundred.
@@ -95,6 +99,9 @@ pub trait Serve: 'static {
         client: Rc<Self::Client>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Self::Body>>;
+
+    /// The time for what is under way is over: ends it, as well as it can be ended.
+    fn close(&self);
 }
 
 /// Serves one connection until it ends. When `draining` turns true it ends after the requests that
@@ -170,7 +177,7 @@ async fn within<T>(
 /// Serves the requests of a connection.
 async fn http<S: Serve>(
     protocol: Protocol,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    stream: impl Stream,
     ends: Ends,
     served: Rc<S>,
     options: &Options,
@@ -178,17 +185,36 @@ async fn http<S: Serve>(
 ) {
     let io = TokioIo::new(stream);
     let client = Rc::new(served.meet(ends));
-    let service = service_fn(move |request| {
-        let (served, client) = (served.clone(), client.clone());
-        async move { Ok::<_, Infallible>(served.answer(client, request).await) }
-    });
-    // How a connection ends is its client's affair: hyper's errors here are clients that left.
+    // How a connection ends is its client's affair: hyper's errors here are clients that left, and
+    // answers that could not be finished.
     match protocol {
         Protocol::Http1 => {
-            let connection = http1(options).serve_connection(io, service).with_upgrades();
-            until_drained(connection, draining, |connection| connection.graceful_shutdown()).await;
+            let unframed = Cell::new(false);
+            let service = service_fn(|request: Request<Incoming>| {
+                let (served, client) = (served.clone(), client.clone());
+                let is_old = request.version() < Version::HTTP_11;
+                let unframed = &unframed;
+                async move {
+                    let response = served.answer(client, request).await;
+                    unframed.set(is_old && response.body().size_hint().exact().is_none());
+                    Ok::<_, Infallible>(response)
+                }
+            });
+            let mut connection = http1(options).serve_connection(io, service).with_upgrades();
+            let ended = until_drained(Pin::new(&mut connection), draining, |connection| {
+                connection.graceful_shutdown();
+            });
+            if ended.await.is_err_and(|error| error.is_user())
+                && let Some(parts) = connection.into_parts()
+            {
+                cut::cut(parts.io.into_inner(), unframed.get()).await;
+            }
         }
         Protocol::Http2 => {
+            let service = service_fn(move |request| {
+                let (served, client) = (served.clone(), client.clone());
+                async move { Ok::<_, Infallible>(served.answer(client, request).await) }
+            });
             let connection = hyper::server::conn::http2::Builder::new(LocalExecutor)
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(STREAMS_MAX)
@@ -197,7 +223,11 @@ async fn http<S: Serve>(
                 .keep_alive_interval(PING_AFTER)
                 .keep_alive_timeout(PING_MAX)
                 .serve_connection(io, service);
-            until_drained(connection, draining, |connection| connection.graceful_shutdown()).await;
+            let connection = std::pin::pin!(connection);
+            drop(
+                until_drained(connection, draining, |connection| connection.graceful_shutdown())
+                    .await,
+            );
         }
     }
 }
@@ -212,12 +242,12 @@ fn http1(options: &Options) -> hyper::server::conn::http1::Builder {
     builder
 }
 
+/// Lets a connection go on until it ends; once `draining`, until it has no more requests.
 async fn until_drained<C: Future<Output = hyper::Result<()>>>(
-    connection: C,
+    mut connection: Pin<&mut C>,
     mut draining: watch::Receiver<bool>,
-    shut_down: impl Fn(std::pin::Pin<&mut C>),
-) {
-    let mut connection = std::pin::pin!(connection);
+    shut_down: impl Fn(Pin<&mut C>),
+) -> hyper::Result<()> {
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         // An error means that the sender is gone, which means the same.
@@ -226,9 +256,7 @@ async fn until_drained<C: Future<Output = hyper::Result<()>>>(
             connection.await
         }
     };
-    if let Err(error) = ended {
-        tracing::trace!(%error, "a connection ended early");
-    }
+    ended.inspect_err(|error| tracing::trace!(%error, "a connection ended early"))
 }
 
 /// Runs the streams of an HTTP/2 connection on the thread of the connection.

@@ -5,6 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::stream::Stream;
 
 /// What an HTTP/2 client begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -52,6 +55,12 @@ impl<S: AsyncRead + Unpin> Sniffed<S> {
             }
         }
         Ok((said, Self { first, unread: 0..length, stream }))
+    }
+}
+
+impl<S: Stream> Stream for Sniffed<S> {
+    fn socket(&self) -> &TcpStream {
+        self.stream.socket()
     }
 }
 
@@ -113,7 +122,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Sniffed<S> {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpListener;
 
     use super::*;
 

@@ -18,10 +18,12 @@ use rustls::crypto::aws_lc_rs::{self, Ticketer, cipher_suite};
 use rustls::server::ServerSessionMemoryCache;
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::sniff::Protocol;
+use super::stream::Stream;
 pub use certificate::{Certificate, CertificateError, Pair};
 pub use certificates::{Certificates, DirectoryError, Sources, Status, Unusable};
 
@@ -90,6 +92,12 @@ impl Tls {
         let certificate = self.certificates.find(server_name.as_deref());
         let session = Session { server_name, certificate, protocol };
         Ok((stream, session))
+    }
+}
+
+impl<S: Stream> Stream for TlsStream<S> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0.socket()
     }
 }
 

@@ -6,7 +6,9 @@
 //! moves the bytes. What goes wrong becomes an answer in `reply`, and nowhere else.
 
 mod forward;
+mod frames;
 mod headers;
+mod meter;
 mod reply;
 mod route;
 mod tunnel;
@@ -95,7 +97,7 @@ impl Proxy {
         tunnels: TaskTracker,
     ) -> Rc<Self> {
         let upstreams = upstream::Upstreams::new(
-            registry.endings(),
+            registry.notices(),
             options.connect_timeout,
             options.idle_per_workspace_max,
         );
@@ -130,6 +132,10 @@ impl Serve for Proxy {
         request: Request<Incoming>,
     ) -> Response<Body> {
         forward::forward(&self, &client, request).await
+    }
+
+    fn close(&self) {
+        self.upstreams.close();
     }
 }
 

@@ -51,7 +51,7 @@ impl Town {
             "workers = 2\n\
              [docker]\nenable = true\nscope = \"{scope}\"\nnetwork = \"{network}\"\n\
              [projects.app]\nimage = \"{image}\"\nport = 80\nstop_grace = \"5s\"\n\
-             drain_grace = \"500ms\"\n{configuration}",
+             drain_grace = \"500ms\"\nstop_hold_off = 0\n{configuration}",
             scope = unique("scope"),
             network = network.name,
             image = engine.image(),

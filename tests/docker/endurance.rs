@@ -24,7 +24,7 @@ impl World for Containers {
     fn configuration(&self, prefix: &str) -> String {
         format!(
             "workers = 1\n[docker]\nenable = true\nscope = \"{prefix}\"\n\
-             [projects.app]\nimage = \"{}\"\nport = 80\n",
+             [projects.app]\nimage = \"{}\"\nport = 80\nstop_hold_off = 0\n",
             self.0.image()
         )
     }

@@ -7,9 +7,7 @@ use frostgate::model::Phase;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::create::project;
-use crate::fixture;
-use crate::support::{Gateway, skipped};
+use crate::support::{Gateway, local_process, navigate, project, skipped};
 
 const CREATE: &str = r#"curl -X POST -F "project_id=<project_id>" -F "max_inactive_storage_time=5" "https://<host>/api/v1/workspaces?access_token=<access_token>""#;
 const CREATE_FOR_TWO_HOURS: &str = r#"curl -X POST -F "project_id=<project_id>" -F "max_inactive_storage_time=5" -F "max_storage_time=120" "https://<host>/api/v1/workspaces?access_token=<access_token>""#;
@@ -34,7 +32,7 @@ async fn pasted_lines_do_as_they_say() {
         return skipped("there is no curl");
     }
     let gateway = Gateway::start(|config| {
-        project(config, "web", vec![fixture::binary().to_str().unwrap().to_owned()]);
+        project(config, "web", local_process());
     })
     .await;
     for (line, age) in [(CREATE, Value::Null), (CREATE_FOR_TWO_HOURS, json!(120))] {
@@ -54,7 +52,7 @@ async fn pasted_lines_do_as_they_say() {
             assert_eq!(gateway.phase(id), Phase::Frozen);
         }
         // To re-enter it is enough.
-        let again = gateway.get(id, "/boot").await;
+        let again = navigate(gateway.public(), &format!("{id}.localhost"), "/boot").await;
         assert_eq!(again.status, 200, "{again:?}");
         assert_ne!(again.body, boot);
     }

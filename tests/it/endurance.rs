@@ -22,7 +22,7 @@ impl World for Processes {
     fn configuration(&self, _: &str) -> String {
         format!(
             "workers = 1\n[docker]\nenable = false\n\
-             [projects.app]\ncommand = [{:?}]\nstart_timeout = \"20s\"\n",
+             [projects.app]\ncommand = [{:?}]\nstart_timeout = \"20s\"\nstop_hold_off = 0\n",
             fixture::binary()
         )
     }

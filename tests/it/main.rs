@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 
 mod activity;
+mod admin_stop;
 mod api;
 mod certificates;
 mod certs_command;
@@ -18,6 +19,7 @@ mod freeze_and_wake;
 mod gate_model;
 mod gate_stress;
 mod headers;
+mod hold_off;
 mod hostile_workspace;
 mod http1;
 mod http2;
@@ -29,6 +31,7 @@ mod policies;
 mod pool;
 mod process_driver;
 mod program;
+mod quiet_tunnels;
 mod race_sweep;
 mod slots;
 mod smuggling;

@@ -184,6 +184,33 @@ async fn a_websocket_by_tls_passes_both_ways_and_may_end_on_one_side_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_cut_is_seen_to_be() {
+    let origin = Origin::start(|mut connection| async move {
+        if connection.request().await.is_some() {
+            let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+            connection.send(format!("{head}3\r\nabc\r\n")).await;
+        }
+    })
+    .await;
+    let authority = Authority::with(&["alice.localhost"]);
+    let gateway = gateway(&origin, &authority).await;
+    let connector = authority.client(&["http/1.1"]);
+    let mut client = Client::over(tls(&connector, gateway.tls(), "alice.localhost").await);
+    client.send(format!("GET / HTTP/1.1\r\n{HOST}\r\n")).await;
+    let reply = client.reply().await;
+    assert!(reply.status == 502 || !reply.complete, "{reply:?}");
+    // Where the end of the connection is the end of the answer, it is no good end.
+    let mut stream = tls(&connector, gateway.tls(), "alice.localhost").await;
+    stream.write_all(format!("GET / HTTP/1.0\r\n{HOST}\r\n").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let read = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
+    let text = String::from_utf8_lossy(&answer);
+    assert!(read.is_err() || text.starts_with("HTTP/1.0 502"), "it looks whole: {text}");
+    gateway.until_empty("alice", "answers that were cut").await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_is_resumed_by_whichever_thread_gets_the_client() {
     let origin = echoing().await;
     let authority = Authority::with(&["alice.localhost"]);

@@ -15,12 +15,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::api::assert_problem;
-use crate::create::project;
-use crate::fixture;
 use crate::http2::{END_HEADERS, END_STREAM, HEADERS, fields, frame, outcome_at};
 use crate::support::{
-    Client, Gateway, Origin, PATIENCE, Program, Reply, config, get, ok, process, unique_state_dir,
-    upstream,
+    Client, Gateway, Origin, PATIENCE, Program, Reply, config, get, local_process, ok, process,
+    project, unique_state_dir, upstream,
 };
 
 const TOKENS: &str = "/api/v1/tokens";
@@ -69,9 +67,8 @@ async fn made(gateway: &Gateway, fields: Value) -> String {
 
 /// `alice` is of the project `mine`, `carol` of `theirs`, `bob` of none.
 fn of_three_owners(config: &mut Config) {
-    let program = vec![fixture::binary().to_str().unwrap().to_owned()];
-    project(config, "mine", program.clone());
-    project(config, "theirs", program);
+    project(config, "mine", local_process());
+    project(config, "theirs", local_process());
     process(config, "bob", FreezeMode::Stop, PATIENCE, &[]);
 }
 

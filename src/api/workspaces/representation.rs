@@ -43,6 +43,8 @@ pub(in crate::api) struct Representation {
     queue_position: Option<usize>,
     /// Whether its own last check-in says that it is active.
     reports_activity: bool,
+    /// Until when only a navigation or a resume wakes it, because an admin stopped it; else `null`.
+    hold_off_until: Option<String>,
     /// When it will be frozen if nothing happens. `null` while it is in use, doesn't run, or is
     /// never frozen by itself.
     freeze_at: Option<String>,
@@ -57,6 +59,8 @@ pub(in crate::api) struct Representation {
 struct LiveConnections {
     requests: u32,
     tunnels: u32,
+    /// Tunnels that don't keep it awake by being open.
+    quiet_tunnels: u32,
 }
 
 /// A project, in a workspace or in a list.
@@ -120,10 +124,15 @@ impl Representation {
             inactivity_timeout: policy.inactivity_timeout.map(Minutes),
             max_inactive_storage_time: policy::stored(&policy),
             max_storage_time: policy.max_storage_time.map(Minutes),
-            live_connections: LiveConnections { requests: view.requests(), tunnels: view.tunnels },
+            live_connections: LiveConnections {
+                requests: view.requests(),
+                tunnels: view.tunnels,
+                quiet_tunnels: view.quiet_tunnels,
+            },
             held: view.held,
             queue_position: view.queue_position,
             reports_activity: view.reports_activity,
+            hold_off_until: view.held_off_until.map(date),
             freeze_at: view.freeze_at.map(date),
             remove_at: view.remove_at.map(date),
             policy: (&*policy).into(),

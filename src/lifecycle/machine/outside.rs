@@ -3,17 +3,11 @@
 
 use tokio::time::Instant;
 
-use super::{Census, Effect, Machine, Seen, State};
+use super::{Effect, Machine, Seen, State};
 use crate::model::Tier;
 
 impl Machine {
-    pub(super) fn on_looked(
-        &mut self,
-        effects: &mut Vec<Effect>,
-        seen: Seen,
-        census: Census,
-        now: Instant,
-    ) {
+    pub(super) fn on_looked(&mut self, effects: &mut Vec<Effect>, seen: Seen, now: Instant) {
         if !matches!(seen, Seen::Running { .. }) {
             self.reported_before = false;
         }
@@ -68,7 +62,7 @@ impl Machine {
                 State::Running { .. } | State::Frozen { .. } | State::Failed { .. },
                 Seen::Missing,
             ) => {
-                self.on_missing(effects, is_news, census, now);
+                self.on_missing(effects, is_news, now);
             }
             // A job that decides about the phase is under way, or it is over.
             (State::Starting { .. } | State::Freezing { .. }, _) => {}
@@ -76,34 +70,18 @@ impl Machine {
         }
     }
 
-    fn on_missing(
-        &mut self,
-        effects: &mut Vec<Effect>,
-        is_news: bool,
-        census: Census,
-        now: Instant,
-    ) {
+    fn on_missing(&mut self, effects: &mut Vec<Effect>, is_news: bool, now: Instant) {
         const WHY: &str = "removed outside; it is made again when needed";
         match &self.state {
-            _ if self.nature.discovered => self.gone(effects, census, "removed outside", now),
+            _ if self.nature.discovered => self.gone(effects, "removed outside", now),
             State::Running { .. } => self.fell(effects, Tier::Stopped, WHY, now),
             State::Frozen { .. } if is_news => self.tell(effects, WHY, None),
             _ => self.forget_failed_run(),
         }
     }
 
-    pub(super) fn gone(
-        &mut self,
-        effects: &mut Vec<Effect>,
-        census: Census,
-        why: &str,
-        now: Instant,
-    ) {
-        effects.push(Effect::Shut);
-        if census.inside > 0 {
-            effects.push(Effect::Sever);
-        }
-        effects.push(Effect::Refuse { retry_at: None });
+    pub(super) fn gone(&mut self, effects: &mut Vec<Effect>, why: &str, now: Instant) {
+        effects.extend([Effect::Shut, Effect::Sever, Effect::Refuse { retry_at: None }]);
         self.go(State::Removed, now);
         self.tell(effects, why, None);
     }

@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
-use super::{Census, CheckIn, Job, Machine, State};
-use crate::model::{FrozenStorage, Phase, Tier};
+use super::{Census, CheckIn, Drain, EVICT_IDLE_MIN, EVICT_QUIET_MIN, Job, Machine, State};
+use crate::model::{FreezeMode, FrozenStorage, Phase, Tier};
 
 /// What a workspace takes of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,17 +35,19 @@ impl Machine {
                 let earliest = || Some(now + self.inactivity_timeout()?);
                 self.freeze_at(census).or_else(earliest).map(not_too_soon)
             }
-            State::Freezing { drain_until, .. } => *drain_until,
+            State::Freezing { drain, .. } => {
+                drain.map(|(Drain::Finishing(until) | Drain::Severed(until))| until)
+            }
             State::Failed { retry_at, .. } if census.held > 0 => Some(*retry_at),
             // It is up and serves nobody.
             State::Failed { run: Some(_), .. } => {
                 self.inactivity_timeout().map(|timeout| not_too_soon(self.since + timeout))
             }
             State::Frozen { tier: Tier::Paused } => self.demote_at().map(not_too_soon),
+            State::Removing { retry_at, .. } => *retry_at,
             State::Starting { .. }
             | State::Frozen { tier: Tier::Stopped }
             | State::Failed { .. }
-            | State::Removing { .. }
             | State::Removed => None,
         };
         of_phase.into_iter().chain(self.remove_at()).min()
@@ -116,10 +118,22 @@ impl Machine {
         self.since
     }
 
-    /// Why it failed, for admins.
+    /// When an admin stopped it, if it was not woken since.
+    pub fn stopped_at(&self) -> Option<Instant> {
+        self.stopped_at
+    }
+
+    /// Until when only a navigation or a resume wakes it, because an admin stopped it. May have
+    /// passed.
+    pub fn held_off_until(&self) -> Option<Instant> {
+        Some(self.stopped_at? + self.policy.stop_hold_off)
+    }
+
+    /// Why it failed, or could not be removed yet. For admins.
     pub fn failure(&self) -> Option<&str> {
         match &self.state {
             State::Failed { reason, .. } => Some(reason),
+            State::Removing { failure, .. } => failure.as_deref(),
             _ => None,
         }
     }
@@ -145,6 +159,12 @@ impl Machine {
         matches!((&self.state, self.job), (State::Frozen { .. }, Some(Job::Freeze(_))))
     }
 
+    /// Whether that was begun, though somebody may have come since.
+    pub fn is_stop_under_way(&self) -> bool {
+        let stops = self.job == Some(Job::Freeze(FreezeMode::Stop));
+        stops && matches!(self.state, State::Frozen { .. } | State::Starting { .. })
+    }
+
     /// Since when it is paused, if it could be stopped now.
     pub fn paused_since(&self) -> Option<Instant> {
         let paused = matches!(self.state, State::Frozen { tier: Tier::Paused });
@@ -166,7 +186,7 @@ impl Machine {
 
     /// Whether its last report said that it is active; that may have expired since.
     pub fn reported_activity(&self) -> bool {
-        self.check_in.is_some() || self.reported_before
+        self.check_in.is_some_and(|report| report.active) || self.reported_before
     }
 
     /// Whether the workspace itself says that it is active.
@@ -192,17 +212,21 @@ impl Machine {
         matches!(self.state, State::Running { .. } | State::Starting { .. })
     }
 
-    /// Since when it has been idle, if its slot may be taken from it.
-    pub fn evictable_since(&self, census: Census, now: Instant) -> Option<Instant> {
+    /// From when on its slot may be taken from it, if nothing happens; `None`: it is in use, or not
+    /// frozen by itself.
+    pub fn evictable_from(&self, census: Census, now: Instant) -> Option<Instant> {
         let State::Running { ready_at, .. } = &self.state else { return None };
+        let timeout = self.inactivity_timeout()?;
         let in_use = census.inside > 0 || self.live_check_in(now).is_some();
-        if in_use || self.inactivity_timeout().is_none() {
-            return None;
-        }
-        if self.policy.storage == FrozenStorage::None {
+        if in_use || self.policy.storage == FrozenStorage::None {
             return None;
         }
         let ends = [census.last_left, self.check_in_ended];
-        Some(ends.into_iter().flatten().fold(*ready_at, Instant::max))
+        let idle_since = ends.into_iter().flatten().fold(*ready_at, Instant::max);
+        let idle_min = match census.quiet {
+            0 => EVICT_IDLE_MIN,
+            _ => EVICT_QUIET_MIN.min(timeout),
+        };
+        Some(idle_since + idle_min)
     }
 }

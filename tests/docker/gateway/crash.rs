@@ -3,11 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use frostgate::model::FreezeMode;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Guest, NEVER, labels};
 use crate::images::{Container, Engine, engine, unique};
-use crate::support::{Client, PATIENCE, Program, Setup, get};
+use crate::support::{Client, PATIENCE, Program, Setup, get, navigate};
 
 /// The program, with the containers of that scope, and more if need be.
 async fn start(scope: &str, more: &str) -> Program {
@@ -55,7 +55,7 @@ async fn one_that_was_active_before_a_crash_is_not_frozen_early_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_crash_during_a_stop_leaves_one_that_is_thawed_by_the_next_request() {
+async fn a_crash_during_a_stop_leaves_one_that_is_thawed_by_whoever_opens_it() {
     let Some(engine) = engine() else { return };
     let scope = unique("scope");
     let guest = guest(engine, &scope, NEVER, &["--env", "DYING_MS=1000"]);
@@ -75,10 +75,37 @@ async fn a_crash_during_a_stop_leaves_one_that_is_thawed_by_the_next_request() {
     }
     let program = program.kill_and_start().await;
     // Until it has ended, the engine calls it running. That it was being stopped is on record.
-    let second = program.get(&guest.id, "/boot").await;
+    let second = navigate(program.public, &format!("{}.localhost", guest.id), "/boot").await;
     assert_eq!(second.status, 200, "{second:?}\n{}", program.log());
     assert_ne!(first.body, second.body);
     assert_eq!(inspect(engine, &guest, "{{.State.Status}}"), "running");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_crash_during_a_step_down_lets_nobody_into_what_is_ending() {
+    let Some(engine) = engine() else { return };
+    let scope = unique("scope");
+    let dying = ["--env", "DYING_MS=1000", "--label", "frostgate.freeze=pause"];
+    let guest = guest(engine, &scope, Duration::from_millis(300), &dying);
+    let program = start(&scope, "[policy]\nstop_after = \"300ms\"\n").await;
+    program.until(&guest.id, "frozen").await;
+    let first = program.get(&guest.id, "/boot").await;
+    assert_eq!(first.status, 200, "{first:?}");
+    // It is told to end once it says that it is dying; paused it says nothing.
+    let address = inspect(engine, &guest, "{{.NetworkSettings.IPAddress}}");
+    let endpoint = format!("{address}:80").parse().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let asked = timeout(Duration::from_millis(100), get(endpoint, "x", "/boot")).await;
+        if asked.is_ok_and(|reply| reply.status == 500) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it was never stopped:\n{}", program.log());
+    }
+    let program = program.kill_and_start().await;
+    let second = program.get(&guest.id, "/boot").await;
+    assert_eq!(second.status, 200, "{second:?}\n{}", program.log());
+    assert_ne!(first.body, second.body, "a dying run answered");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

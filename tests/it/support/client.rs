@@ -49,6 +49,14 @@ pub(crate) async fn get(address: SocketAddr, host: &str, path: &str) -> Reply {
     client.reply().await
 }
 
+/// The same, as a browser sends it when somebody opens a page.
+pub(crate) async fn navigate(address: SocketAddr, host: &str, path: &str) -> Reply {
+    let mut client = Client::connect(address).await;
+    let fields = format!("Host: {host}\r\nSec-Fetch-Mode: navigate\r\n");
+    client.send(format!("GET {path} HTTP/1.1\r\n{fields}\r\n")).await;
+    client.reply().await
+}
+
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address).await.unwrap()
