@@ -4,9 +4,11 @@
 //! [`App::start`] is called on. The data plane is one thread per core; the admin listener has a
 //! thread to itself, so that no call of the API can hold up a request.
 
+mod certificates;
 mod data_plane;
+mod sockets;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::api::{self, Failures, Keyring, Peer};
+use crate::api::{self, CHECK_IN_PATH, Failures, Keyring, Peer};
 use crate::clock::Clock;
 use crate::config::{self, Config, DockerAddress, DockerUse};
 use crate::driver::Driver;
@@ -35,13 +37,15 @@ use crate::lifecycle::reconcile::Reconciler;
 use crate::lifecycle::registry::Newcomer;
 use crate::lifecycle::slots::Capacity;
 use crate::lifecycle::{self, Change, Registry};
-use crate::listen::{self, Ends, Serve};
-use crate::model::{Policy, PolicyOverrides};
-use crate::proxy::{self, Body, Elsewhere, Proxy};
+use crate::listen::tls::{Certificates, Tls};
+use crate::listen::{self, Ends, Listener, Serve};
+use crate::model::{Policy, PolicyOverrides, PublicUrl};
+use crate::proxy::{self, Body, Elsewhere, Proxy, Redirect};
 use crate::secrets::{self, SecretError};
 use crate::store::{Origin, Sqlite, Store, StoreError};
 use crate::token::Token;
 use data_plane::Plan;
+use sockets::{Addresses, Sockets};
 
 /// Connections to the admin listener at a time: people, scripts and dashboards of one team.
 const ADMIN_CONNECTIONS_MAX: usize = 1_000;
@@ -56,11 +60,12 @@ const STORE_FREE_PAUSE: Duration = Duration::from_millis(50);
 /// The running program.
 pub struct App {
     registry: Arc<Registry>,
-    public: Vec<SocketAddr>,
-    admin: SocketAddr,
+    addresses: Addresses,
+    /// `None`: nothing speaks TLS.
+    certificates: Option<Arc<Certificates>>,
     draining: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
-    /// The reconcilers.
+    /// The reconcilers, and who keeps the certificates up to date.
     followers: JoinSet<()>,
     drain_grace: Duration,
 }
@@ -74,16 +79,13 @@ impl App {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         };
-        let listeners = bind_public(&config.listen.public, workers)?;
-        let public: Vec<_> =
-            listeners.iter().map(|shares| shares[0].local_addr()).collect::<Result<_, _>>()?;
-        let admin_listener = listen::bind(config.listen.admin, false)
-            .with_context(|| format!("could not listen on {}", config.listen.admin))?;
-        let admin = admin_listener.local_addr()?;
-        let public_port = public.first().map_or(0, SocketAddr::port);
+        let certificates = certificates::open(&config)?.map(Arc::new);
+        let sockets = Sockets::bind(&config.listen, workers)?;
+        let addresses = sockets.addresses()?;
+        let public_url = public_url(&config, &addresses);
 
         let store = open_store(&config.state_dir).await?;
-        let options = lifecycle_options(&config, public_port)?;
+        let options = lifecycle_options(&config, &addresses)?;
         let keyring =
             Keyring::open(config.token_file(), config.tokens.clone(), store.clone()).await?;
         let registry = Registry::open(options, store, Handle::current()).await?;
@@ -100,45 +102,64 @@ impl App {
             followers.spawn(reconciler.follow());
         }
 
+        let mut checks = Vec::new();
+        if let Some(certificates) = &certificates {
+            followers.spawn(certificates::follow(certificates.clone()));
+            checks.push(certificates::check(certificates.clone()));
+        }
         let context = api::Context {
             registry: registry.clone(),
             creator,
             keyring: Arc::new(keyring),
             failures: Arc::new(Failures::default()),
             trusted_proxies: config.routing.trusted_proxies.clone().into(),
-            public_port,
+            public_url: Arc::new(public_url),
+            checks: checks.into(),
         };
         let (draining, drained) = watch::channel(false);
         let mut app = Self {
             registry,
-            public,
-            admin,
+            addresses,
+            certificates,
             draining,
             threads: Vec::new(),
             followers,
             drain_grace: config.listen.drain_grace,
         };
-        app.start_data_plane(&config, &context, listeners, &drained)?;
-        app.start_admin(&config, context, admin_listener, drained)?;
+        app.start_threads(&config, context, sockets, drained)?;
         Ok(app)
+    }
+
+    fn start_threads(
+        &mut self,
+        config: &Config,
+        context: api::Context,
+        sockets: Sockets,
+        draining: watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let tls = self.certificates.clone().map(Tls::new).transpose()?;
+        let admin_tls = tls.clone().filter(|_| config.listen.admin_tls);
+        let listeners = sockets.into_listeners(tls, admin_tls);
+        self.start_data_plane(config, &context, listeners.workers, &draining)?;
+        self.start_admin(config, context, listeners.admin, draining)
     }
 
     fn start_data_plane(
         &mut self,
         config: &Config,
         context: &api::Context,
-        listeners: Vec<Vec<TcpListener>>,
+        workers: Vec<Vec<Listener>>,
         draining: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let elsewhere = elsewhere(context, config.routing.admin_host.clone());
-        let options = proxy_options(config)?;
-        let shares = transposed(listeners);
-        let connections_max = config.listen.connections_max.div_ceil(shares.len().max(1));
-        for (number, listeners) in shares.into_iter().enumerate() {
+        let options = proxy_options(config, &context.public_url)?;
+        let connections_max = config.listen.connections_max.div_ceil(workers.len().max(1));
+        for (number, listeners) in workers.into_iter().enumerate() {
             let plan = Plan {
                 name: format!("worker-{number}"),
                 listeners,
-                options: listen_options(config, connections_max),
+                options: listen_options(config),
+                connections_max,
                 draining: draining.clone(),
                 grace: config.listen.drain_grace,
             };
@@ -155,13 +176,14 @@ impl App {
         &mut self,
         config: &Config,
         context: api::Context,
-        listener: TcpListener,
+        listener: Listener,
         draining: watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let plan = Plan {
             name: "admin".to_owned(),
             listeners: vec![listener],
-            options: listen_options(config, ADMIN_CONNECTIONS_MAX),
+            options: listen_options(config),
+            connections_max: ADMIN_CONNECTIONS_MAX,
             draining,
             grace: config.listen.drain_grace,
         };
@@ -170,14 +192,32 @@ impl App {
         Ok(())
     }
 
+    /// The certificates of a configuration, if they can be used; `None`: it has no TLS.
+    pub fn certificates(config: &Config) -> anyhow::Result<Option<Certificates>> {
+        certificates::open(config)
+    }
+
     /// Where end users arrive.
     pub fn public_addresses(&self) -> &[SocketAddr] {
-        &self.public
+        &self.addresses.public
+    }
+
+    /// Where they arrive by TLS.
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.addresses.tls
     }
 
     /// Where the API is served.
     pub fn admin_address(&self) -> SocketAddr {
-        self.admin
+        self.addresses.admin
+    }
+
+    /// Has the certificates read again, whether they have changed or not. Those that can't be used
+    /// are told in the log, and leave what was there before. Blocks on the disk.
+    pub fn reload_certificates(&self) {
+        if let Some(certificates) = &self.certificates {
+            certificates.reload();
+        }
     }
 
     /// All workspaces.
@@ -337,59 +377,18 @@ fn connect_docker(config: &Config) -> anyhow::Result<Arc<dyn Driver>> {
     Ok(Arc::new(docker))
 }
 
-/// One listener per worker for each address. Port 0 is chosen by the first and shared by the rest.
-fn bind_public(addresses: &[SocketAddr], workers: usize) -> anyhow::Result<Vec<Vec<TcpListener>>> {
-    let advice = |address: SocketAddr| {
-        format!("could not listen on {address}; name another address in listen.public or --listen")
+/// Where end users find workspaces, as far as we can tell: HTTPS where we speak it.
+fn public_url(config: &Config, addresses: &Addresses) -> PublicUrl {
+    let (secure, all) = match addresses.tls.as_slice() {
+        [] => (false, addresses.public.as_slice()),
+        tls => (true, tls),
     };
-    let mut bound = Vec::new();
-    for address in addresses.iter().copied() {
-        // First without sharing: another program on the port is a mistake to be told of.
-        match listen::bind(address, false) {
-            Ok(alone) => drop(alone),
-            Err(error) if is_other_family(address, addresses) && is_without_family(&error) => {
-                tracing::info!("this machine has no IPv6: not listening on {address}");
-                continue;
-            }
-            Err(error) => return Err(error).with_context(|| advice(address)),
-        }
-        let first = listen::bind(address, true).with_context(|| advice(address))?;
-        let address = first.local_addr()?;
-        let mut shares = vec![first];
-        for _ in 1..workers {
-            shares.push(listen::bind(address, true).with_context(|| advice(address))?);
-        }
-        bound.push(shares);
-    }
-    Ok(bound)
+    let port = all.first().map_or(PublicUrl::usual_port(secure), SocketAddr::port);
+    let ours = PublicUrl { secure, domain: config.routing.domain.clone(), port };
+    config.routing.public_url.clone().unwrap_or(ours)
 }
 
-/// Whether it is `[::]` beside an IPv4 address: everywhere, as far as there is an everywhere.
-fn is_other_family(address: SocketAddr, all: &[SocketAddr]) -> bool {
-    address.is_ipv6() && address.ip().is_unspecified() && all.iter().any(SocketAddr::is_ipv4)
-}
-
-fn is_without_family(error: &std::io::Error) -> bool {
-    use rustix::io::Errno;
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
-}
-
-/// From a list per address to a list per worker.
-fn transposed(listeners: Vec<Vec<TcpListener>>) -> Vec<Vec<TcpListener>> {
-    let mut shares: Vec<Vec<TcpListener>> = Vec::new();
-    for of_address in listeners {
-        for (number, listener) in of_address.into_iter().enumerate() {
-            if shares.len() <= number {
-                shares.push(Vec::new());
-            }
-            shares[number].push(listener);
-        }
-    }
-    shares
-}
-
-fn lifecycle_options(config: &Config, public_port: u16) -> anyhow::Result<lifecycle::Options> {
+fn lifecycle_options(config: &Config, addresses: &Addresses) -> anyhow::Result<lifecycle::Options> {
     let key_file = config.state_dir.join("check-in.key");
     let key = secrets::read_or_make(&key_file, |random| secrets::hex(&random))?;
     let key = secrets::from_hex(&key).ok_or(SecretError::Damaged { path: key_file })?;
@@ -405,27 +404,35 @@ fn lifecycle_options(config: &Config, public_port: u16) -> anyhow::Result<lifecy
         memory_low: Some(config.limits.memory_low).filter(|bytes| *bytes > 0),
         starts_max: config.limits.starts_max,
         check_in_key: CheckInKey::new(&key),
-        public_port,
+        public_port: addresses.public.first().map_or(0, SocketAddr::port),
         clock: Clock::MACHINE,
     })
 }
 
-fn listen_options(config: &Config, connections_max: usize) -> listen::Options {
+fn listen_options(config: &Config) -> listen::Options {
     listen::Options {
         first_byte_timeout: config.listen.first_byte_timeout,
+        handshake_timeout: config.listen.handshake_timeout,
         header_timeout: config.listen.header_timeout,
-        connections_max,
     }
 }
 
-fn proxy_options(config: &Config) -> anyhow::Result<proxy::Options> {
+fn proxy_options(config: &Config, public_url: &PublicUrl) -> anyhow::Result<proxy::Options> {
     let mut instance = [0; 4];
     getrandom::fill(&mut instance).context("the system has no random bytes")?;
     let instance = u32::from_ne_bytes(instance);
+    let redirect = Redirect {
+        port: public_url.port,
+        domain: config.routing.domain.clone(),
+        // Workspaces report by plain HTTP, to an address that no certificate is for.
+        except: CHECK_IN_PATH,
+    };
     Ok(proxy::Options {
         paths: config.routing.paths,
         admin_host: config.routing.admin_host.clone(),
         trusted_proxies: config.routing.trusted_proxies.clone(),
+        redirect: config.tls.redirect.then_some(redirect),
+        hsts: config.tls.hsts,
         connect_timeout: config.upstream.connect_timeout,
         response_timeout: config.upstream.response_timeout,
         idle_per_workspace_max: config.upstream.idle_per_workspace_max,
@@ -438,11 +445,11 @@ fn proxy_options(config: &Config) -> anyhow::Result<proxy::Options> {
 fn elsewhere(context: &api::Context, admin_host: Option<String>) -> Elsewhere {
     let admin = api::admin(context.clone());
     let check_in_only = api::check_in_only(context.clone());
-    Arc::new(move |ends, request| {
+    Arc::new(move |peer, request| {
         let is_admin = admin_host.as_deref().is_some_and(|host| proxy::is_for_host(&request, host));
         let router = if is_admin { admin.clone() } else { check_in_only.clone() };
         Box::pin(async move {
-            let response = call(router, ends, request).await;
+            let response = call(router, peer, request).await;
             response.map(|body| Body::Other(body.map_err(Into::into).boxed_unsync()))
         })
     })
@@ -450,11 +457,11 @@ fn elsewhere(context: &api::Context, admin_host: Option<String>) -> Elsewhere {
 
 async fn call(
     mut router: axum::Router,
-    ends: Ends,
+    peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Response<axum::body::Body> {
     let mut request = request.map(axum::body::Body::new);
-    request.extensions_mut().insert(Peer(ends.peer));
+    request.extensions_mut().insert(Peer(peer));
     match tower_service::Service::call(&mut router, request).await {
         Ok(response) => response,
         Err(never) => match never {},
@@ -479,7 +486,7 @@ impl Serve for Admin {
         ends: Rc<Ends>,
         request: Request<Incoming>,
     ) -> Response<Self::Body> {
-        call(self.router.clone(), *ends, request).await
+        call(self.router.clone(), ends.peer, request).await
     }
 
     /// Calls are answered in a moment, or wait for what the end of the program ends as well.

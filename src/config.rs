@@ -20,7 +20,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::model::{FrozenStorage, Policy, PolicyOverrides, Project, ProjectId, Spec, WorkspaceId};
+use crate::model::{
+    FrozenStorage, Policy, PolicyOverrides, Project, ProjectId, PublicUrl, Spec, WorkspaceId,
+};
 use crate::token::{Grant, TokenName};
 
 mod check;
@@ -33,6 +35,9 @@ mod values;
 /// Where the state is kept when Frostgate runs as root.
 const SYSTEM_STATE_DIR: &str = "/var/lib/frostgate";
 
+/// Where certificates are, beside the configuration.
+const CERTIFICATES_DIR: &str = "certs";
+
 /// The admin API's token, in the state directory.
 pub const TOKEN_FILE: &str = "token";
 
@@ -43,6 +48,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The listeners.
     pub listen: Listen,
+    /// Certificates, and who has to come by TLS.
+    pub tls: Tls,
     /// How requests find their workspace.
     pub routing: Routing,
     /// The connections to workspaces.
@@ -70,18 +77,47 @@ pub struct Config {
 pub struct Listen {
     /// Where end users and check-ins arrive. An IPv6 address takes IPv6 only.
     pub public: Vec<SocketAddr>,
+    /// Where end users arrive by TLS.
+    pub tls: Vec<SocketAddr>,
     /// Where the API is served.
     pub admin: SocketAddr,
+    /// Whether it is served by TLS.
+    pub admin_tls: bool,
     /// Threads that move bytes; 0: one for each core.
     pub workers: usize,
     /// How long a new connection may stay silent.
     pub first_byte_timeout: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
     /// How long a request's head may take, and how long a connection may idle between requests.
     pub header_timeout: Duration,
     /// Connections at a time, over all public listeners.
     pub connections_max: usize,
     /// How long requests may go on after SIGTERM.
     pub drain_grace: Duration,
+}
+
+/// Certificates, and who has to come by TLS.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// Where every `NAME.crt` or `NAME.pem` is used, with its `NAME.key`; `None`: only those that
+    /// are named.
+    pub directory: Option<PathBuf>,
+    /// Those that are named. The first is for whoever names no host, or one that none is for.
+    pub certificates: Vec<CertificatePair>,
+    /// Whether plain requests are redirected to HTTPS.
+    pub redirect: bool,
+    /// How long browsers are to come by HTTPS only; zero: they are told nothing.
+    pub hsts: Duration,
+}
+
+/// A certificate and its key, in PEM.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CertificatePair {
+    /// The certificate, and those that vouch for it after it.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// How requests find their workspace.
@@ -93,6 +129,8 @@ pub struct Routing {
     pub paths: bool,
     /// The host name at which the public listener serves the API; `None`: at none.
     pub admin_host: Option<String>,
+    /// Where end users reach workspaces; `None`: at the domain and our own ports.
+    pub public_url: Option<PublicUrl>,
     /// The proxies whose `X-Forwarded-…` headers are believed.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -208,6 +246,8 @@ pub struct Workspace {
 pub struct Flags {
     /// `--listen`, once for each public address.
     pub listen: Vec<String>,
+    /// `--listen-tls`, once for each.
+    pub listen_tls: Vec<String>,
     /// `--admin`.
     pub admin: Option<String>,
     /// `--state-dir`.
@@ -263,14 +303,15 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let environment: BTreeMap<String, String> = environment.collect();
         let mut config_tree = tree::Tree::default();
-        if let Some(path) = Self::find(path, &environment) {
-            let text = std::fs::read_to_string(&path)
+        let file = Self::find(path, &environment);
+        if let Some(path) = &file {
+            let text = std::fs::read_to_string(path)
                 .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-            config_tree.add_file(&path, &text)?;
+            config_tree.add_file(path, &text)?;
         }
         config_tree.add_environment(&environment);
         config_tree.add_flags(flags);
-        read::config(config_tree, &environment)
+        read::config(config_tree, file.as_deref(), &environment)
     }
 
     /// Which file is read: `path`, else `FROSTGATE_CONFIG`, else the first that exists of
@@ -323,11 +364,18 @@ fn usual_state_dir(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
     Some(home(environment, "XDG_STATE_HOME", ".local/state")?.join("frostgate"))
 }
 
+/// Where certificates are unless the configuration says: beside its file, or where Frostgate is
+/// started if there is none.
+fn usual_certificates_dir(file: Option<&Path>) -> PathBuf {
+    file.and_then(Path::parent).unwrap_or(Path::new("")).join(CERTIFICATES_DIR)
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             state_dir: PathBuf::from(SYSTEM_STATE_DIR),
             listen: Listen::default(),
+            tls: Tls::default(),
             routing: Routing::default(),
             upstream: Upstream::default(),
             limits: Limits::default(),
@@ -349,12 +397,26 @@ impl Default for Listen {
                 SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
                 SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8080)),
             ],
+            tls: vec![],
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
+            admin_tls: false,
             workers: 0,
             first_byte_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(60),
             connections_max: 10_000,
             drain_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            directory: Some(usual_certificates_dir(None)),
+            certificates: vec![],
+            redirect: false,
+            hsts: Duration::ZERO,
         }
     }
 }
@@ -366,6 +428,7 @@ impl Default for Routing {
             domain: "localhost".to_owned(),
             paths: true,
             admin_host: None,
+            public_url: None,
             trusted_proxies: vec![],
         }
     }

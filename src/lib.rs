@@ -10,7 +10,7 @@
 //! ```text
 //!  clients ──▶ listen ──▶ proxy ──────────────────────────────▶ workspaces
 //!              accept     route, gate, headers, upstream          ▲
-//!              h1 / h2          │ lease                           │ start, stop, pause, probe
+//!              TLS, h1 / h2     │ lease                           │ start, stop, pause, probe
 //!                               ▼                                 │
 //!  admins ───▶ api ──────▶ lifecycle ──────────────────────────▶ driver
 //!  check-ins               gate · machine · actor · deadlines     docker, process, upstream
@@ -28,14 +28,16 @@
 //!
 //! # The life of a request
 //!
-//! [`listen::serve`] accepts a connection and tells its protocol → `proxy::forward` refuses what
-//! is ambiguous → `route::find` finds the workspace → [`lifecycle::Workspace::try_enter`] gives a
-//! [`lifecycle::Lease`], or [`lifecycle::Workspace::enter`] waits for one, with the body unread →
-//! `headers::to_workspace` edits the head → `Upstreams::send` takes a connection of the lease's
-//! generation or makes one → the answer's body carries the lease → the last byte is sent, or the
-//! client is gone: the body is dropped, the lease with it, and the gate knows. After a 101 the
-//! tunnel's task has the lease; where the policy counts traffic it is quiet, and enters the gate
-//! for a moment when enough is about to pass.
+//! [`listen::serve`] accepts a connection, does its TLS handshake and tells its protocol →
+//! `proxy::forward` refuses what is ambiguous, or came over a connection for another host, and sends
+//! to HTTPS what should have come by it → `route::find` finds the workspace →
+//! [`lifecycle::Workspace::try_enter`] gives a [`lifecycle::Lease`], or
+//! [`lifecycle::Workspace::enter`] waits for one, with the body unread → `headers::to_workspace`
+//! edits the head → `Upstreams::send` takes a connection of the lease's generation or makes one →
+//! the answer's body carries the lease → the last byte is sent, or the client is gone: the body is
+//! dropped, the lease with it, and the gate knows. After a 101 the tunnel's task has the lease;
+//! where the policy counts traffic it is quiet, and enters the gate for a moment when enough is
+//! about to pass.
 //!
 //! # The life of a freeze
 //!
@@ -83,11 +85,13 @@
 //! # Layering
 //!
 //! A module uses those that stand beside it here, and itself. A test reads this table and the code.
-//! bollard stays in `driver/docker`; rusqlite in `store/sqlite`; hyper in `listen`, `proxy`, `api`, `app` and `cli`.
+//! bollard stays in `driver/docker`; rusqlite in `store/sqlite`; rustls in `listen/tls` and
+//! `cli`; notify in `app`; hyper in `listen`, `proxy`, `api`, `app` and `cli`.
 //!
 //! | module | may use |
 //! |---|---|
-//! | `clock`, `duration`, `size`, `listen`, `secrets` | none |
+//! | `clock`, `duration`, `size`, `secrets` | none |
+//! | `listen` | `clock` |
 //! | `model` | `duration` |
 //! | `token` | `model`, `secrets` |
 //! | `driver` | `model`, `clock`, `duration`, `size` |

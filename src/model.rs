@@ -9,6 +9,7 @@
 //! a missing one has its default, so a field that is added later must have one.
 
 mod image;
+mod public_url;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::image::{Image, InvalidMount, Mount, MountSource, Pull};
+pub use self::public_url::PublicUrl;
 
 /// What stands for the workspace's id in the texts of a spec that several workspaces share.
 const ID_PLACEHOLDER: &str = "{id}";

@@ -12,6 +12,7 @@ mod overview;
 mod peer;
 mod policy;
 mod projects;
+mod readiness;
 mod reply;
 mod routes;
 mod token_file;
@@ -23,11 +24,13 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::lifecycle::{Creator, Registry};
+use crate::model::PublicUrl;
 
 pub use failures::Failures;
 pub use keyring::Keyring;
 pub use peer::Peer;
-pub use routes::{admin, check_in_only};
+pub use readiness::{Check, Health};
+pub use routes::{CHECK_IN_PATH, admin, check_in_only};
 
 /// What the calls work on.
 #[derive(Clone)]
@@ -42,6 +45,8 @@ pub struct Context {
     pub failures: Arc<Failures>,
     /// Whose `X-Forwarded-For` tells where a check-in came from.
     pub trusted_proxies: Arc<[IpNet]>,
-    /// The public listener's port, for the workspaces' URLs.
-    pub public_port: u16,
+    /// Where end users find workspaces.
+    pub public_url: Arc<PublicUrl>,
+    /// What is asked how it is, for `/readyz`.
+    pub checks: Arc<[Check]>,
 }

@@ -12,9 +12,12 @@ use serde_json::json;
 use super::caller::Need;
 use super::reply::Problem;
 use super::{
-    Context, activity, auth, check_in, containers, overview, projects, tokens, workspaces,
+    Context, activity, auth, check_in, containers, overview, projects, readiness, tokens,
+    workspaces,
 };
 
+/// Where workspaces report their activity.
+pub const CHECK_IN_PATH: &str = "/v1/check-in";
 /// Largest body of a call.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
@@ -53,7 +56,8 @@ pub fn admin(context: Context) -> Router {
     // Nobody's.
     let open = Router::new()
         .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
-        .route("/v1/check-in", post(check_in::check_in));
+        .route("/readyz", get(readiness::read))
+        .route(CHECK_IN_PATH, post(check_in::check_in));
 
     let for_need = |need: Need, calls: Router<Context>| {
         calls.route_layer(from_fn_with_state((context.clone(), need), auth::require))
@@ -69,7 +73,7 @@ pub fn admin(context: Context) -> Router {
 
 /// What the public listener serves of them.
 pub fn check_in_only(context: Context) -> Router {
-    let check_in = Router::new().route("/v1/check-in", post(check_in::check_in));
+    let check_in = Router::new().route(CHECK_IN_PATH, post(check_in::check_in));
     finish(check_in.fallback(async || Problem::NoWorkspaceHere), context)
 }
 

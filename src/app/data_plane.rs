@@ -2,17 +2,17 @@
 //! upstream pools, on a runtime of one thread. Nothing of a warm request crosses from one to
 //! another.
 
-use std::net::TcpListener;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::{self, LocalOptions};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::listen::{self, Serve};
+use crate::listen::{self, Listener, Serve};
 
 /// How long goodbyes may take when the grace is over.
 const CLOSE_MAX: Duration = Duration::from_millis(1_500);
@@ -20,8 +20,10 @@ const CLOSE_MAX: Duration = Duration::from_millis(1_500);
 /// What one thread serves, and how it ends.
 pub(super) struct Plan {
     pub(super) name: String,
-    pub(super) listeners: Vec<TcpListener>,
+    pub(super) listeners: Vec<Listener>,
     pub(super) options: listen::Options,
+    /// Connections at a time, to all of the thread's listeners together.
+    pub(super) connections_max: usize,
     /// Turns true when no more is to be accepted.
     pub(super) draining: watch::Receiver<bool>,
     /// How long what is under way may take after that.
@@ -46,16 +48,17 @@ pub(super) fn start<S: Serve>(
 }
 
 async fn serve<S: Serve>(plan: Plan, make: impl FnOnce(TaskTracker) -> Rc<S>) {
-    let Plan { listeners, options, mut draining, grace, .. } = plan;
+    let Plan { listeners, options, connections_max, mut draining, grace, .. } = plan;
+    let (options, room) = (Rc::new(options), Arc::new(Semaphore::new(connections_max)));
     let served_now = TaskTracker::new();
     let served = make(served_now.clone());
     for listener in listeners {
-        let (served, options) = (served.clone(), options.clone());
+        let (served, options, room) = (served.clone(), options.clone(), room.clone());
         let (draining, served_now) = (draining.clone(), served_now.clone());
         // It ends with the runtime at the latest.
         tokio::task::spawn_local(async move {
-            if let Err(error) = listen::serve(listener, served, options, draining, served_now).await
-            {
+            let ended = listen::serve(listener, served, options, room, draining, served_now);
+            if let Err(error) = ended.await {
                 tracing::error!(%error, "a listener failed");
             }
         });

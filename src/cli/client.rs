@@ -4,6 +4,8 @@
 //! as `frostgate serve` finds them: the address in the configuration, the token in the state
 //! directory. That token goes to this machine alone, never to an address that a variable names.
 
+mod tls;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,15 +18,19 @@ use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use super::{Environment, Overrides};
-use crate::config::Config;
+use crate::config::{Config, Listen};
+use crate::model::PublicUrl;
 
-/// How long connecting may take.
+/// How long connecting may take, and a TLS handshake after it.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long an answer may take, from the call to its last byte.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
@@ -73,6 +79,8 @@ pub(super) enum CallError {
 /// The API of one gateway, for one caller.
 pub(super) struct Client {
     base: Base,
+    /// For `https`.
+    tls: Option<TlsConnector>,
     authorization: HeaderValue,
 }
 
@@ -81,6 +89,7 @@ pub(super) struct Client {
 struct Base {
     /// As it is told to people.
     url: String,
+    secure: bool,
     host: String,
     port: u16,
     /// What stands before the path of every call.
@@ -101,7 +110,12 @@ impl Client {
         let named = remote.url.as_ref().or_else(|| variable("FROSTGATE_URL"));
         let base = match named {
             Some(url) => Base::parse(url)?,
-            None => Base::of_admin(load()?.listen.admin)?,
+            None => Base::of_admin(&load()?.listen)?,
+        };
+        let tls = match named {
+            _ if !base.secure => None,
+            Some(_) => Some(tls::to_others()?),
+            None => Some(tls::to_own(&load()?)?),
         };
         let token = match variable("FROSTGATE_TOKEN") {
             Some(token) => token.clone(),
@@ -114,7 +128,7 @@ impl Client {
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
             .map_err(|_| CallError::NoToken("the token has characters that none has".to_owned()))?;
         authorization.set_sensitive(true);
-        Ok(Self { base, authorization })
+        Ok(Self { base, tls, authorization })
     }
 
     /// Makes one call, with `body` as JSON if there is one. Blocks until it is answered.
@@ -144,8 +158,19 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
-        let broken = |error: hyper::Error| self.unreachable(error.to_string());
         let stream = self.connect().await?;
+        let Some(tls) = &self.tls else { return self.exchange_over(stream, request).await };
+        let name = ServerName::try_from(self.base.host_name().to_owned())?;
+        let stream = self.in_time(tls.connect(name, stream)).await?;
+        self.exchange_over(stream, request).await
+    }
+
+    async fn exchange_over(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        request: Request<Full<Bytes>>,
+    ) -> anyhow::Result<Answer> {
+        let broken = |error: hyper::Error| self.unreachable(error.to_string());
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // It ends with the runtime of this call.
@@ -161,9 +186,15 @@ impl Client {
     }
 
     async fn connect(&self) -> anyhow::Result<TcpStream> {
-        let place = (self.base.host.trim_matches(['[', ']']), self.base.port);
-        match timeout(CONNECT_MAX, TcpStream::connect(place)).await {
-            Ok(Ok(stream)) => Ok(stream),
+        self.in_time(TcpStream::connect((self.base.host_name(), self.base.port))).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        connecting: impl Future<Output = std::io::Result<T>>,
+    ) -> anyhow::Result<T> {
+        match timeout(CONNECT_MAX, connecting).await {
+            Ok(Ok(connected)) => Ok(connected),
             Ok(Err(error)) => Err(self.unreachable(error.to_string())),
             Err(_) => {
                 let limit = CONNECT_MAX.as_secs();
@@ -181,23 +212,28 @@ impl Base {
     fn parse(url: &str) -> Result<Self, CallError> {
         let wrong = |why| CallError::NoUrl { url: url.to_owned(), why };
         let uri: Uri = url.parse().map_err(|_| wrong("it is no URL"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(wrong("it has to begin with http://"));
-        }
+        let secure = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(wrong("it has to begin with http:// or https://")),
+        };
         let host = uri.host().filter(|host| !host.is_empty());
         let host = host.ok_or_else(|| wrong("it names no host"))?.to_owned();
         let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { url: url.to_owned(), host, port: uri.port_u16().unwrap_or(80), prefix })
+        let port = uri.port_u16().unwrap_or(PublicUrl::usual_port(secure));
+        Ok(Self { url: url.to_owned(), secure, host, port, prefix })
     }
 
     /// The admin listener of this machine; one that listens everywhere is here as well.
-    fn of_admin(address: SocketAddr) -> Result<Self, CallError> {
+    fn of_admin(listen: &Listen) -> Result<Self, CallError> {
+        let address = listen.admin;
         let ip = match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             ip => ip,
         };
-        let url = format!("http://{}", SocketAddr::new(ip, address.port()));
+        let scheme = if listen.admin_tls { "https" } else { "http" };
+        let url = format!("{scheme}://{}", SocketAddr::new(ip, address.port()));
         if address.port() == 0 {
             let why = "the configuration leaves the port to the system, so set FROSTGATE_URL";
             return Err(CallError::NoUrl { url, why });
@@ -205,8 +241,13 @@ impl Base {
         Self::parse(&url)
     }
 
+    /// Without the brackets of an IPv6 address.
+    fn host_name(&self) -> &str {
+        self.host.trim_matches(['[', ']'])
+    }
+
     fn is_local(&self) -> bool {
-        let ip = self.host.trim_matches(['[', ']']).parse();
+        let ip = self.host_name().parse();
         self.host == "localhost" || ip.is_ok_and(|ip: IpAddr| ip.is_loopback())
     }
 }
@@ -253,20 +294,24 @@ mod tests {
             ("http://[::1]:8081/", "[::1]", 8081, "", true),
             ("http://localhost", "localhost", 80, "", true),
             ("http://frost.example.com:80/api/", "frost.example.com", 80, "/api", false),
+            ("https://frost.example.com", "frost.example.com", 443, "", false),
         ];
         for (url, host, port, prefix, is_local) in rows {
             let base = Base::parse(url).expect(url);
             let read = (base.host.as_str(), base.port, base.prefix.as_str(), base.is_local());
             assert_eq!(read, (host, port, prefix, is_local), "{url}");
         }
-        for url in ["", "127.0.0.1:8081", "https://a", "http://", "http:///x", "a b"] {
+        for url in ["", "127.0.0.1:8081", "ftp://a", "http://", "http:///x", "a b"] {
             assert!(Base::parse(url).is_err(), "{url}");
         }
     }
 
     #[test]
     fn a_listener_on_every_address_is_asked_on_this_machines_own() {
-        let url = |address: &str| Base::of_admin(address.parse().expect("an address"));
+        let url = |address: &str| {
+            let admin = address.parse().expect("an address");
+            Base::of_admin(&Listen { admin, ..Listen::default() })
+        };
         assert_eq!(url("0.0.0.0:81").expect("a port").url, "http://127.0.0.1:81");
         assert_eq!(url("[::]:81").expect("a port").url, "http://[::1]:81");
         assert_eq!(url("10.0.0.1:81").expect("a port").url, "http://10.0.0.1:81");

@@ -10,8 +10,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::app::App;
 use crate::config::{Config, ConfigError, Flags};
 
+mod certs;
 mod client;
 mod demo;
 mod log;
@@ -54,6 +56,8 @@ enum Command {
     Serve(Overrides),
     /// Say whether the configuration is right, or everything that is wrong with it
     CheckConfig(CheckConfig),
+    /// Make certificates for development, and say how to have them trusted
+    Certs(certs::Certs),
     /// Say why a workspace is awake, or what froze it
     Why(why::Why),
     /// List, make, rotate and revoke the tokens that open the API
@@ -75,6 +79,9 @@ struct Overrides {
     /// Where end users arrive, such as 0.0.0.0:80; may be given several times
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<String>,
+    /// Where end users arrive by TLS, such as 0.0.0.0:443; may be given several times
+    #[arg(long, value_name = "ADDRESS")]
+    listen_tls: Vec<String>,
     /// Where the API is served, such as 127.0.0.1:8081
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
@@ -130,6 +137,7 @@ impl CommandLine {
         match self.command {
             Command::Serve(overrides) => serve::run(overrides.load(environment)?, environment),
             Command::CheckConfig(check) => check.run(environment),
+            Command::Certs(certs) => certs::run(certs, environment),
             Command::Why(why) => why::run(&why, environment),
             Command::Token(token) => token::run(&token, environment),
             Command::Demo(demo) => demo::run(&demo, environment),
@@ -142,6 +150,7 @@ impl Overrides {
     fn load(self, environment: &Environment) -> Result<Config, ConfigError> {
         let flags = Flags {
             listen: self.listen,
+            listen_tls: self.listen_tls,
             admin: self.admin,
             state_dir: self.state_dir,
             domain: self.domain,
@@ -155,6 +164,7 @@ impl CheckConfig {
         let file = Config::find(self.config.as_deref(), environment);
         let overrides = Overrides { config: self.config, ..Overrides::default() };
         let config = overrides.load(environment)?;
+        App::certificates(&config)?;
         let mut out = std::io::stdout();
         if self.print {
             write!(out, "{}", config.to_toml())?;
@@ -226,7 +236,7 @@ mod tests {
     #[test]
     fn help_names_the_commands_of_users_and_hides_the_sample() {
         let help = CommandLine::command().render_help().to_string();
-        for command in ["serve", "check-config", "why", "token", "demo", "Exit codes: "] {
+        for command in ["serve", "check-config", "certs", "why", "token", "demo", "Exit codes: "] {
             assert!(help.contains(command), "{help}");
         }
         assert!(!help.contains("\n  sample"), "{help}");
@@ -236,6 +246,8 @@ mod tests {
     fn commands_take_what_the_help_says() {
         for line in [
             "frostgate serve --config f --listen a --listen b --admin c --state-dir d --domain e",
+            "frostgate serve --listen-tls a --listen-tls b",
+            "frostgate certs --config f --domain d --directory e --force a.d *.b.d",
             "frostgate check-config --config f --print",
             "frostgate demo --port 9000 --idle 1.5s",
             "frostgate sample --name hello",

@@ -23,6 +23,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let app = App::start(config).await?;
     info!(
         public = ?app.public_addresses(),
+        tls = ?app.tls_addresses(),
         admin = %app.admin_address(),
         token_file = %token_file.display(),
         workspaces,

@@ -13,27 +13,42 @@ use super::tree::Origin;
 /// Notes every contradiction.
 pub(super) fn whole(config: &Config, findings: &mut Findings) {
     addresses(config, findings);
+    redirect(config, findings);
     limits(config, findings);
     tokens(config, findings);
     hosts(config, findings);
 }
 
 fn addresses(config: &Config, findings: &mut Findings) {
-    let (public, admin) = (&config.listen.public, config.listen.admin);
-    for (index, address) in public.iter().enumerate() {
-        if public[..index].iter().any(|earlier| overlap(*earlier, *address)) {
-            let text = format!(
-                "\"public\" in [listen]: {address} is taken by another address of the list"
-            );
-            findings.add(&findings.origin("listen.public"), text);
+    let listen = &config.listen;
+    let mut earlier: Vec<(&str, SocketAddr)> = Vec::new();
+    let public = listen.public.iter().map(|address| ("public", *address));
+    let tls = listen.tls.iter().map(|address| ("tls", *address));
+    for (key, address) in public.chain(tls).chain([("admin", listen.admin)]) {
+        let taken = earlier.iter().find(|(_, earlier)| overlap(*earlier, address));
+        if let Some((by, other)) = taken.copied() {
+            let text = if by == key {
+                format!("{key:?} in [listen]: {address} is taken by another address of the list")
+            } else {
+                format!(
+                    "{key:?} in [listen]: {address} is taken by the {by} address {other}; \
+                     the two need different ports"
+                )
+            };
+            let keys = [key, by].map(|key| format!("listen.{key}"));
+            findings.add(&first_written(findings, &keys.each_ref().map(String::as_str)), text);
         }
-        if overlap(*address, admin) {
-            let text = format!(
-                "\"admin\" in [listen]: {admin} is taken by the public address {address}; \
-                 the two need different ports"
-            );
-            findings.add(&first_written(findings, &["listen.admin", "listen.public"]), text);
-        }
+        earlier.push((key, address));
+    }
+}
+
+/// Whoever is redirected needs a place to go.
+fn redirect(config: &Config, findings: &mut Findings) {
+    let elsewhere = config.routing.public_url.as_ref().is_some_and(|url| url.secure);
+    if config.tls.redirect && config.listen.tls.is_empty() && !elsewhere {
+        let text = "\"redirect\" in [tls]: there is no HTTPS to redirect to; set \"tls\" in \
+                    [listen], or \"public_url\" in [routing] where a proxy in front speaks it";
+        findings.add(&findings.origin("tls.redirect"), text.to_owned());
     }
 }
 

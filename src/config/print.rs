@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::path::Path;
 use std::time::Duration;
 
 use toml::Value;
@@ -11,17 +12,20 @@ use crate::model::{
     ConnectionActivity, FreezeMode, FrozenStorage, Image, Policy, PolicyOverrides, Pull, Runs, Spec,
 };
 
-use super::{Config, DockerAddress, DockerUse, Freezer, values};
+use super::{CertificatePair, Config, DockerAddress, DockerUse, Freezer, values};
 
 /// Every option and its value.
 pub(super) fn config(config: &Config) -> String {
     let mut page = Page::default();
     page.line("state_dir", text(config.state_dir.display()));
     listen(config, &mut page);
+    tls(config, &mut page);
     page.header("routing");
     page.line("domain", text(&config.routing.domain));
     page.line("paths", config.routing.paths);
     page.line("admin_host", text(config.routing.admin_host.as_deref().unwrap_or_default()));
+    let public_url = config.routing.public_url.as_ref();
+    page.line("public_url", text(public_url.map(ToString::to_string).unwrap_or_default()));
     page.line("trusted_proxies", texts(&config.routing.trusted_proxies));
     page.header("upstream");
     page.line("connect_timeout", span(config.upstream.connect_timeout));
@@ -74,12 +78,29 @@ pub(super) fn config(config: &Config) -> String {
 fn listen(config: &Config, page: &mut Page) {
     page.header("listen");
     page.line("public", texts(&config.listen.public));
+    page.line("tls", texts(&config.listen.tls));
     page.line("admin", text(config.listen.admin));
+    page.line("admin_tls", config.listen.admin_tls);
     page.line("workers", count(config.listen.workers));
     page.line("first_byte_timeout", span(config.listen.first_byte_timeout));
+    page.line("handshake_timeout", span(config.listen.handshake_timeout));
     page.line("header_timeout", span(config.listen.header_timeout));
     page.line("connections_max", count(config.listen.connections_max));
     page.line("drain_grace", span(config.listen.drain_grace));
+}
+
+fn tls(config: &Config, page: &mut Page) {
+    page.header("tls");
+    let directory = config.tls.directory.as_deref().unwrap_or(Path::new(""));
+    page.line("directory", text(directory.display()));
+    let pair = |pair: &CertificatePair| {
+        let fields = [("cert", &pair.cert), ("key", &pair.key)];
+        let fields = fields.map(|(key, path)| (key.to_owned(), text(path.display())));
+        Value::Table(fields.into_iter().collect())
+    };
+    page.line("certificates", Value::Array(config.tls.certificates.iter().map(pair).collect()));
+    page.line("redirect", config.tls.redirect);
+    page.line("hsts", span(config.tls.hsts));
 }
 
 fn drivers(config: &Config, page: &mut Page) {

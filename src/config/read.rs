@@ -1,7 +1,7 @@
 //! The sections, key by key. The keys stand in the order in which `print` writes them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::model::{Image, PolicyOverrides, Project, ProjectId, Runs, Spec, WorkspaceId};
 use crate::token::{Grant, TokenName};
@@ -9,11 +9,13 @@ use crate::token::{Grant, TokenName};
 use super::section::{Findings, Section};
 use super::tree::Tree;
 use super::values::{self, Read};
-use super::{Config, ConfigError, Workspace, check, usual_state_dir};
+use super::{Config, ConfigError, Workspace, check, usual_certificates_dir, usual_state_dir};
 
-/// The configuration that the sources add up to, or everything that is wrong with it.
+/// The configuration that the sources add up to, or everything that is wrong with it. `file` is the
+/// one that was read.
 pub(super) fn config(
     tree: Tree,
+    file: Option<&Path>,
     environment: &BTreeMap<String, String>,
 ) -> Result<Config, ConfigError> {
     let mut config = Config::default();
@@ -21,6 +23,7 @@ pub(super) fn config(
     let mut top = Section::top(tree.keys, &mut findings);
     state_dir(&mut top, &mut config, environment);
     top.inner("listen", |section| listen(section, &mut config));
+    top.inner("tls", |section| tls(section, &mut config, file));
     top.inner("routing", |section| routing(section, &mut config));
     top.inner("upstream", |section| upstream(section, &mut config));
     top.inner("limits", |section| limits(section, &mut config));
@@ -71,13 +74,28 @@ fn state_dir(top: &mut Section<'_>, config: &mut Config, environment: &BTreeMap<
 fn listen(mut section: Section<'_>, config: &mut Config) {
     let listen = &mut config.listen;
     section.read("public", &mut listen.public, values::addresses);
+    section.read("tls", &mut listen.tls, values::addresses_or_none);
     section.read("admin", &mut listen.admin, values::address);
+    section.read("admin_tls", &mut listen.admin_tls, values::switch);
     section.read("workers", &mut listen.workers, values::threads);
     let timeout: Read<_> = values::positive_duration;
     section.read("first_byte_timeout", &mut listen.first_byte_timeout, timeout);
+    section.read("handshake_timeout", &mut listen.handshake_timeout, timeout);
     section.read("header_timeout", &mut listen.header_timeout, timeout);
     section.read("connections_max", &mut listen.connections_max, values::count_from_one);
     section.read("drain_grace", &mut listen.drain_grace, values::any_duration);
+    section.finish();
+}
+
+fn tls(mut section: Section<'_>, config: &mut Config, file: Option<&Path>) {
+    let tls = &mut config.tls;
+    let directory = section.optional("directory", values::text_or_none).flatten();
+    section.read("certificates", &mut tls.certificates, values::certificates);
+    // Whoever names certificates means these.
+    let usual = || tls.certificates.is_empty().then(|| usual_certificates_dir(file));
+    tls.directory = directory.map(PathBuf::from).or_else(usual);
+    section.read("redirect", &mut tls.redirect, values::switch);
+    section.read("hsts", &mut tls.hsts, values::any_duration);
     section.finish();
 }
 
@@ -86,6 +104,7 @@ fn routing(mut section: Section<'_>, config: &mut Config) {
     section.read("domain", &mut routing.domain, values::host);
     section.read("paths", &mut routing.paths, values::switch);
     section.read("admin_host", &mut routing.admin_host, values::host_or_none);
+    section.read("public_url", &mut routing.public_url, values::public_url_or_none);
     section.read("trusted_proxies", &mut routing.trusted_proxies, values::networks);
     section.finish();
 }

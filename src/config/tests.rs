@@ -58,8 +58,38 @@ fn problems(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
 #[test]
 fn an_empty_file_is_the_defaults() {
     let config = loaded("");
-    let usual = Config { state_dir: config.state_dir.clone(), ..Config::default() };
+    let directory = config.tls.directory.clone();
+    let usual = Config {
+        state_dir: config.state_dir.clone(),
+        tls: Tls { directory, ..Tls::default() },
+        ..Config::default()
+    };
     assert_eq!(config, usual);
+}
+
+#[test]
+fn certificates_are_beside_the_file_unless_it_says_where() {
+    let directory = |text: &str| loaded(text).tls.directory;
+    assert!(directory("").is_some_and(|path| path.is_absolute() && path.ends_with("certs")));
+    let named = "certificates = [{ cert = \"a.crt\", key = \"a.key\" }]";
+    assert_eq!(directory(&format!("[tls]\n{named}")), None);
+    let both = format!("[tls]\ndirectory = \"/etc/x\"\n{named}");
+    assert_eq!(directory(&both), Some(PathBuf::from("/etc/x")));
+    let config = loaded("[[tls.certificates]]\ncert = \"a.crt\"\nkey = \"a.key\"");
+    let pair = CertificatePair { cert: "a.crt".into(), key: "a.key".into() };
+    assert_eq!(config.tls.certificates, [pair]);
+}
+
+#[test]
+fn a_public_url_has_a_scheme_a_host_and_perhaps_a_port() {
+    let url = |text: &str| {
+        let config = loaded(&format!("[routing]\npublic_url = {text:?}"));
+        config.routing.public_url.map(|url| url.to_string())
+    };
+    assert_eq!(url(""), None);
+    assert_eq!(url("https://Dev.example.com/").as_deref(), Some("https://dev.example.com"));
+    assert_eq!(url("http://dev.example.com:80").as_deref(), Some("http://dev.example.com"));
+    assert_eq!(url("https://a.test:80").as_deref(), Some("https://a.test:80"));
 }
 
 #[test]
@@ -245,6 +275,26 @@ fn each_mistake_is_told_with_its_place_and_what_is_accepted() {
             "[listen]\nadmin = \"127.0.0.1:8080\"",
             "frostgate.toml:2: \"admin\" in [listen]: 127.0.0.1:8080 is taken by the public \
              address 0.0.0.0:8080; the two need different ports",
+        ),
+        (
+            "[listen]\ntls = [\"0.0.0.0:8080\"]",
+            "frostgate.toml:2: \"tls\" in [listen]: 0.0.0.0:8080 is taken by the public address \
+             0.0.0.0:8080; the two need different ports",
+        ),
+        (
+            "[tls]\nredirect = true",
+            "frostgate.toml:2: \"redirect\" in [tls]: there is no HTTPS to redirect to; set \
+             \"tls\" in [listen], or \"public_url\" in [routing] where a proxy in front speaks it",
+        ),
+        (
+            "[[tls.certificates]]\ncert = \"a\"\nkye = \"b\"",
+            "frostgate.toml:1: \"certificates\" in [tls]: expected a list of pairs such as \
+             [{ cert = \"a.crt\", key = \"a.key\" }], found [a table]",
+        ),
+        (
+            "[routing]\npublic_url = \"example.com/x\"",
+            "frostgate.toml:2: \"public_url\" in [routing]: expected a URL without a path such as \
+             \"https://dev.example.com\", found \"example.com/x\"",
         ),
         (
             "[limits]\nheld_max = 10",
@@ -545,6 +595,8 @@ fn the_printed_configuration_reads_back_to_the_same_one() {
     let config = loaded(
         "[listen]\nfirst_byte_timeout = \"250ms\"\nheader_timeout = 61.5\n[policy]\n\
          inactivity_timeout = 0\ncheck_in_ttl = \"1d2h3m4s\"\n\
+         [tls]\ncertificates = [{ cert = \"a\", key = \"b\" }]\nhsts = \"180d\"\n\
+         [routing]\npublic_url = \"https://a.test:8443\"\n\
          [docker]\nenable = false\nsocket = \"/run/\\\"x\\\".sock\"\n\
          [workspaces.a]\ncommand = [\"sh\", \"-c\", \"echo '\\n\\\"'\"]\ndirectory = \"/srv\"\n\
          environment = { \"a b\" = \"c\" }\nhosts = [\"x.test\"]\nready_path = \"/ok\"\n\

@@ -4,16 +4,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::model::{ConnectionActivity, FreezeMode, FrozenStorage, Mount, ProjectId, Pull};
+use crate::model::{
+    ConnectionActivity, FreezeMode, FrozenStorage, Mount, ProjectId, PublicUrl, Pull,
+};
 use crate::token::{Scope, TokenHash};
 use crate::{duration, size};
 
 use super::tree::{Node, Value};
-use super::{DockerAddress, DockerUse, Freezer};
+use super::{CertificatePair, DockerAddress, DockerUse, Freezer};
 
 /// Reads one kind of value.
 pub(super) type Read<T> = fn(&Value) -> Result<T, String>;
@@ -241,6 +244,13 @@ pub(super) fn addresses(value: &Value) -> Result<Vec<SocketAddr>, String> {
     )
 }
 
+/// Addresses, or none.
+pub(super) fn addresses_or_none(value: &Value) -> Result<Vec<SocketAddr>, String> {
+    list(value, |item| address(item).ok()).ok_or_else(|| {
+        "a list of addresses with ports such as [\"0.0.0.0:443\", \"[::]:443\"]".to_owned()
+    })
+}
+
 /// Networks, or none.
 pub(super) fn networks(value: &Value) -> Result<Vec<IpNet>, String> {
     // An address alone is a network of one; bits beyond the prefix are cleared.
@@ -283,6 +293,19 @@ pub(super) fn command(value: &Value) -> Result<Vec<String>, String> {
         })
 }
 
+/// Certificates with their keys, or none.
+pub(super) fn certificates(value: &Value) -> Result<Vec<CertificatePair>, String> {
+    let pair = |item: &Value| match item {
+        Value::Table(keys) if keys.len() == 2 => {
+            let path = |key: &str| named(&keys.get(key)?.value).ok().map(PathBuf::from);
+            Some(CertificatePair { cert: path("cert")?, key: path("key")? })
+        }
+        _ => None,
+    };
+    list(value, pair)
+        .ok_or_else(|| "a list of pairs such as [{ cert = \"a.crt\", key = \"a.key\" }]".to_owned())
+}
+
 /// Variables for a workspace.
 pub(super) fn environment(value: &Value) -> Result<BTreeMap<String, String>, String> {
     let expected = || "a table of texts such as { GREETING = \"hello\" }".to_owned();
@@ -317,6 +340,29 @@ pub(super) fn host_and_port(value: &Value) -> Result<String, String> {
         Some(format!("{}:{port}", host_name(host)?))
     };
     parsed(value, valid).ok_or_else(|| "a host and a port such as \"127.0.0.1:9000\"".to_owned())
+}
+
+/// Scheme, host and port, or an empty text for none.
+pub(super) fn public_url_or_none(value: &Value) -> Result<Option<PublicUrl>, String> {
+    let valid = |text: &str| {
+        let (secure, rest) = match text.split_once("://")? {
+            ("https", rest) => (true, rest),
+            ("http", rest) => (false, rest),
+            _ => return None,
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = match rest.split_once(':') {
+            Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0)?),
+            None => (rest, PublicUrl::usual_port(secure)),
+        };
+        Some(PublicUrl { secure, domain: host_name(host)?, port })
+    };
+    match text_or_none(value) {
+        Ok(None) => Ok(None),
+        _ => parsed(value, valid)
+            .map(Some)
+            .ok_or_else(|| "a URL without a path such as \"https://dev.example.com\"".to_owned()),
+    }
 }
 
 /// `stop` or `pause`.

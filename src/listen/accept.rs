@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use super::{Ends, Options, Serve, connection};
+use super::{Ends, Listener, Options, Serve, connection};
 
 /// Connections that may wait in the kernel to be accepted.
 const BACKLOG: i32 = 4096;
@@ -51,25 +51,25 @@ pub fn bind(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
 }
 
 /// Serves every connection to a listener, on this thread, until `draining` turns true: then
-/// accepts no more. `connections` knows who is still being served.
+/// accepts no more. Each has a place in the `room`, from its first byte on; when there is none left,
+/// the next one waits for it, and the rest in the kernel's queue. `connections` knows who is still
+/// being served.
 pub async fn serve<S: Serve>(
-    listener: StdListener,
+    listener: Listener,
     served: Rc<S>,
-    options: Options,
+    options: Rc<Options>,
+    room: Arc<Semaphore>,
     draining: watch::Receiver<bool>,
     connections: TaskTracker,
 ) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    let local = listener.local_addr()?;
-    let options = Rc::new(options);
-    let room = Arc::new(Semaphore::new(options.connections_max));
+    let Listener { socket, tls } = listener;
+    let socket = TcpListener::from_std(socket)?;
+    let local = socket.local_addr()?;
     let mut stop = draining.clone();
     let mut quiet_until = tokio::time::Instant::now();
     loop {
-        // The semaphore is never closed.
-        let Ok(place) = room.clone().acquire_owned().await else { return Ok(()) };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = socket.accept() => accepted,
             _ = stop.wait_for(|draining| *draining) => return Ok(()),
         };
         let (stream, peer) = match accepted {
@@ -85,11 +85,17 @@ pub async fn serve<S: Serve>(
             // This one connection failed before it was accepted; the next may not.
             Err(_) => continue,
         };
-        let ends = Ends { peer, local: local_end(&stream, local) };
-        let (served, options) = (served.clone(), options.clone());
+        let place = tokio::select! {
+            place = room.clone().acquire_owned() => place,
+            _ = stop.wait_for(|draining| *draining) => return Ok(()),
+        };
+        // The semaphore is never closed.
+        let Ok(place) = place else { return Ok(()) };
+        let ends = Ends { peer, local: local_end(&stream, local), tls: None };
+        let (served, options, tls) = (served.clone(), options.clone(), tls.clone());
         let draining = draining.clone();
         connections.spawn_local(async move {
-            let ended = connection(stream, ends, served, &options, draining).await;
+            let ended = connection(stream, ends, tls.as_ref(), served, &options, draining).await;
             if let Err(error) = ended {
                 tracing::trace!(%error, "a connection ended before its first request");
             }

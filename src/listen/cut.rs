@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::sniff::Sniffed;
+use super::stream::Stream;
 
 /// How long a client may take to see the end of its connection.
 const LINGER_MAX: Duration = Duration::from_secs(1);
@@ -18,10 +18,10 @@ const LINGER_MAX: Duration = Duration::from_secs(1);
 const DISCARD_BYTES: usize = 8 * 1024;
 
 /// Hangs up. `unframed`: the end of the connection is the end of the answer.
-pub(super) async fn cut(mut stream: Sniffed, unframed: bool) {
+pub(super) async fn cut(mut stream: impl Stream, unframed: bool) {
     if unframed {
         // The drop does it. A socket that can't be told is gone already.
-        return drop(stream.reset_at_drop());
+        return drop(stream.socket().set_zero_linger());
     }
     let lingering = async {
         stream.shutdown().await?;

@@ -1,4 +1,4 @@
-//! Connections: accepting them, telling HTTP/1 from HTTP/2, and ending them in good order.
+//! Connections: accepting them, TLS, telling HTTP/1 from HTTP/2, and ending them in good order.
 //!
 //! A listener belongs to one thread and all its connections stay on that thread, so the data plane
 //! is as many independent servers as there are cores, which the kernel deals connections to
@@ -7,6 +7,9 @@
 mod accept;
 mod cut;
 mod sniff;
+mod stream;
+pub mod tls;
+mod wrong_port;
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -24,10 +27,12 @@ use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub use accept::{bind, serve};
-use sniff::{Protocol, Sniffed};
+use sniff::{First, Protocol, Sniffed};
+use stream::Stream;
+use tls::{Session, Tls};
 
 /// Most request headers: what nginx and Apache allow is about a hundred.
 const HEADERS_MAX: usize = 100;
@@ -42,24 +47,38 @@ const RESET_STREAMS_MAX: usize = 50;
 const PING_AFTER: Duration = Duration::from_secs(30);
 const PING_MAX: Duration = Duration::from_secs(20);
 
+/// How long a connection may take to its first request when no more are accepted.
+const FIRST_REQUEST_MAX: Duration = Duration::from_millis(500);
+
 /// Limits on connections.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How long a client may be silent after it has connected.
+    /// How long a client may be silent after it has connected, and again after a TLS handshake.
     pub first_byte_timeout: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
     /// How long the head of a request may take, and a connection may idle between two.
     pub header_timeout: Duration,
-    /// Connections at a time, on this thread. More wait in the kernel's queue.
-    pub connections_max: usize,
 }
 
-/// Who is connected to whom.
-#[derive(Debug, Clone, Copy)]
+/// A socket that listens, and what connections to it begin with.
+#[derive(Debug)]
+pub struct Listener {
+    /// Bound by [`bind`].
+    pub socket: std::net::TcpListener,
+    /// `None`: plain HTTP.
+    pub tls: Option<Tls>,
+}
+
+/// Who is connected to whom, and how.
+#[derive(Debug, Clone)]
 pub struct Ends {
     /// The client, or the last proxy before us.
     pub peer: SocketAddr,
     /// Us.
     pub local: SocketAddr,
+    /// What was agreed on in the TLS handshake; `None`: plain HTTP.
+    pub tls: Option<Rc<Session>>,
 }
 
 /// What serves the requests of a connection.
@@ -90,14 +109,81 @@ pub trait Serve: 'static {
 async fn connection<S: Serve>(
     stream: TcpStream,
     ends: Ends,
+    tls: Option<&Tls>,
+    served: Rc<S>,
+    options: &Options,
+    mut draining: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let first = Sniffed::read(stream);
+    let (said, stream) = within(options.first_byte_timeout, &mut draining, first).await?;
+    match (said, tls) {
+        (First::Http(protocol), None) => {
+            http(protocol, stream, ends, served, options, draining).await;
+            Ok(())
+        }
+        // Apart, so that plain connections need no room for it.
+        (First::Tls, Some(tls)) => {
+            Box::pin(over_tls(stream, ends, tls, served, options, draining)).await
+        }
+        (First::Http(Protocol::Http1), Some(_)) => {
+            Box::pin(wrong_port::refuse(stream, options, &mut draining)).await
+        }
+        (First::Http(Protocol::Http2), Some(_)) | (First::Tls, None) => {
+            wrong_port::hang_up(stream).await
+        }
+    }
+}
+
+async fn over_tls<S: Serve>(
+    stream: Sniffed<TcpStream>,
+    mut ends: Ends,
+    tls: &Tls,
+    served: Rc<S>,
+    options: &Options,
+    mut draining: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let handshake = tls.accept(stream);
+    let (stream, session) = within(options.handshake_timeout, &mut draining, handshake).await?;
+    let first = Sniffed::read(stream);
+    let (said, stream) = within(options.first_byte_timeout, &mut draining, first).await?;
+    if let First::Http(protocol) = said
+        && session.allows(protocol)
+    {
+        ends.tls = Some(Rc::new(session));
+        http(protocol, stream, ends, served, options, draining).await;
+    }
+    Ok(())
+}
+
+/// Takes a step towards the first request, in its time. When `draining` is true, that is short:
+/// nobody has asked for anything yet.
+async fn within<T>(
+    limit: Duration,
+    draining: &mut watch::Receiver<bool>,
+    step: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let no_longer = async {
+        // An error means that the sender is gone, which means the same.
+        drop(draining.wait_for(|draining| *draining).await);
+        sleep(FIRST_REQUEST_MAX).await;
+    };
+    tokio::select! {
+        biased;
+        done = timeout(limit, step) => done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+        () = no_longer => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Serves the requests of a connection.
+async fn http<S: Serve>(
+    protocol: Protocol,
+    stream: impl Stream,
+    ends: Ends,
     served: Rc<S>,
     options: &Options,
     draining: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let sniffed = timeout(options.first_byte_timeout, Sniffed::read(stream)).await;
-    let Ok(sniffed) = sniffed else { return Ok(()) };
-    let (protocol, sniffed) = sniffed?;
-    let io = TokioIo::new(sniffed);
+) {
+    let io = TokioIo::new(stream);
     let client = Rc::new(served.meet(ends));
     // How a connection ends is its client's affair: hyper's errors here are clients that left, and
     // answers that could not be finished.
@@ -114,13 +200,7 @@ async fn connection<S: Serve>(
                     Ok::<_, Infallible>(response)
                 }
             });
-            let mut connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(options.header_timeout)
-                .max_headers(HEADERS_MAX)
-                .max_header_size(HEAD_BYTES_MAX)
-                .serve_connection(io, service)
-                .with_upgrades();
+            let mut connection = http1(options).serve_connection(io, service).with_upgrades();
             let ended = until_drained(Pin::new(&mut connection), draining, |connection| {
                 connection.graceful_shutdown();
             });
@@ -150,7 +230,16 @@ async fn connection<S: Serve>(
             );
         }
     }
-    Ok(())
+}
+
+fn http1(options: &Options) -> hyper::server::conn::http1::Builder {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.header_timeout)
+        .max_headers(HEADERS_MAX)
+        .max_header_size(HEAD_BYTES_MAX);
+    builder
 }
 
 /// Lets a connection go on until it ends; once `draining`, until it has no more requests.

@@ -1,4 +1,4 @@
-//! HTTP/1 and HTTP/2 on one port: the first bytes tell (RFC 9113 §3.4).
+//! HTTP/1, HTTP/2 and TLS: the first bytes tell (RFC 9113 §3.4, RFC 8446 §5.1).
 
 use std::io;
 use std::pin::Pin;
@@ -7,8 +7,12 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::stream::Stream;
+
 /// What an HTTP/2 client begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a TLS client begins with: a record of the handshake. No HTTP method has that byte.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// What a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,20 +21,27 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// A stream of which the first bytes have been looked at; they are read again.
-#[derive(Debug)]
-pub(super) struct Sniffed {
-    first: [u8; PREFACE.len()],
-    unread: std::ops::Range<usize>,
-    stream: TcpStream,
+/// What a client begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum First {
+    Http(Protocol),
+    Tls,
 }
 
-impl Sniffed {
+/// A stream of which the first bytes have been looked at; they are read again.
+#[derive(Debug)]
+pub(super) struct Sniffed<S> {
+    first: [u8; PREFACE.len()],
+    unread: std::ops::Range<usize>,
+    stream: S,
+}
+
+impl<S: AsyncRead + Unpin> Sniffed<S> {
     /// Reads as much as it takes to tell: one byte for most.
-    pub(super) async fn read(mut stream: TcpStream) -> io::Result<(Protocol, Self)> {
+    pub(super) async fn read(mut stream: S) -> io::Result<(First, Self)> {
         let mut first = [0; PREFACE.len()];
         let mut length = 0;
-        let mut protocol = Protocol::Http2;
+        let mut said = First::Http(Protocol::Http2);
         while length < first.len() {
             let read = stream.read(&mut first[length..]).await?;
             if read == 0 {
@@ -38,20 +49,22 @@ impl Sniffed {
             }
             length += read;
             if first[..length] != PREFACE[..length] {
-                protocol = Protocol::Http1;
+                let is_tls = first[0] == TLS_HANDSHAKE;
+                said = if is_tls { First::Tls } else { First::Http(Protocol::Http1) };
                 break;
             }
         }
-        Ok((protocol, Self { first, unread: 0..length, stream }))
-    }
-
-    /// Has the connection reset, and not just closed, when this is dropped.
-    pub(super) fn reset_at_drop(&self) -> io::Result<()> {
-        self.stream.set_zero_linger()
+        Ok((said, Self { first, unread: 0..length, stream }))
     }
 }
 
-impl AsyncRead for Sniffed {
+impl<S: Stream> Stream for Sniffed<S> {
+    fn socket(&self) -> &TcpStream {
+        self.stream.socket()
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Sniffed<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -75,7 +88,7 @@ impl AsyncRead for Sniffed {
     }
 }
 
-impl AsyncWrite for Sniffed {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Sniffed<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -113,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    async fn sniffed(sent: &'static [&'static [u8]]) -> (Protocol, Vec<u8>) {
+    async fn sniffed(sent: &'static [&'static [u8]]) -> (First, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let client = tokio::spawn(async move {
@@ -124,22 +137,24 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let (protocol, mut stream) =
-            Sniffed::read(listener.accept().await.unwrap().0).await.unwrap();
+        let (said, mut stream) = Sniffed::read(listener.accept().await.unwrap().0).await.unwrap();
         client.await.unwrap();
         let mut all = Vec::new();
         stream.read_to_end(&mut all).await.unwrap();
-        (protocol, all)
+        (said, all)
     }
 
     #[tokio::test]
     async fn the_first_bytes_tell_the_protocol_and_are_read_again() {
+        let (http1, http2) = (First::Http(Protocol::Http1), First::Http(Protocol::Http2));
         let get: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
-        assert_eq!(sniffed(&[b"GET / HTTP/1.1\r\n\r\n"]).await, (Protocol::Http1, get.to_vec()));
-        let put = (Protocol::Http1, b"PUT / HTTP/1.1".to_vec());
+        assert_eq!(sniffed(&[b"GET / HTTP/1.1\r\n\r\n"]).await, (http1, get.to_vec()));
+        let put = (http1, b"PUT / HTTP/1.1".to_vec());
         assert_eq!(sniffed(&[b"P", b"UT / HTTP/1.1"]).await, put);
         let h2 = [PREFACE.as_slice(), b"rest"].concat();
         let parts: &[&[u8]] = &[b"PRI * HTTP/2.0\r\n", b"\r\nSM\r\n\r\nrest"];
-        assert_eq!(sniffed(parts).await, (Protocol::Http2, h2));
+        assert_eq!(sniffed(parts).await, (http2, h2));
+        let hello: &[u8] = b"\x16\x03\x01\x02\x00";
+        assert_eq!(sniffed(&[b"\x16\x03\x01\x02\x00"]).await, (First::Tls, hello.to_vec()));
     }
 }

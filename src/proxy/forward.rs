@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::TRANSFER_ENCODING;
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::header::{STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use http_body::Body as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -21,7 +21,7 @@ use super::reply::{Body, Problem};
 use super::route::{self, Authority, Route};
 use super::tunnel::Tunnel;
 use super::upstream::{Exchange, RequestBody, ResponseBody, Reuse, SendError, Upstreams};
-use super::{Proxy, headers};
+use super::{Proxy, Redirect, headers};
 use crate::lifecycle::{Lease, Refusal, TunnelLease, Visit, Workspace};
 
 /// Waits between attempts to connect: from this, doubling, to `PAUSE_MAX`.
@@ -41,7 +41,8 @@ pub(super) async fn forward(
     client: &Client,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    match find(proxy, &request) {
+    let is_secure = proxy.hsts.is_some() && client.is_secure(request.headers());
+    let answered = match find(proxy, client, &request) {
         Ok(Route::Host(workspace)) => to_workspace(proxy, client, request, &workspace, None).await,
         Ok(Route::Path(workspace, prefix)) => {
             to_workspace(proxy, client, request, &workspace, Some(&prefix)).await
@@ -50,22 +51,45 @@ pub(super) async fn forward(
             let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
             Err(Problem::AddSlash(format!("{}/{query}", request.uri().path())))
         }
-        Ok(Route::Elsewhere) => Ok((proxy.elsewhere)(client.ends(), request).await),
+        Ok(Route::Elsewhere) => Ok((proxy.elsewhere)(client.peer(), request).await),
         Err(problem) => Err(problem),
+    };
+    let mut response = answered.unwrap_or_else(Problem::into_response);
+    if let Some(hsts) = proxy.hsts.as_ref().filter(|_| is_secure) {
+        // A workspace may have said it for itself.
+        response.headers_mut().entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
     }
-    .unwrap_or_else(Problem::into_response)
+    response
 }
 
-fn find(proxy: &Proxy, request: &Request<Incoming>) -> Result<Route, Problem> {
+/// Finds out for whom a request is. Nothing is woken by that.
+fn find(proxy: &Proxy, client: &Client, request: &Request<Incoming>) -> Result<Route, Problem> {
     headers::check(request, &proxy.via).map_err(Problem::Unforwardable)?;
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(Problem::MethodNotAllowed);
     }
     let authority = Authority::of(request).map_err(|_| Problem::NoClearHost)?;
     let host = authority.as_str();
+    if !client.may_ask_for(host) {
+        return Err(Problem::Misdirected);
+    }
     // A workspace's pages must not be of one origin with the API.
     let paths = proxy.options.paths && proxy.options.admin_host.as_deref() != Some(host);
-    Ok(route::find(&proxy.registry, host, request.uri().path(), paths))
+    let route = route::find(&proxy.registry, host, request.uri().path(), paths);
+    match &proxy.options.redirect {
+        Some(redirect) if !client.is_secure(request.headers()) => {
+            redirected(redirect, host, request.uri(), route)
+        }
+        _ => Ok(route),
+    }
+}
+
+fn redirected(redirect: &Redirect, host: &str, uri: &Uri, route: Route) -> Result<Route, Problem> {
+    if matches!(route, Route::Elsewhere) && uri.path() == redirect.except {
+        return Ok(route);
+    }
+    let host = if host.is_empty() { &redirect.domain } else { host };
+    Err(Problem::OnlyByHttps(route::https_url(host, redirect.port, uri)))
 }
 
 async fn to_workspace(

@@ -4,7 +4,8 @@
 //! last, so that nothing that a client sends can remove or imitate a field of ours.
 
 use std::cell::RefCell;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -188,6 +189,12 @@ pub(super) fn is_event_stream(answer: &HeaderMap) -> bool {
     kind.is_some_and(|kind| essence(kind.as_bytes()).eq_ignore_ascii_case(b"text/event-stream"))
 }
 
+/// What tells browsers to come by HTTPS for that long; nothing for no time.
+pub(super) fn hsts(duration: Duration) -> Option<HeaderValue> {
+    let value = format!("max-age={}", duration.as_secs());
+    HeaderValue::try_from(value).ok().filter(|_| !duration.is_zero())
+}
+
 /// A client, and what is said of it to workspaces.
 #[derive(Debug)]
 pub struct Client {
@@ -209,21 +216,43 @@ impl Client {
         Self { ends, trusted, address, entry: RefCell::new(None) }
     }
 
-    /// The ends of its connection.
-    pub(super) fn ends(&self) -> Ends {
-        self.ends
+    /// The other end of its connection.
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.ends.peer
+    }
+
+    /// Whether a request for that host may come from it: by TLS, only for a host that its
+    /// connection is good for. Proxies have a connection for all hosts.
+    pub(super) fn may_ask_for(&self, host: &str) -> bool {
+        let session = self.ends.tls.as_ref();
+        session.is_none_or(|session| session.is_for(host) || self.trusted)
+    }
+
+    /// Whether a request came by HTTPS from the end user on, as far as can be known.
+    pub(super) fn is_secure(&self, headers: &HeaderMap) -> bool {
+        match headers.get(X_FORWARDED_PROTO).filter(|_| self.trusted) {
+            Some(said) => {
+                let first = said.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
+                first.trim_ascii().eq_ignore_ascii_case(b"https")
+            }
+            None => self.ends.tls.is_some(),
+        }
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.ends.tls.is_some() { "https" } else { "http" }
     }
 
     fn forwarded_entry(&self, host: Option<&HeaderValue>) -> Option<HeaderValue> {
         let peer = self.ends.peer.ip().to_canonical();
-        let Some(host) = host else { return forwarded_entry(peer, None) };
+        let Some(host) = host else { return forwarded_entry(peer, None, self.scheme()) };
         let mut last = self.entry.borrow_mut();
         if let Some((for_host, entry)) = &*last
             && for_host == host
         {
             return Some(entry.clone());
         }
-        let entry = forwarded_entry(peer, Some(host))?;
+        let entry = forwarded_entry(peer, Some(host), self.scheme())?;
         *last = Some((host.clone(), entry.clone()));
         Some(entry)
     }
@@ -388,7 +417,7 @@ fn add_forwarded(headers: &mut HeaderMap, hop: &Hop<'_>) {
     if let Some(entry) = client.forwarded_entry(host.as_ref()) {
         add_entry(headers, FORWARDED, entry);
     }
-    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(client.scheme()));
     if let Some(host) = host {
         headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
     }
@@ -413,7 +442,7 @@ fn add_entry(headers: &mut HeaderMap, name: HeaderName, entry: HeaderValue) {
 }
 
 /// An entry of RFC 7239: `for=192.0.2.1;host="a.example:8080";proto=http`.
-fn forwarded_entry(peer: IpAddr, host: Option<&HeaderValue>) -> Option<HeaderValue> {
+fn forwarded_entry(peer: IpAddr, host: Option<&HeaderValue>, scheme: &str) -> Option<HeaderValue> {
     let mut entry = match peer {
         IpAddr::V4(address) => format!("for={address}"),
         IpAddr::V6(address) => format!("for=\"[{address}]\""),
@@ -424,7 +453,8 @@ fn forwarded_entry(peer: IpAddr, host: Option<&HeaderValue>) -> Option<HeaderVal
         entry.push_str(host);
         entry.push('"');
     }
-    entry.push_str(";proto=http");
+    entry.push_str(";proto=");
+    entry.push_str(scheme);
     HeaderValue::try_from(entry).ok()
 }
 
@@ -442,7 +472,8 @@ mod tests {
 
     fn passed_on(fields: &[(&str, &str)], trusted: bool) -> HeaderMap {
         let mut headers = std::mem::take(request(fields).headers_mut());
-        let ends = Ends { peer: ([192, 0, 2, 1], 4000).into(), local: ([192, 0, 2, 2], 80).into() };
+        let (peer, local) = (([192, 0, 2, 1], 4000).into(), ([192, 0, 2, 2], 80).into());
+        let ends = Ends { peer, local, tls: None };
         let client = Client::new(ends, trusted);
         let host = headers.get("host").cloned();
         let version = Version::HTTP_11;

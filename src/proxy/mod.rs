@@ -16,12 +16,13 @@ mod tunnel;
 mod upstream;
 
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use ipnet::IpNet;
@@ -41,6 +42,10 @@ pub struct Options {
     pub admin_host: Option<String>,
     /// Whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Where clients that come by plain HTTP are sent; `None`: they are served.
+    pub redirect: Option<Redirect>,
+    /// How long browsers are told to come by HTTPS only; zero: they are told nothing.
+    pub hsts: Duration,
     /// How long a connection to a workspace that is up may take, retries included.
     pub connect_timeout: Duration,
     /// How long a workspace may take until it begins to answer, counted from the last byte of the
@@ -53,9 +58,22 @@ pub struct Options {
     pub pseudonym: String,
 }
 
-/// What answers requests that are for no workspace.
+/// To where plain requests are redirected, and which are not.
+#[derive(Debug, Clone)]
+pub struct Redirect {
+    /// The port at which end users find HTTPS.
+    pub port: u16,
+    /// The host for those that name none.
+    pub domain: String,
+    /// A path that is served all the same on hosts that are no workspace's.
+    pub except: &'static str,
+}
+
+/// What answers requests that are for no workspace. It is told who asks.
 pub type Elsewhere = Arc<
-    dyn Fn(Ends, Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<Body>>>> + Send + Sync,
+    dyn Fn(SocketAddr, Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<Body>>>>
+        + Send
+        + Sync,
 >;
 
 /// The data plane of one thread.
@@ -65,6 +83,8 @@ pub struct Proxy {
     upstreams: Rc<upstream::Upstreams>,
     elsewhere: Elsewhere,
     via: headers::Via,
+    /// `Strict-Transport-Security`, where it is said.
+    hsts: Option<HeaderValue>,
     /// Tunnels outlive the connections that they came over.
     tunnels: TaskTracker,
 }
@@ -83,7 +103,8 @@ impl Proxy {
             options.idle_per_workspace_max,
         );
         let via = headers::Via::new(&options.pseudonym);
-        Rc::new(Self { registry, options, upstreams, elsewhere, via, tunnels })
+        let hsts = headers::hsts(options.hsts);
+        Rc::new(Self { registry, options, upstreams, elsewhere, via, hsts, tunnels })
     }
 
     fn trusts(&self, peer: IpAddr) -> bool {
@@ -102,7 +123,8 @@ impl Serve for Proxy {
     type Body = Body;
 
     fn meet(&self, ends: Ends) -> headers::Client {
-        headers::Client::new(ends, self.trusts(ends.peer.ip()))
+        let trusted = self.trusts(ends.peer.ip());
+        headers::Client::new(ends, trusted)
     }
 
     async fn answer(

@@ -76,6 +76,10 @@ pub(super) enum Problem {
     BadBody,
     /// CONNECT and TRACE are not for workspaces.
     MethodNotAllowed,
+    /// It is for a host that its connection is not good for.
+    Misdirected,
+    /// It came by plain HTTP; this is its place by HTTPS.
+    OnlyByHttps(String),
     /// `/w/{id}` without its slash.
     AddSlash(String),
     /// The gate did not let it in. With the time until a new try makes sense, where that is known.
@@ -114,13 +118,12 @@ impl Problem {
                 response.headers_mut().insert(ALLOW, allowed);
                 response
             }
-            Self::AddSlash(location) => {
-                let mut response = text(StatusCode::PERMANENT_REDIRECT, "It is one slash further.");
-                if let Ok(location) = HeaderValue::from_str(&location) {
-                    response.headers_mut().insert(LOCATION, location);
-                }
-                response
-            }
+            Self::Misdirected => text(
+                StatusCode::MISDIRECTED_REQUEST,
+                "The certificate of this connection is not for this host; open another one.",
+            ),
+            Self::OnlyByHttps(location) => moved("It is at the same place by HTTPS.", &location),
+            Self::AddSlash(location) => moved("It is one slash further.", &location),
             Self::NotLetIn(refusal, retry) => not_let_in(&refusal, retry),
             Self::Queued(before) => {
                 let words = match before {
@@ -143,6 +146,14 @@ impl Problem {
             }
         }
     }
+}
+
+fn moved(words: &'static str, location: &str) -> Response<Body> {
+    let mut response = text(StatusCode::PERMANENT_REDIRECT, words);
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
 }
 
 fn not_let_in(refusal: &Refusal, retry: Option<Duration>) -> Response<Body> {

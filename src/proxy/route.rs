@@ -135,6 +135,15 @@ pub(super) fn origin_form(method: &Method, uri: &Uri, prefix: Option<&str>) -> O
     Uri::from_parts(parts).ok()
 }
 
+/// The same place by HTTPS. `host` is one that an [`Authority`] has.
+pub(super) fn https_url(host: &str, port: u16, uri: &Uri) -> String {
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    let path = uri.path_and_query().map(|whole| whole.as_str());
+    let path = path.filter(|path| path.starts_with('/')).unwrap_or("/");
+    format!("https://{host}{port}{path}")
+}
+
 /// The value of `Host` for the workspace: what the client asked for.
 pub(super) fn host_value<B>(request: &Request<B>) -> Option<HeaderValue> {
     match request.headers().get(HOST) {
@@ -195,5 +204,14 @@ mod tests {
         assert_eq!(form("/w/a/x?y", Some("/w/a")).as_deref(), Some("/x?y"));
         assert_eq!(form("*", None), None);
         assert_eq!(form("a.localhost", None), None);
+    }
+
+    #[test]
+    fn a_place_by_https_is_the_same_place() {
+        let url = |host, port, uri: &str| https_url(host, port, &uri.parse().unwrap());
+        assert_eq!(url("a.b", 443, "/x//y?q=%2f&"), "https://a.b/x//y?q=%2f&");
+        assert_eq!(url("a.b", 8443, "http://a.b:8080/x"), "https://a.b:8443/x");
+        assert_eq!(url("::1", 8443, "/"), "https://[::1]:8443/");
+        assert_eq!(url("a.b", 443, "*"), "https://a.b/");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use frostgate::config::{Config, ConfigError, Flags};
+use frostgate::config::{Config, ConfigError, Flags, Tls};
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
@@ -64,9 +64,15 @@ fn the_full_example_sets_every_option_to_its_default() {
     assert_eq!(full.workspaces.len(), 4, "one of each kind");
     let (tokens, projects, workspaces) = Default::default();
     let bare = Config { tokens, projects, workspaces, ..full };
-    assert_eq!(bare, empty);
-    let usual = Config { state_dir: empty.state_dir.clone(), ..Config::default() };
+    // Certificates are beside the file.
+    assert_eq!(bare.tls.directory, Some(examples().join("certs")));
+    let usual = Config {
+        state_dir: empty.state_dir.clone(),
+        tls: Tls { directory: bare.tls.directory.clone(), ..Tls::default() },
+        ..Config::default()
+    };
     assert_eq!(bare, usual);
+    assert_eq!(Config { tls: usual.tls.clone(), ..empty }, usual);
 }
 
 #[test]

@@ -6,8 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A crate that only some files may name, and which those are: prefixes of paths below `src`.
-const CONFINED: [(&str, &[&str]); 2] =
-    [("bollard", &["driver/docker"]), ("hyper", &["listen/", "proxy/", "api/", "app", "cli/"])];
+const CONFINED: [(&str, &[&str]); 4] = [
+    ("bollard", &["driver/docker"]),
+    ("rustls", &["listen/tls", "cli/"]),
+    ("notify", &["app/"]),
+    ("hyper", &["listen/", "proxy/", "api/", "app", "cli/"]),
+];
 
 /// What a module may use.
 #[derive(Debug)]

@@ -112,7 +112,7 @@ impl Representation {
         Self {
             id: workspace.id().to_string(),
             project: workspace.project().map(|id| Project::of(id, context)),
-            url: url(workspace, context),
+            url: context.public_url.of_workspace(workspace.id()),
             driver: workspace.driver_name(),
             state: State::of(view.phase),
             phase: view.phase,
@@ -148,12 +148,4 @@ impl Project {
         let name = project.map_or(id, |project| project.name.as_str());
         Self { id: id.to_owned(), name: name.to_owned() }
     }
-}
-
-fn url(workspace: &Workspace, context: &Context) -> String {
-    let port = match context.public_port {
-        80 => String::new(),
-        port => format!(":{port}"),
-    };
-    format!("http://{}.{}{port}/", workspace.id(), context.registry.domain())
 }

@@ -4,15 +4,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// How long a reply may take.
 const REPLY_MAX: Duration = Duration::from_secs(60);
 
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) stream: S,
     unread: Vec<u8>,
 }
 
@@ -64,7 +64,7 @@ impl Client {
 
     /// `None`: nobody listens there.
     pub(crate) async fn try_connect(address: SocketAddr) -> Option<Self> {
-        Some(Self::over(TcpStream::connect(address).await.ok()?))
+        Some(Self::over_tcp(TcpStream::connect(address).await.ok()?))
     }
 
     /// From an address of its own, which all of 127.0.0.0/8 are, and a port that the system gives
@@ -75,15 +75,15 @@ impl Client {
             let port = 20_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000;
             let socket = TcpSocket::new_v4().unwrap();
             if socket.bind(SocketAddr::from((source, port))).is_ok() {
-                return Self::over(socket.connect(address).await.unwrap());
+                return Self::over_tcp(socket.connect(address).await.unwrap());
             }
         }
         panic!("no port of {source} is free");
     }
 
-    fn over(stream: TcpStream) -> Self {
+    fn over_tcp(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
-        Self { stream, unread: Vec::new() }
+        Self::over(stream)
     }
 
     /// A WebSocket to a workspace, if it is let in.
@@ -97,6 +97,12 @@ impl Client {
             ))
             .await;
         client.head().await.starts_with("HTTP/1.1 101").then_some(client)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    pub(crate) fn over(stream: S) -> Self {
+        Self { stream, unread: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {

@@ -5,6 +5,7 @@ mod dice;
 pub(crate) mod endurance;
 mod origin;
 mod program;
+mod tls;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ pub(crate) use client::{Client, Reply, get, navigate};
 pub(crate) use dice::Dice;
 pub(crate) use origin::{Connection, Origin, Received, ok};
 pub(crate) use program::{Program, Setup};
+pub(crate) use tls::{Authority, gullible, secure, tls, try_tls};
 
 use crate::fixture;
 
@@ -58,6 +60,10 @@ impl Gateway {
 
     pub(crate) fn public(&self) -> SocketAddr {
         self.app().public_addresses()[0]
+    }
+
+    pub(crate) fn tls(&self) -> SocketAddr {
+        self.app().tls_addresses()[0]
     }
 
     pub(crate) fn admin(&self) -> SocketAddr {
