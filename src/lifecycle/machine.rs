@@ -406,9 +406,8 @@ impl Machine {
     }
 
     fn on_deadline(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
-        if self.remove_at().is_some_and(|at| at <= now) {
-            let too_old =
-                self.policy.max_storage_time.is_some_and(|limit| self.created + limit <= now);
+        if self.removal_due_at().is_some_and(|at| at <= now) {
+            let too_old = self.too_old_at().is_some_and(|at| at <= now);
             let (of, since) = if too_old { ("old", self.created) } else { ("frozen", self.since) };
             self.remove_wanted = Some(format!("{of} for {}", spoken(now - since)));
             return;

@@ -26,6 +26,7 @@ mod http2;
 mod https_only;
 mod layering;
 mod leases;
+mod lifecycle_model;
 mod limits;
 mod policies;
 mod pool;

@@ -30,8 +30,8 @@ impl Machine {
     /// which the workspace could be idle for long enough: there it looks again. So a request costs
     /// no timer, and the freeze is on time all the same.
     pub fn deadline(&self, census: Census, now: Instant) -> Option<Instant> {
-        // It is too old whatever is done to it. When that is known there is no more to be told.
-        let remove_at = self.remove_at().filter(|_| self.remove_wanted.is_none());
+        // When that is known there is no more to be told.
+        let remove_at = self.removal_due_at().filter(|_| self.remove_wanted.is_none());
         // When the job is done there is a new deadline; a look takes milliseconds.
         match (&self.state, self.job) {
             (_, None) => {}
@@ -42,9 +42,13 @@ impl Machine {
         }
         let not_too_soon = |at: Instant| self.freeze_not_before.map_or(at, |limit| at.max(limit));
         let of_phase = match &self.state {
-            State::Running { .. } => {
-                let earliest = || Some(now + self.inactivity_timeout()?);
-                self.freeze_at(census).or_else(earliest).map(not_too_soon)
+            State::Running { ready_at, .. } => {
+                // Of who comes and goes from now on nobody tells either.
+                let unused = self.idle_since(census).is_none_or(|since| since == *ready_at);
+                let timeout = self.inactivity_timeout().filter(|_| unused);
+                let earliest =
+                    timeout.map(|timeout| (now + timeout).max(self.grace_ends(*ready_at)));
+                self.freeze_at(census).into_iter().chain(earliest).min().map(not_too_soon)
             }
             State::Freezing { drain, .. } => {
                 drain.map(|(Drain::Finishing(until) | Drain::Severed(until))| until)
@@ -70,7 +74,6 @@ impl Machine {
         {
             return None;
         }
-        let too_old = self.policy.max_storage_time.map(|limit| self.created + limit);
         let frozen_too_long = match (&self.state, self.policy.storage) {
             (State::Frozen { .. }, FrozenStorage::Limited(limit)) => Some(self.since + limit),
             // It ended without being frozen; from then on it is idle.
@@ -79,7 +82,24 @@ impl Machine {
             }
             _ => None,
         };
-        too_old.into_iter().chain(frozen_too_long).min()
+        self.too_old_at().into_iter().chain(frozen_too_long).min()
+    }
+
+    /// The same, as far as it can be told now: while something is done to it, it may turn out that it
+    /// is not frozen at all. It is too old whatever is done to it.
+    pub(super) fn removal_due_at(&self) -> Option<Instant> {
+        match self.job {
+            None => self.remove_at(),
+            Some(_) => self.remove_at().and(self.too_old_at()),
+        }
+    }
+
+    pub(super) fn too_old_at(&self) -> Option<Instant> {
+        self.policy.max_storage_time.map(|limit| self.created + limit)
+    }
+
+    fn grace_ends(&self, ready_at: Instant) -> Instant {
+        ready_at + self.policy.initial_timeout
     }
 
     fn demote_at(&self) -> Option<Instant> {
@@ -91,7 +111,7 @@ impl Machine {
     pub fn freeze_at(&self, census: Census) -> Option<Instant> {
         let State::Running { ready_at, .. } = &self.state else { return None };
         let (idle_since, timeout) = (self.idle_since(census)?, self.inactivity_timeout()?);
-        let grace_ends = *ready_at + self.policy.initial_timeout;
+        let grace_ends = self.grace_ends(*ready_at);
         // One that nobody has used yet is idle from the end of its grace on.
         let idle_since = if idle_since > *ready_at { idle_since } else { grace_ends };
         Some(grace_ends.max(idle_since + timeout))
@@ -236,8 +256,7 @@ impl Machine {
     /// The end of the grace after its start; `None`: it has none, or does not run.
     pub fn initial_timeout_ends(&self) -> Option<Instant> {
         let State::Running { ready_at, .. } = &self.state else { return None };
-        let grace = self.policy.initial_timeout;
-        (!grace.is_zero()).then(|| *ready_at + grace)
+        (!self.policy.initial_timeout.is_zero()).then(|| self.grace_ends(*ready_at))
     }
 
     /// Whether a report that comes now can be believed in: a workspace that is being stopped

@@ -1038,6 +1038,31 @@ fn a_removal_that_failed_is_tried_again_after_a_growing_wait_and_when_it_is_aske
     assert_eq!(bench.phases.iter().filter(|(phase, _)| *phase == Phase::Removing).count(), 3);
 }
 
+#[test]
+fn one_that_is_looked_at_is_not_removed_for_having_been_frozen() {
+    let none = Policy { storage: FrozenStorage::None, ..policy() };
+    let mut bench = Bench::new(none, false);
+    bench.handle(Event::Changed);
+    bench.now += IDLE * 2;
+    bench.handle(Event::Deadline);
+    bench.finish(running_as("run-1"));
+    assert_eq!((bench.phase(), bench.job()), (Phase::Starting, Some(Job::Wake)), "it runs");
+}
+
+#[test]
+fn one_that_is_left_within_its_grace_is_frozen_when_that_ends() {
+    let mut bench = Bench::new(Policy { initial_timeout: IDLE * 3, ..policy() }, false);
+    bench.handle(Event::Resume);
+    bench.finish(woken("run-1"));
+    let grace_ends = bench.now + IDLE * 3;
+    let deadline = bench.machine.deadline(bench.census, bench.now);
+    assert_eq!(deadline, Some(grace_ends), "nobody tells when somebody has come and gone");
+    bench.census.last_left = Some(bench.now + IDLE);
+    bench.now = grace_ends;
+    bench.handle(Event::Deadline);
+    assert_eq!(bench.phase(), Phase::Freezing);
+}
+
 /// Anything may happen in any order; the invariants are asserted after every event by the machine
 /// itself. In the end, when all goes well again, everybody who waits is served.
 fn random_life(seed: u64) {
