@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use self::image::{Image, InvalidMount, Mount, MountSource, Pull};
 
@@ -401,7 +402,7 @@ pub enum FrozenStorage {
 }
 
 /// How a workspace is frozen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FreezeMode {
     /// Stopped: memory, CPU and the slot are free, the disk is kept.
@@ -411,7 +412,7 @@ pub enum FreezeMode {
 }
 
 /// Where a frozen workspace is on its way down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
     /// In memory, without CPU.
@@ -430,7 +431,7 @@ impl fmt::Display for Tier {
 }
 
 /// Where a workspace is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// It was asked to run and is not ready yet.

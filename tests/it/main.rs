@@ -20,6 +20,7 @@ mod http2;
 mod layering;
 mod leases;
 mod limits;
+mod openapi;
 mod policies;
 mod pool;
 mod process_driver;

@@ -1,48 +1,79 @@
 //! Workspaces on demand.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 
-use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::Representation;
 use crate::api::caller::Caller;
 use crate::api::fields::Fields;
-use crate::api::reply::Problem;
+use crate::api::reply::{Json, Problem};
 use crate::api::{Context, policy};
+use crate::lifecycle::CreateError;
 use crate::lifecycle::create::{Order, Template};
 use crate::model::{Image, Runs, Spec, WorkspaceId};
 use crate::size;
 
-/// What a creation may say beside the fields of a policy.
-const FIELD_NAMES: [&str; 3] = ["project_id", "spec", "id"];
-
 /// Processors that a spec may ask for: a hundredth is the least that an engine accepts.
 const CPUS: std::ops::RangeInclusive<f64> = 0.01..=10_000.0;
 
-/// What is answered.
-#[derive(Debug, Serialize)]
+/// A workspace to be created, from a project or, where the configuration allows it, from a spec.
+#[derive(Debug, ToSchema)]
+pub(in crate::api) struct NewWorkspace {
+    /// The project to create it from.
+    #[schema(examples("notebook"))]
+    project_id: Option<String>,
+    /// What it is made of, instead of what a project says. In forms, as JSON.
+    spec: Option<InlineSpec>,
+    /// What to call it; left out: 32 random digits, so that nobody can guess its address.
+    id: Option<WorkspaceId>,
+    #[serde(flatten)]
+    policy: policy::Changes,
+}
+
+/// The workspace that was created.
+#[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct Created {
+    #[schema(examples("Workspace has been created"))]
     message: &'static str,
     workspace: Representation,
 }
 
-/// A spec of the caller's own: what may be said of a container without handing out the host.
-#[derive(Debug, Deserialize)]
+/// What may be said of a container without handing out the machine that it runs on.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = Spec)]
 #[serde(deny_unknown_fields)]
 struct InlineSpec {
+    #[schema(examples("nginx:alpine"))]
     image: String,
+    /// Instead of the image's own.
     #[serde(default)]
+    #[schema(examples(json!(["nginx", "-g", "daemon off;"])))]
     command: Vec<String>,
-    port: Option<u16>,
+    /// Where it listens, inside the container; `null`: at the one port that the image exposes.
+    #[schema(value_type = Option<u16>, minimum = 1, maximum = 65535, examples(80))]
+    port: Option<NonZeroU16>,
     #[serde(default)]
+    #[schema(examples(json!({ "GREETING": "hello" })))]
     environment: BTreeMap<String, String>,
+    /// It is ready when a GET of this path is answered with 2xx or 3xx; `null`: any answer will do.
+    #[schema(examples("/health"))]
     ready_path: Option<String>,
-    /// With a unit, such as `512MiB`.
+    /// Bytes, or a number with a unit; `null`: any amount.
+    #[schema(
+        pattern = "^([0-9]{1,15}|[0-9]{1,6} ?([bB]|[kmgtKMGT]([iI]?[bB])?))$",
+        examples("512MiB")
+    )]
     memory: Option<String>,
+    /// Processors; `null`: any number.
+    #[schema(minimum = 0.01, maximum = 10000, examples(1.5))]
     cpus: Option<f64>,
+    /// Whether it has a network to itself.
     #[serde(default)]
     isolate: bool,
 }
@@ -63,7 +94,7 @@ impl InlineSpec {
             ..Image::new(self.image)
         };
         Ok(Spec {
-            port: self.port,
+            port: self.port.map(NonZeroU16::get),
             environment: self.environment,
             ready_path: self.ready_path,
             memory: memory.transpose()?,
@@ -72,16 +103,23 @@ impl InlineSpec {
     }
 }
 
-/// `POST /api/v1/workspaces`: 201 once it is made and its start has begun. Where that fails nothing
-/// is left of it.
+/// Create a workspace.
+///
+/// Answered once it is made and its start has begun. Where that fails nothing is left of it.
+#[utoipa::path(
+    post,
+    path = "/workspaces",
+    operation_id = "createWorkspace",
+    tag = "workspaces",
+    request_body = NewWorkspace,
+    responses((status = 201, description = "It is being started", body = Created), CreateError)
+)]
 pub(in crate::api) async fn create(
     State(context): State<Context>,
     caller: Caller,
     fields: Fields,
 ) -> Result<(StatusCode, Json<Created>), Problem> {
-    policy::only(&fields, &FIELD_NAMES)?;
-    let order =
-        Order { id: id(&fields)?, from: template(&fields)?, policy: policy::overrides(&fields)? };
+    let order = NewWorkspace::read(fields)?.order()?;
     caller.check_template(&order.from)?;
     policy::check(&context.creator.policy(&order)?)?;
     let workspace = context.creator.create(order).await?;
@@ -90,26 +128,49 @@ pub(in crate::api) async fn create(
     Ok((StatusCode::CREATED, Json(Created { message, workspace })))
 }
 
-fn id(fields: &Fields) -> Result<Option<WorkspaceId>, Problem> {
-    let Some(text) = fields.get("id") else { return Ok(None) };
-    let parsed = WorkspaceId::parse(text);
-    parsed.map(Some).map_err(|error| Problem::Invalid(format!("id: {error}")))
+impl NewWorkspace {
+    fn read(mut fields: Fields) -> Result<Self, Problem> {
+        let new = Self {
+            project_id: fields.take("project_id")?,
+            spec: fields.take_nested("spec")?,
+            id: fields.take("id")?,
+            policy: policy::Changes::read(&mut fields)?,
+        };
+        fields.end()?;
+        Ok(new)
+    }
+
+    fn order(self) -> Result<Order, Problem> {
+        let from = match (self.project_id, self.spec) {
+            (Some(project), None) => Template::Project(project),
+            (None, Some(spec)) => Template::Spec(Box::new(spec.into_spec()?)),
+            (Some(_), Some(_)) => {
+                let why = "project_id and spec exclude each other; send one";
+                return Err(Problem::Invalid(why.to_owned()));
+            }
+            (None, None) => {
+                let why =
+                    "project_id is missing: name one of those that GET /api/v1/projects lists";
+                return Err(Problem::Invalid(why.to_owned()));
+            }
+        };
+        Ok(Order { id: self.id, from, policy: self.policy.overrides()? })
+    }
 }
 
-fn template(fields: &Fields) -> Result<Template, Problem> {
-    match (fields.get("project_id"), fields.get("spec")) {
-        (Some(project), None) => Ok(Template::Project(project.to_owned())),
-        (None, Some(text)) => {
-            let spec: InlineSpec = serde_json::from_str(text).map_err(|error| {
-                Problem::Invalid(format!("spec is not an object with an \"image\": {error}"))
-            })?;
-            Ok(Template::Spec(Box::new(spec.into_spec()?)))
-        }
-        (Some(_), Some(_)) => {
-            Err(Problem::Invalid("project_id and spec exclude each other; send one".to_owned()))
-        }
-        (None, None) => Err(Problem::Invalid(
-            "project_id is missing: name one of those that GET /api/v1/projects lists".to_owned(),
-        )),
-    }
+/// What the schema of a new workspace can't say in types, beside the rule of its policy.
+pub(in crate::api) fn rule() -> Value {
+    let absent = json!({ "type": "null" });
+    json!({
+        "oneOf": [
+            {
+                "required": ["project_id"],
+                "properties": { "project_id": { "type": "string" }, "spec": absent },
+            },
+            {
+                "required": ["spec"],
+                "properties": { "spec": { "type": "object" }, "project_id": absent },
+            },
+        ],
+    })
 }
