@@ -62,6 +62,7 @@ pub(super) struct Container {
 
 /// What to make a container from.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct NewContainer {
     /// One that the engine has.
     #[schema(min_length = 1, examples("nginx:alpine"))]
@@ -70,6 +71,7 @@ pub(super) struct NewContainer {
 
 /// What a container is to be.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ContainerChange {
     status: WantedStatus,
 }
@@ -221,8 +223,7 @@ pub(super) async fn create(
     RawQuery(query): RawQuery,
     fields: Fields,
 ) -> Result<(StatusCode, Json<Container>), Problem> {
-    let NewContainer { image } =
-        NewContainer::read(fields.or(Fields::of_query(query.as_deref())?))?;
+    let NewContainer { image } = NewContainer::read(fields, Fields::of_query(query.as_deref())?)?;
     let kept =
         PolicyOverrides { storage: Some(FrozenStorage::Unlimited), ..PolicyOverrides::default() };
     let order = Order { id: None, from: template(&context, &caller, &image), policy: kept };
@@ -237,8 +238,9 @@ pub(super) async fn create(
 }
 
 impl NewContainer {
-    fn read(mut fields: Fields) -> Result<Self, Problem> {
-        let image: Option<String> = fields.take("image")?;
+    fn read(mut body: Fields, mut query: Fields) -> Result<Self, Problem> {
+        let image: Option<String> = body.take("image")?.or(query.take("image")?);
+        body.end()?;
         let image = image.filter(|image| !image.is_empty()).ok_or_else(|| {
             Problem::Invalid("image is missing: name one that GET /v1/images lists".to_owned())
         })?;
@@ -303,7 +305,7 @@ pub(super) async fn change(
     fields: Fields,
 ) -> Result<Json<Container>, Problem> {
     let workspace = find(&context, &caller, id)?;
-    let change = ContainerChange::read(fields.or(Fields::of_query(query.as_deref())?))?;
+    let change = ContainerChange::read(fields, Fields::of_query(query.as_deref())?)?;
     match change.status {
         WantedStatus::Running => workspace.resume().await?,
         WantedStatus::Stopped => workspace.begin_stop().await?,
@@ -312,8 +314,10 @@ pub(super) async fn change(
 }
 
 impl ContainerChange {
-    fn read(mut fields: Fields) -> Result<Self, Problem> {
-        let status = fields.take("status")?.ok_or_else(|| {
+    fn read(mut body: Fields, mut query: Fields) -> Result<Self, Problem> {
+        let status = body.take("status")?.or(query.take("status")?);
+        body.end()?;
+        let status = status.ok_or_else(|| {
             Problem::Invalid("status is missing: send \"stopped\" or \"running\"".to_owned())
         })?;
         Ok(Self { status })

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value};
+use utoipa::openapi::encoding::EncodingBuilder;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::schema::{ObjectBuilder, OneOf, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{self, Ref, RefOr, Required, Schema, SecurityRequirement};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
@@ -28,16 +29,12 @@ pub(super) const LABEL: &str = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
 /// The ways in which a token may be presented.
 const SCHEMES: [&str; 3] = ["bearer", "basic", "access_token"];
 
-/// Schemas of what callers send, where a member may be left out. In answers all are always there.
-const OF_REQUESTS: [&str; 7] = [
-    "ContainerChange",
-    "NewContainer",
-    "NewToken",
-    "NewWorkspace",
-    "PolicyChanges",
-    "Report",
-    "Spec",
-];
+/// The schemas of bodies, whose members may be left out and are not `null` then.
+const OF_BODIES: [&str; 6] =
+    ["ContainerChange", "NewContainer", "NewToken", "NewWorkspace", "PolicyChanges", "Report"];
+
+/// What is in a body, and may have it either way.
+const WITHIN_BODIES: &str = "Spec";
 
 /// What every call has in common.
 #[derive(OpenApi)]
@@ -151,9 +148,18 @@ fn describe_body(operation: &mut Operation) {
     }
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         codes.extend([ErrorCode::TooLarge, ErrorCode::UnsupportedMediaType]);
-        if let Some(json) = body.content.get("application/json").cloned() {
+        if let Some(RefOr::T(json)) = body.content.get_mut("application/json") {
+            // One that may be left out isn't `null` then.
+            if let Some(RefOr::T(Schema::OneOf(OneOf { items, .. }))) = &json.schema {
+                json.schema = items.iter().find(|item| matches!(item, RefOr::Ref(_))).cloned();
+            }
+            let mut form = json.clone();
+            if operation.operation_id.as_deref() == Some("createWorkspace") {
+                let json = EncodingBuilder::new().content_type(Some("application/json"));
+                form.encoding.insert("spec".to_owned(), json.build());
+            }
             for kind in ["application/x-www-form-urlencoded", "multipart/form-data"] {
-                body.content.insert(kind.to_owned(), json.clone());
+                body.content.insert(kind.to_owned(), form.clone().into());
             }
         }
     }
@@ -209,7 +215,10 @@ fn finish(schemas: &mut Value) {
     for (name, schema) in schemas.as_object_mut().into_iter().flatten() {
         let Some(Value::Object(properties)) = schema.get_mut("properties") else { continue };
         properties.values_mut().for_each(raise_description);
-        if !OF_REQUESTS.contains(&name.as_str()) {
+        if OF_BODIES.contains(&name.as_str()) {
+            properties.values_mut().for_each(without_null);
+        } else if name != WITHIN_BODIES {
+            // In answers all are always there.
             schema["required"] = properties.keys().cloned().collect();
         }
     }
@@ -240,6 +249,25 @@ fn flatten(schemas: &mut Value, name: &str) {
         schema.insert("type".to_owned(), "object".into());
         schema.insert("properties".to_owned(), properties.into());
         schema.insert("additionalProperties".to_owned(), false.into());
+    }
+}
+
+/// Leaves `null` to the types to which it means something.
+fn without_null(property: &mut Value) {
+    let null = Value::from("null");
+    if let Some(Value::Array(types)) = property.get_mut("type") {
+        types.retain(|kind| *kind != null);
+        property["type"] = types.pop().unwrap_or_default();
+    }
+    if let Some(Value::Array(kinds)) = property.get_mut("oneOf") {
+        kinds.retain(|kind| kind.get("type") != Some(&null));
+        if let [kind] = &mut kinds[..] {
+            let kind = kind.take();
+            if let (Some(property), Value::Object(kind)) = (property.as_object_mut(), kind) {
+                property.remove("oneOf");
+                property.extend(kind);
+            }
+        }
     }
 }
 

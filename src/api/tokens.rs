@@ -237,18 +237,9 @@ pub(super) fn rule() -> Value {
         "oneOf": [
             {
                 "required": ["scope"],
-                "properties": {
-                    "scope": { "enum": ["admin", "read"] },
-                    "projects": { "type": "null" },
-                },
+                "properties": { "scope": { "enum": ["admin", "read"] }, "projects": false },
             },
-            {
-                "required": ["projects"],
-                "properties": {
-                    "scope": { "enum": ["projects", null] },
-                    "projects": { "type": ["array", "string"] },
-                },
-            },
+            { "required": ["projects"], "properties": { "scope": { "const": "projects" } } },
         ],
     })
 }

@@ -16,7 +16,7 @@ const MINUTES_MAX: f64 = 100.0 * 365.0 * 24.0 * 60.0;
 
 /// The texts that are read as times, as far as a pattern can tell: minutes, or up to three numbers
 /// with units. It keeps the sum below a hundred years, which is the limit.
-const TIME: &str = r"^([0-9]{1,7}(\.[0-9]{1,6})?|(([0-9]{1,4}(\.[0-9]{1,6})?d|[0-9]{1,5}(\.[0-9]{1,6})?h|[0-9]{1,7}(\.[0-9]{1,6})?m|[0-9]{1,9}(\.[0-9]{1,6})?s|[0-9]{1,12}(\.[0-9]{1,6})?ms) ?){1,3})$";
+const TIME: &str = r"^((0|[1-9][0-9]{0,6})(\.[0-9]{1,6})?|(([0-9]{1,4}(\.[0-9]{1,6})?d|[0-9]{1,5}(\.[0-9]{1,6})?h|[0-9]{1,7}(\.[0-9]{1,6})?m|[0-9]{1,9}(\.[0-9]{1,6})?s|[0-9]{1,12}(\.[0-9]{1,6})?ms) ?){1,3})$";
 
 /// A time in minutes, fractions included.
 #[derive(Debug, Clone, Copy, ToSchema)]
@@ -39,7 +39,7 @@ impl Serialize for Minutes {
 #[serde(try_from = "Value")]
 pub(super) struct Time(pub(super) Duration);
 
-/// A time after which something happens; zero, or `null` as in answers: never.
+/// A time after which something happens; zero, or `null` as answers have it: never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Value")]
 pub(super) struct Limit(pub(super) Duration);
@@ -49,7 +49,7 @@ pub(super) struct Limit(pub(super) Duration);
 #[serde(try_from = "Value")]
 pub(super) struct NonZeroTime(pub(super) Duration);
 
-/// How long something is kept; `null`, as in answers, or `"unlimited"`: for ever.
+/// How long something is kept; `null` as answers have it, or `"unlimited"`: for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Value")]
 pub(super) struct Storage(pub(super) FrozenStorage);
@@ -81,20 +81,27 @@ fn from_minutes(minutes: f64) -> Option<Duration> {
     exact.then(|| Duration::from_secs_f64(minutes * 60.0).max(least))
 }
 
+/// A text that is a number is what a form makes of it.
 fn from_text(text: &str) -> Option<Duration> {
-    let is_number = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let in_minutes = format!("{text}m");
-    duration::parse(if is_number { &in_minutes } else { text }).ok()
+    match serde_json::from_str(text) {
+        Ok(minutes) => from_minutes(minutes),
+        Err(_) => duration::parse(text).ok(),
+    }
+}
+
+/// In a form it is a text.
+fn is_null(value: &Value) -> bool {
+    value.is_null() || value == "null"
 }
 
 impl TryFrom<Value> for Limit {
     type Error = String;
 
     fn try_from(value: Value) -> Result<Self, String> {
-        match value {
-            Value::Null => Ok(Self(Duration::ZERO)),
-            value => Time::try_from(value).map(|Time(time)| Self(time)),
+        if is_null(&value) {
+            return Ok(Self(Duration::ZERO));
         }
+        Time::try_from(value).map(|Time(time)| Self(time))
     }
 }
 
@@ -113,16 +120,13 @@ impl TryFrom<Value> for Storage {
     type Error = String;
 
     fn try_from(value: Value) -> Result<Self, String> {
-        match value {
-            Value::Null => Ok(Self(FrozenStorage::Unlimited)),
-            Value::String(text) if matches!(&*text, "unlimited" | "null") => {
-                Ok(Self(FrozenStorage::Unlimited))
-            }
-            value => Ok(Self(match Time::try_from(value)? {
-                Time(Duration::ZERO) => FrozenStorage::None,
-                Time(limit) => FrozenStorage::Limited(limit),
-            })),
+        if is_null(&value) || value == "unlimited" {
+            return Ok(Self(FrozenStorage::Unlimited));
         }
+        Ok(Self(match Time::try_from(value)? {
+            Time(Duration::ZERO) => FrozenStorage::None,
+            Time(limit) => FrozenStorage::Limited(limit),
+        }))
     }
 }
 
@@ -157,6 +161,10 @@ fn words<const N: usize>(words: [&str; N]) -> Object {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).build()
 }
 
+fn null() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::Null)
+}
+
 fn time() -> OneOfBuilder {
     OneOfBuilder::new()
         .item(minutes().minimum(Some(0)).examples([15]))
@@ -173,7 +181,8 @@ impl ToSchema for Time {}
 
 impl PartialSchema for Limit {
     fn schema() -> RefOr<Schema> {
-        time().description(Some("A time after which something happens. 0: never.")).into()
+        let description = "A time after which something happens. 0 or `null`: never.";
+        time().item(null()).item(words(["null"])).description(Some(description)).into()
     }
 }
 
@@ -195,10 +204,9 @@ impl ToSchema for NonZeroTime {}
 
 impl PartialSchema for Storage {
     fn schema() -> RefOr<Schema> {
-        time()
-            .item(words(["unlimited", "null"]))
-            .description(Some("How long it is kept. 0: not at all. `unlimited`: for ever."))
-            .into()
+        let description = "How long it is kept. 0: not at all. `null` or `unlimited`: for ever.";
+        let forever = words(["null", "unlimited"]);
+        time().item(null()).item(forever).description(Some(description)).into()
     }
 }
 
@@ -233,6 +241,7 @@ mod tests {
             (json!(0.5), 30.0),
             (json!("5"), 300.0),
             (json!(" 0.5 "), 30.0),
+            (json!("1e-1"), 6.0),
             (json!("90s"), 90.0),
             (json!("1h 30m"), 5400.0),
             (json!(0), 0.0),
@@ -245,7 +254,6 @@ mod tests {
             json!(52_560_001),
             json!(1e99),
             json!("-1"),
-            json!("1e3"),
             json!("NaN"),
             json!("inf"),
             json!("1h30"),
@@ -272,7 +280,9 @@ mod tests {
 
     #[test]
     fn null_means_never_and_for_ever() {
-        assert_eq!(Limit::try_from(Value::Null), Ok(Limit(Duration::ZERO)));
+        for value in [json!(null), json!("null")] {
+            assert_eq!(Limit::try_from(value), Ok(Limit(Duration::ZERO)));
+        }
         for value in [json!(null), json!("null"), json!("unlimited")] {
             assert_eq!(Storage::try_from(value), Ok(Storage(FrozenStorage::Unlimited)));
         }

@@ -1,7 +1,6 @@
 //! Workspaces on demand.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU16;
 
 use axum::extract::State;
 use http::StatusCode;
@@ -46,20 +45,30 @@ pub(in crate::api) struct Created {
 
 /// What may be said of a container without handing out the machine that it runs on.
 #[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = Spec)]
+#[schema(
+    as = Spec,
+    examples(json!({
+        "image": "nginx:alpine",
+        "command": ["nginx", "-g", "daemon off;"],
+        "port": 80,
+        "environment": { "GREETING": "hello" },
+        "ready_path": "/health",
+        "memory": "512MiB",
+        "cpus": 1.5,
+        "isolate": true,
+    }))
+)]
 #[serde(deny_unknown_fields)]
 struct InlineSpec {
     #[schema(examples("nginx:alpine"))]
     image: String,
     /// Instead of the image's own.
     #[serde(default)]
-    #[schema(examples(json!(["nginx", "-g", "daemon off;"])))]
     command: Vec<String>,
     /// Where it listens, inside the container; `null`: at the one port that the image exposes.
     #[schema(value_type = Option<u16>, minimum = 1, maximum = 65535, examples(80))]
-    port: Option<NonZeroU16>,
+    port: Option<Port>,
     #[serde(default)]
-    #[schema(examples(json!({ "GREETING": "hello" })))]
     environment: BTreeMap<String, String>,
     /// It is ready when a GET of this path is answered with 2xx or 3xx; `null`: any answer will do.
     #[schema(examples("/health"))]
@@ -78,6 +87,22 @@ struct InlineSpec {
     isolate: bool,
 }
 
+/// Any of 1 to 65535. JSON has no integers of its own: `80.0` is one.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "f64")]
+struct Port(u16);
+
+impl TryFrom<f64> for Port {
+    type Error = String;
+
+    fn try_from(number: f64) -> Result<Self, String> {
+        let is_port = number.fract() == 0.0 && (1.0..=65535.0).contains(&number);
+        is_port
+            .then_some(Self(number as u16))
+            .ok_or_else(|| format!("{number} is no port: send a whole number from 1 to 65535"))
+    }
+}
+
 impl InlineSpec {
     fn into_spec(self) -> Result<Spec, Problem> {
         let nano_cpus = self.cpus.map(|cpus| {
@@ -94,7 +119,7 @@ impl InlineSpec {
             ..Image::new(self.image)
         };
         Ok(Spec {
-            port: self.port.map(NonZeroU16::get),
+            port: self.port.map(|Port(number)| number),
             environment: self.environment,
             ready_path: self.ready_path,
             memory: memory.transpose()?,
@@ -160,17 +185,5 @@ impl NewWorkspace {
 
 /// What the schema of a new workspace can't say in types, beside the rule of its policy.
 pub(in crate::api) fn rule() -> Value {
-    let absent = json!({ "type": "null" });
-    json!({
-        "oneOf": [
-            {
-                "required": ["project_id"],
-                "properties": { "project_id": { "type": "string" }, "spec": absent },
-            },
-            {
-                "required": ["spec"],
-                "properties": { "spec": { "type": "object" }, "project_id": absent },
-            },
-        ],
-    })
+    json!({ "oneOf": [{ "required": ["project_id"] }, { "required": ["spec"] }] })
 }
