@@ -41,6 +41,7 @@ async fn main() {
 
 async fn processes(rounds: usize) {
     let gateway = Gateway::start(|config| {
+        config.policy.stop_hold_off = Duration::ZERO;
         process(config, "stopped", FreezeMode::Stop, NEVER, &[]);
         process(config, "paused", FreezeMode::Pause, NEVER, &[]);
     })
@@ -81,7 +82,11 @@ async fn containers(engine: images::Engine, rounds: usize) {
     };
     let bare = engine.container(&images::unique("bare"), &[]);
     let (stopped, paused) = (labelled("stopped", "stop"), labelled("paused", "pause"));
-    let gateway = Gateway::start(|config| config.docker.enable = DockerUse::Always).await;
+    let gateway = Gateway::start(|config| {
+        config.docker.enable = DockerUse::Always;
+        config.policy.stop_hold_off = Duration::ZERO;
+    })
+    .await;
     until("the containers are found", || {
         let registry = gateway.app().registry();
         [&stopped, &paused].iter().all(|one| registry.get(&one.name).is_some())

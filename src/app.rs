@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::api::{self, Failures, Keyring, Peer};
+use crate::clock::Clock;
 use crate::config::{self, Config, DockerAddress, DockerUse};
 use crate::driver::Driver;
 use crate::driver::docker::{self, Docker};
@@ -44,8 +45,9 @@ use data_plane::Plan;
 
 /// Connections to the admin listener at a time: people, scripts and dashboards of one team.
 const ADMIN_CONNECTIONS_MAX: usize = 1_000;
-/// The rest of a drain: what is closed after the grace needs a moment to be gone.
-const DRAIN_SLACK: Duration = Duration::from_secs(2);
+/// The rest of a drain: what is closed after the grace needs `data_plane::CLOSE_MAX` to be gone, and
+/// its thread a moment.
+const DRAIN_SLACK: Duration = Duration::from_secs(3);
 
 /// How long to wait for another Frostgate to let go of the state directory, and how often to look.
 const STORE_FREE_MAX: Duration = Duration::from_secs(15);
@@ -404,6 +406,7 @@ fn lifecycle_options(config: &Config, public_port: u16) -> anyhow::Result<lifecy
         starts_max: config.limits.starts_max,
         check_in_key: CheckInKey::new(&key),
         public_port,
+        clock: Clock::MACHINE,
     })
 }
 
@@ -478,4 +481,7 @@ impl Serve for Admin {
     ) -> Response<Self::Body> {
         call(self.router.clone(), *ends, request).await
     }
+
+    /// Calls are answered in a moment, or wait for what the end of the program ends as well.
+    fn close(&self) {}
 }

@@ -34,7 +34,8 @@
 //! `headers::to_workspace` edits the head → `Upstreams::send` takes a connection of the lease's
 //! generation or makes one → the answer's body carries the lease → the last byte is sent, or the
 //! client is gone: the body is dropped, the lease with it, and the gate knows. After a 101 the
-//! tunnel's task has the lease.
+//! tunnel's task has the lease; where the policy counts traffic it is quiet, and enters the gate
+//! for a moment when enough is about to pass.
 //!
 //! # The life of a freeze
 //!
@@ -43,8 +44,13 @@
 //! [`lifecycle::machine::Machine::handle`] → if the time of the last release is long enough ago:
 //! [`lifecycle::gate::Gate::shut_if_idle`], which looks and shuts in one step; if not, the deadline
 //! moves to the earliest moment at which it could be → shut: idle upstream connections of that
-//! generation are dropped on every thread, the driver freezes → frozen; or waking at once, if
-//! somebody has come to the gate meanwhile.
+//! generation are dropped on every thread, quiet tunnels are severed, the driver freezes → frozen;
+//! or waking at once, if somebody has come to the gate meanwhile.
+//!
+//! An admin's stop shuts the gate whoever is inside, and keeps all but navigations from taking
+//! seats → those inside have `drain_grace` to finish → what is left is severed: connections are
+//! aborted, tunnels say goodbye between two frames ([`lifecycle::Notice`]) → when all are gone, or
+//! after a second, the driver freezes.
 //!
 //! # The life of a wake
 //!
@@ -60,7 +66,9 @@
 //! 2. No request is dispatched between the shut of the gate and the next ready.
 //! 3. One driver call per workspace at a time; every driver call may be repeated.
 //! 4. The phase changes only through `Machine`, which has no clock and does no I/O.
-//! 5. The census is zero exactly when no task moves bytes for that workspace.
+//! 5. The gate's count is zero exactly when no task moves bytes for that workspace but those of
+//!    quiet tunnels. These are known to the gate too, go through it before what counts is passed
+//!    on, and are severed before the driver is told of a freeze.
 //! 6. A held request ends by ready, failed, removed, time-out or its client's leaving.
 //! 7. Every queue, map, wait and body has a limit with a name. Nothing polls; the wait for
 //!    readiness, which nobody else can tell, asks again within 25 ms.
@@ -69,7 +77,8 @@
 //!
 //! The gate's part of these is model-checked (`tests/it/gate_model.rs`), the rules' part is
 //! asserted after every event, and the whole is swept with requests at every offset around the
-//! freeze (`tests/it/race_sweep.rs`, `tests/docker`).
+//! freeze (`tests/it/race_sweep.rs`, `tests/docker`), and with what passes through quiet tunnels
+//! (`tests/it/quiet_tunnels.rs`).
 //!
 //! # Layering
 //!

@@ -261,7 +261,7 @@ impl fmt::Debug for CheckInAccess {
 pub struct Policy {
     /// Idle time until it is frozen; `None`: never by itself.
     pub inactivity_timeout: Option<Duration>,
-    /// Grace after each start, from readiness.
+    /// Grace after each start: idle time counts from this long after readiness.
     pub initial_timeout: Duration,
     /// How it is frozen.
     pub freeze_mode: FreezeMode,
@@ -275,6 +275,13 @@ pub struct Policy {
     pub stop_grace: Duration,
     /// How long an admin's stop waits for the requests inside before it closes them.
     pub drain_grace: Duration,
+    /// How long after an admin's stop only a navigation or a resume wakes it.
+    pub stop_hold_off: Duration,
+    /// What an open tunnel is worth.
+    pub connection_activity: ConnectionActivity,
+    /// Where tunnels are worth their traffic: bytes, both ways together, up to which what passes
+    /// within `inactivity_timeout` is no activity.
+    pub idle_bytes: u64,
     /// `false`: only explicit calls freeze it.
     pub monitoring: bool,
     /// A paused workspace is stopped after this long; `None`: it stays paused.
@@ -296,6 +303,11 @@ impl Default for Policy {
             start_timeout: Duration::from_secs(60),
             stop_grace: Duration::from_secs(10),
             drain_grace: Duration::from_secs(10),
+            stop_hold_off: Duration::from_secs(60),
+            connection_activity: ConnectionActivity::Open,
+            // A ping and its pong are 8 bytes and what they carry, up to a dozen each; every 30 s,
+            // that is less than this in 15 minutes. Somebody who types a line sends more.
+            idle_bytes: 1024,
             monitoring: true,
             stop_after: None,
             storage: FrozenStorage::Unlimited,
@@ -331,6 +343,13 @@ pub struct PolicyOverrides {
     /// See [`Policy::drain_grace`].
     #[serde(with = "milliseconds")]
     pub drain_grace: Option<Duration>,
+    /// See [`Policy::stop_hold_off`].
+    #[serde(with = "milliseconds")]
+    pub stop_hold_off: Option<Duration>,
+    /// See [`Policy::connection_activity`].
+    pub connection_activity: Option<ConnectionActivity>,
+    /// See [`Policy::idle_bytes`].
+    pub idle_bytes: Option<u64>,
     /// See [`Policy::monitoring`].
     pub monitoring: Option<bool>,
     /// See [`Policy::stop_after`]; zero means never.
@@ -355,6 +374,9 @@ impl PolicyOverrides {
             start_timeout: later.start_timeout.or(self.start_timeout),
             stop_grace: later.stop_grace.or(self.stop_grace),
             drain_grace: later.drain_grace.or(self.drain_grace),
+            stop_hold_off: later.stop_hold_off.or(self.stop_hold_off),
+            connection_activity: later.connection_activity.or(self.connection_activity),
+            idle_bytes: later.idle_bytes.or(self.idle_bytes),
             monitoring: later.monitoring.or(self.monitoring),
             stop_after: later.stop_after.or(self.stop_after),
             storage: later.storage.or(self.storage),
@@ -381,6 +403,9 @@ impl PolicyOverrides {
             start_timeout: self.start_timeout.unwrap_or(base.start_timeout),
             stop_grace: self.stop_grace.unwrap_or(base.stop_grace),
             drain_grace: self.drain_grace.unwrap_or(base.drain_grace),
+            stop_hold_off: self.stop_hold_off.unwrap_or(base.stop_hold_off),
+            connection_activity: self.connection_activity.unwrap_or(base.connection_activity),
+            idle_bytes: self.idle_bytes.unwrap_or(base.idle_bytes),
             monitoring: self.monitoring.unwrap_or(base.monitoring),
             stop_after: self.stop_after.map_or(base.stop_after, unless_zero),
             storage: self.storage.unwrap_or(base.storage),
@@ -399,6 +424,16 @@ pub enum FrozenStorage {
     Limited(Duration),
     /// It is kept.
     Unlimited,
+}
+
+/// What an open tunnel is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ConnectionActivity {
+    /// It is activity.
+    Open,
+    /// What passes through it is, if that is enough.
+    Traffic,
 }
 
 /// How a workspace is frozen.

@@ -3,8 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
+#[path = "docker/conformance.rs"]
+mod conformance;
 #[path = "docker/driver.rs"]
 mod driver;
+#[path = "docker/endurance.rs"]
+mod endurance;
+#[path = "docker/events.rs"]
+mod events;
 #[path = "fixture/mod.rs"]
 mod fixture;
 #[path = "docker/gateway.rs"]

@@ -35,6 +35,8 @@ struct Signals {
     live_requests: u32,
     /// WebSockets and other tunnels inside.
     live_tunnels: u32,
+    /// Those of them that don't keep it awake by being open.
+    quiet_tunnels: u32,
     /// Requests that wait at its gate.
     held_requests: usize,
     /// When the last request or tunnel ended; `null`: none has since Frostgate was started.
@@ -69,6 +71,7 @@ impl Signals {
         Self {
             live_requests: view.requests(),
             live_tunnels: view.tunnels,
+            quiet_tunnels: view.quiet_tunnels,
             held_requests: view.held,
             last_request_ended_at: view.last_left.map(Date::from),
             check_in: view.check_in.map(report),
@@ -143,11 +146,12 @@ fn why(workspace: &Workspace, view: &View, last: Option<&JournalEntry>) -> Strin
             Some(before) => format!("waiting for a slot, {before} before it: {reason}"),
             None => format!("starting: {reason}"),
         },
-        Phase::Freezing => format!("being frozen: {reason}"),
-        Phase::Frozen => match view.remove_at {
-            Some(at) => format!("frozen: {reason}; it will be removed in {}", time_until(at)),
-            None => format!("frozen: {reason}"),
-        },
+        Phase::Freezing => format!("being frozen: {reason}{}", held_off(view)),
+        Phase::Frozen => {
+            let removed =
+                view.remove_at.map(|at| format!("; it will be removed in {}", time_until(at)));
+            format!("frozen: {reason}{}{}", removed.unwrap_or_default(), held_off(view))
+        }
         Phase::Failed => format!("failed: {}", view.failure.as_deref().unwrap_or(reason)),
         Phase::Removing | Phase::Removed => format!("being removed: {reason}"),
     }
@@ -167,7 +171,12 @@ fn why_running(workspace: &Workspace, view: &View) -> String {
             FrozenStorage::None => "removed, for it can't be frozen,",
             FrozenStorage::Limited(_) | FrozenStorage::Unlimited => "frozen",
         };
-        return format!("awake and idle: it will be {how} in {}", time_until(at));
+        let open = match view.quiet_tunnels {
+            0 => String::new(),
+            1 => ", though 1 tunnel is open".to_owned(),
+            tunnels => format!(", though {tunnels} tunnels are open"),
+        };
+        return format!("awake and idle: it will be {how} in {}{open}", time_until(at));
     }
     let never = match (workspace.can_freeze(), policy.monitoring) {
         (false, _) => "it is a fixed upstream, which can't be frozen",
@@ -177,6 +186,14 @@ fn why_running(workspace: &Workspace, view: &View) -> String {
     format!("awake: {never}")
 }
 
+/// What an admin's stop still does, behind the rest.
+fn held_off(view: &View) -> String {
+    match view.held_off_until {
+        Some(until) => format!("; for {} only a page that is opened wakes it", time_until(until)),
+        None => String::new(),
+    }
+}
+
 /// `2 requests and 1 tunnel are`
 fn crowd(view: &View) -> String {
     let counted = |number: u32, noun: &str| match number {
@@ -184,7 +201,8 @@ fn crowd(view: &View) -> String {
         1 => Some(format!("1 {noun}")),
         _ => Some(format!("{number} {noun}s")),
     };
-    let kinds = [counted(view.requests(), "request"), counted(view.tunnels, "tunnel")];
+    let requests = view.requests();
+    let kinds = [counted(requests, "request"), counted(view.inside - requests, "tunnel")];
     let kinds: Vec<String> = kinds.into_iter().flatten().collect();
     let verb = if view.inside == 1 { "is" } else { "are" };
     format!("{} {verb}", kinds.join(" and "))

@@ -102,7 +102,7 @@ impl Token {
 
 impl IntoResponses for Token {
     fn responses() -> Responses {
-        problems(&[ErrorCode::UnknownSender])
+        problems(&[ErrorCode::UnknownSender, ErrorCode::UnknownWorkspace])
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Date(String);
 
 impl From<Instant> for Date {
     fn from(moment: Instant) -> Self {
-        Self(Clock.rfc3339(moment))
+        Self(Clock::MACHINE.rfc3339(moment))
     }
 }
 

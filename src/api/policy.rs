@@ -1,6 +1,6 @@
 //! Policies as the API writes them: minutes as numbers, or durations such as `"90s"`.
 
-mod time;
+mod values;
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::{IntoResponses, ToSchema};
 
-pub(super) use self::time::Minutes;
-use self::time::{Limit, NonZeroTime, Storage, Switch, Time};
+pub(super) use self::values::{Bytes, Minutes};
+use self::values::{Limit, NonZeroTime, Storage, Switch, Time};
 use super::fields::Fields;
 use super::reply::{ErrorCode, Problem, Responses, problems};
 use crate::clock::spoken;
-use crate::model::{FreezeMode, FrozenStorage, Policy, PolicyOverrides};
+use crate::model::{ConnectionActivity, FreezeMode, FrozenStorage, Policy, PolicyOverrides};
 
 /// The name that counts, and another in use for the same.
 const STORAGE: &str = "max_inactive_storage_time";
@@ -38,6 +38,12 @@ pub(super) struct Representation {
     check_in_ttl: Option<Minutes>,
     /// How long a request may wait for it to be ready.
     hold_max: Minutes,
+    /// For how long after a stop only a navigation or a resume wakes it.
+    stop_hold_off: Minutes,
+    connection_activity: ConnectionActivity,
+    /// Where `connection_activity` is `traffic`: as many bytes within `inactivity_timeout` are none.
+    #[schema(examples(1024))]
+    idle_bytes: u64,
     /// `false`: only calls freeze it.
     monitoring: bool,
 }
@@ -65,6 +71,11 @@ pub(super) struct Changes {
     check_in_ttl: Option<Limit>,
     /// How long a request may wait for it to be ready.
     hold_max: Option<NonZeroTime>,
+    /// For how long after a stop only a navigation or a resume wakes it.
+    stop_hold_off: Option<Time>,
+    connection_activity: Option<ConnectionActivity>,
+    /// Where `connection_activity` is `traffic`: as many bytes within `inactivity_timeout` are none.
+    idle_bytes: Option<Bytes>,
     /// `false`: only calls freeze it.
     monitoring: Option<Switch>,
 }
@@ -89,6 +100,9 @@ impl From<&Policy> for Representation {
             stop_after: policy.stop_after.map(Minutes),
             check_in_ttl: policy.check_in_ttl.map(Minutes),
             hold_max: Minutes(policy.hold_max),
+            stop_hold_off: Minutes(policy.stop_hold_off),
+            connection_activity: policy.connection_activity,
+            idle_bytes: policy.idle_bytes,
             monitoring: policy.monitoring,
         }
     }
@@ -107,6 +121,9 @@ impl Changes {
             stop_after: fields.take("stop_after")?,
             check_in_ttl: fields.take("check_in_ttl")?,
             hold_max: fields.take("hold_max")?,
+            stop_hold_off: fields.take("stop_hold_off")?,
+            connection_activity: fields.take("connection_activity")?,
+            idle_bytes: fields.take("idle_bytes")?,
             monitoring: fields.take("monitoring")?,
         })
     }
@@ -119,6 +136,9 @@ impl Changes {
             freeze_mode: self.freeze_mode,
             check_in_ttl: self.check_in_ttl.map(|Limit(time)| time),
             hold_max: self.hold_max.map(|NonZeroTime(time)| time),
+            stop_hold_off: self.stop_hold_off.map(|Time(time)| time),
+            connection_activity: self.connection_activity,
+            idle_bytes: self.idle_bytes.map(|Bytes(bytes)| bytes),
             monitoring: self.monitoring.map(|Switch(on)| on),
             stop_after: self.stop_after.map(|Limit(time)| time),
             storage: self.storage()?,
@@ -203,7 +223,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_wrong_is_named() {
-        for name in ["inactivity_timeout", "hold_max", STORAGE, "freeze_mode", "monitoring"] {
+        for name in [
+            "inactivity_timeout",
+            "hold_max",
+            STORAGE,
+            "freeze_mode",
+            "connection_activity",
+            "idle_bytes",
+            "monitoring",
+        ] {
             let problem = read(json!({ name: "soon" })).await.unwrap_err();
             assert!(matches!(&problem, Problem::Invalid(why) if why.starts_with(name)));
         }

@@ -83,6 +83,8 @@ pub(super) enum Problem {
     UnknownWorkspace(String),
     /// There is no such token.
     UnknownToken(String),
+    /// The workspace is gone, since a moment ago.
+    Gone,
     /// Whoever checked in is no workspace.
     UnknownSender,
     /// Something in the call can't be used, here or anywhere; names it and the fix.
@@ -148,6 +150,7 @@ impl From<CommandError> for Problem {
         match error {
             CommandError::Impossible(reason) => Self::Conflict(reason),
             CommandError::Failed(reason) => Self::Failed(reason),
+            CommandError::Gone => Self::Gone,
             CommandError::Unavailable => Self::Unavailable,
         }
     }
@@ -241,7 +244,7 @@ impl Problem {
             Self::UnknownCall => ErrorCode::NotFound,
             Self::NoWorkspaceHere => ErrorCode::NoWorkspace,
             Self::WrongMethod => ErrorCode::MethodNotAllowed,
-            Self::UnknownWorkspace(_) => ErrorCode::UnknownWorkspace,
+            Self::UnknownWorkspace(_) | Self::Gone => ErrorCode::UnknownWorkspace,
             Self::UnknownToken(_) => ErrorCode::UnknownToken,
             Self::UnknownSender => ErrorCode::UnknownSender,
             Self::Invalid(_) => ErrorCode::InvalidRequest,
@@ -278,6 +281,7 @@ impl Problem {
                 "there is no workspace at this address; its name may be misspelt, or it was removed"
             }
             Self::WrongMethod => "this call wants another method",
+            Self::Gone => "the workspace is gone",
             Self::UnknownSender => {
                 "this check-in comes from no workspace's address and has no workspace's token; \
                  use the URL in FROSTGATE_CHECK_IN_URL"

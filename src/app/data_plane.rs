@@ -14,6 +14,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::listen::{self, Serve};
 
+/// How long goodbyes may take when the grace is over.
+const CLOSE_MAX: Duration = Duration::from_millis(1_500);
+
 /// What one thread serves, and how it ends.
 pub(super) struct Plan {
     pub(super) name: String,
@@ -62,6 +65,9 @@ async fn serve<S: Serve>(plan: Plan, make: impl FnOnce(TaskTracker) -> Rc<S>) {
     served_now.close();
     if tokio::time::timeout(grace, served_now.wait()).await.is_err() {
         let left = served_now.len();
-        tracing::info!(left, "closed connections that did not end within the grace");
+        tracing::info!(left, "closing connections that did not end within the grace");
+        served.close();
+        // What is left then ends with the runtime.
+        drop(tokio::time::timeout(CLOSE_MAX, served_now.wait()).await);
     }
 }

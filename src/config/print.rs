@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use toml::Value;
 
-use crate::model::{FreezeMode, FrozenStorage, Image, Policy, PolicyOverrides, Pull, Runs, Spec};
+use crate::model::{
+    ConnectionActivity, FreezeMode, FrozenStorage, Image, Policy, PolicyOverrides, Pull, Runs, Spec,
+};
 
 use super::{Config, DockerAddress, DockerUse, Freezer, values};
 
@@ -164,6 +166,10 @@ fn overrides(policy: &PolicyOverrides, page: &mut Page) {
         FreezeMode::Stop => text("stop"),
         FreezeMode::Pause => text("pause"),
     };
+    let activity = |activity| match activity {
+        ConnectionActivity::Open => text("open"),
+        ConnectionActivity::Traffic => text("traffic"),
+    };
     page.line_if("inactivity_timeout", policy.inactivity_timeout.map(span));
     page.line_if("initial_timeout", policy.initial_timeout.map(span));
     page.line_if("freeze_mode", policy.freeze_mode.map(mode));
@@ -172,6 +178,9 @@ fn overrides(policy: &PolicyOverrides, page: &mut Page) {
     page.line_if("start_timeout", policy.start_timeout.map(span));
     page.line_if("stop_grace", policy.stop_grace.map(span));
     page.line_if("drain_grace", policy.drain_grace.map(span));
+    page.line_if("stop_hold_off", policy.stop_hold_off.map(span));
+    page.line_if("connection_activity", policy.connection_activity.map(activity));
+    page.line_if("idle_bytes", policy.idle_bytes.map(size));
     page.line_if("monitoring", policy.monitoring.map(Value::Boolean));
     page.line_if("stop_after", policy.stop_after.map(span));
     page.line_if("max_inactive_storage_time", policy.storage.map(storage));
@@ -189,6 +198,9 @@ fn everything(policy: &Policy) -> PolicyOverrides {
         start_timeout: Some(policy.start_timeout),
         stop_grace: Some(policy.stop_grace),
         drain_grace: Some(policy.drain_grace),
+        stop_hold_off: Some(policy.stop_hold_off),
+        connection_activity: Some(policy.connection_activity),
+        idle_bytes: Some(policy.idle_bytes),
         monitoring: Some(policy.monitoring),
         stop_after: Some(policy.stop_after.unwrap_or_default()),
         storage: Some(policy.storage),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::model::{FreezeMode, FrozenStorage, Mount, ProjectId, Pull};
+use crate::model::{ConnectionActivity, FreezeMode, FrozenStorage, Mount, ProjectId, Pull};
 use crate::token::{Scope, TokenHash};
 use crate::{duration, size};
 
@@ -155,25 +155,34 @@ fn read_duration(value: &Value) -> Option<Duration> {
 /// Less than this no engine accepts, and no program can do with.
 const MEMORY_MIN: u64 = 6 << 20;
 
-/// An amount of memory, in bytes.
-pub(super) fn memory(value: &Value) -> Result<u64, String> {
-    let bytes = match value {
+fn read_size(value: &Value) -> Option<u64> {
+    match value {
         Value::Text(text) | Value::Bare(text) => size::parse(text).ok(),
         Value::Integer(bytes) => u64::try_from(*bytes).ok(),
         _ => None,
-    };
+    }
+}
+
+/// A size in bytes, zero included.
+pub(super) fn any_size(value: &Value) -> Result<u64, String> {
+    read_size(value).ok_or_else(|| "a size such as \"1KiB\", or a number of bytes".to_owned())
+}
+
+/// An amount of memory, in bytes.
+pub(super) fn memory(value: &Value) -> Result<u64, String> {
     // The engine counts in signed numbers.
     let fits = |bytes: &u64| *bytes >= MEMORY_MIN && i64::try_from(*bytes).is_ok();
-    bytes.filter(fits).ok_or_else(|| {
+    read_size(value).filter(fits).ok_or_else(|| {
         "a size from 6MiB such as \"512MiB\" or \"2g\", or a number of bytes".to_owned()
     })
 }
 
 /// An amount of memory, in bytes; zero: none is set.
 pub(super) fn memory_or_none(value: &Value) -> Result<u64, String> {
-    let none = matches!(value, Value::Integer(0))
-        || matches!(value, Value::Text(text) | Value::Bare(text) if size::parse(text) == Ok(0));
-    if none { Ok(0) } else { memory(value).map_err(|words| format!("0 for none, or {words}")) }
+    if read_size(value) == Some(0) {
+        return Ok(0);
+    }
+    memory(value).map_err(|words| format!("0 for none, or {words}"))
 }
 
 /// More processors than any machine has.
@@ -313,6 +322,12 @@ pub(super) fn host_and_port(value: &Value) -> Result<String, String> {
 /// `stop` or `pause`.
 pub(super) fn freeze_mode(value: &Value) -> Result<FreezeMode, String> {
     choice(value, &[("stop", FreezeMode::Stop), ("pause", FreezeMode::Pause)])
+}
+
+/// `open` or `traffic`.
+pub(super) fn connection_activity(value: &Value) -> Result<ConnectionActivity, String> {
+    use ConnectionActivity::{Open, Traffic};
+    choice(value, &[("open", Open), ("traffic", Traffic)])
 }
 
 /// `auto`, true or false.

@@ -251,6 +251,7 @@ impl Docker {
             id: claimed.id,
             spec: reading.spec,
             policy: reading.policy,
+            is_ours: claimed.labels.contains_key(labels::MANAGED),
             warnings: reading.warnings,
         }
     }

@@ -167,6 +167,8 @@ pub struct Found {
     pub spec: Spec,
     /// What its labels say of its policy.
     pub policy: PolicyOverrides,
+    /// Whether we made it ourselves, for a workspace that may be gone by now.
+    pub is_ours: bool,
     /// What its labels say that can't be used, in words for the operator.
     pub warnings: Vec<String>,
 }

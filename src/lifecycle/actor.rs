@@ -13,8 +13,9 @@ use super::machine::{Effect, Event, Footprint, Job, Outcome};
 use super::mailbox::{Answer, Command, CommandError, Inbox};
 use super::slots::Room;
 use super::workspace::Workspace;
-use super::{Change, Ending, Refusal};
+use super::{Change, Ending, Notice, Refusal};
 use crate::model::{Phase, Tier};
+use crate::store::RecordState;
 
 /// Leads the workspace's life. Returns when it is removed, with those who are to hear of that when
 /// nothing knows it any more.
@@ -31,6 +32,8 @@ pub(super) async fn live(workspace: Arc<Workspace>, announce: Announce) -> Farew
         creation_failure: None,
         suspects: Vec::new(),
     };
+    // Whoever has it made asked before its life began, and must hear of a failure at once.
+    actor.read_mail();
     actor.handle(Event::Changed);
     if !actor.workspace.can_freeze() {
         // It runs without us, so there is no reason to wait for a request.
@@ -120,9 +123,8 @@ impl Actor {
     fn read_mail(&mut self) {
         let inbox = self.workspace.mailbox.take();
         let Inbox { commands, changed, resync, deadline, emptied, replaced, .. } = inbox;
-        if emptied && self.workspace.gate.census().inside == 0 {
+        if emptied && self.workspace.is_empty() {
             self.handle(Event::Emptied);
-            self.workspace.shared.slots.look_again();
         }
         for command in commands {
             self.obey(command);
@@ -146,15 +148,9 @@ impl Actor {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Created(answer) => {
-                if self.workspace.lock_machine().is_made() {
-                    drop(answer.send(Ok(())));
-                } else {
-                    self.waiting.push((Wish::Created, answer));
-                }
-            }
+            Command::Created(answer) => self.waiting.push((Wish::Created, answer)),
             Command::Stop(answer) => {
-                self.waiting.push((Wish::Frozen, answer));
+                self.promise(Wish::Frozen, answer);
                 self.handle(Event::Stop);
             }
             Command::BeginStop(answer) => {
@@ -163,7 +159,7 @@ impl Actor {
                 self.answer(Ok(()), |wish| wish == Wish::StopBegun);
             }
             Command::Resume(answer) => {
-                self.waiting.push((Wish::Running, answer));
+                self.promise(Wish::Running, answer);
                 self.handle(Event::Resume);
             }
             Command::BeginResume(answer) => {
@@ -176,10 +172,16 @@ impl Actor {
                 self.handle(Event::Remove);
             }
             Command::CheckIn { active, answer } => {
-                let taken = self.workspace.lock_machine().takes_check_ins();
+                let (taken, before) = {
+                    let machine = self.workspace.lock_machine();
+                    (machine.takes_check_ins(), machine.reported_activity())
+                };
                 if taken {
                     self.handle(Event::CheckIn(active));
-                    self.workspace.shared.slots.look_again();
+                    if active != before {
+                        let record = self.workspace.record(&self.workspace.lock_machine());
+                        self.workspace.shared.records.known(record);
+                    }
                 }
                 let refusal = || CommandError::Impossible("it is being frozen".to_owned());
                 // Whoever hung up no longer wants to know.
@@ -195,6 +197,8 @@ impl Actor {
             }
             Command::Policy { policy, answer } => {
                 self.workspace.replace_policy(policy.clone());
+                let notice = Notice::PolicyChanged { serial: self.workspace.serial() };
+                drop(self.workspace.shared.notices.send(notice));
                 self.handle(Event::Policy(policy));
                 drop(answer.send(Ok(())));
             }
@@ -202,6 +206,18 @@ impl Actor {
                 self.suspects.push(answer);
                 self.handle(Event::Changed);
             }
+        }
+    }
+
+    /// Answers when it comes about. What is so already need not come about once more, which may
+    /// take for ever: somebody may wait at the gate of one that is frozen.
+    fn promise(&mut self, wish: Wish, answer: oneshot::Sender<Answer>) {
+        let phase = self.workspace.lock_machine().phase();
+        match (wish, phase) {
+            (Wish::Frozen, Phase::Frozen) | (Wish::Running, Phase::Running) => {
+                drop(answer.send(Ok(())));
+            }
+            _ => self.waiting.push((wish, answer)),
         }
     }
 
@@ -228,6 +244,9 @@ impl Actor {
         let census = self.workspace.census();
         let deadline = self.workspace.lock_machine().deadline(census, Instant::now());
         self.workspace.shared.deadlines.set(self.workspace.serial(), deadline);
+        if self.workspace.evictable().is_some() {
+            self.workspace.shared.slots.look_again();
+        }
     }
 
     /// Does what the rules said. An effect may have an answer, which is an event.
@@ -244,6 +263,8 @@ impl Actor {
             Effect::Shut => {
                 workspace.gate.shut();
                 self.end_generation(false);
+                // Who left before it shut told nobody.
+                return workspace.is_empty().then_some(Event::Emptied);
             }
             Effect::Sever => self.end_generation(true),
             Effect::Open => {
@@ -261,6 +282,7 @@ impl Actor {
                 workspace.gate.refuse(refusal);
             }
             Effect::Hold => workspace.gate.hold(),
+            Effect::HoldOff { until } => workspace.gate.hold_off(workspace.shared.tick(until)),
             Effect::GiveUp => self.job = None,
             Effect::Run(Job::Queue) => {
                 return self.take_room();
@@ -306,6 +328,13 @@ impl Actor {
             Effect::StopFailed { reason } => self.fail_stops(&CommandError::Failed(reason)),
             Effect::ResumeFailed { reason } => self.fail_resumes(&CommandError::Failed(reason)),
             Effect::StopRefused { reason } => self.fail_stops(&CommandError::Impossible(reason)),
+            Effect::RemoveFailed { reason } => {
+                self.answer(Err(CommandError::Failed(reason)), |wish| {
+                    matches!(wish, Wish::Removed | Wish::Frozen)
+                });
+                // It goes on being removed; nobody waits for that as long as it may take.
+                self.answer(Err(self.why_not_created()), |wish| wish == Wish::Created);
+            }
         }
         None
     }
@@ -357,26 +386,33 @@ impl Actor {
             self.workspace.sever(generation);
         }
         let ending = Ending { serial: self.workspace.serial(), generation, sever };
-        drop(self.workspace.shared.endings.send(ending));
+        drop(self.workspace.shared.notices.send(Notice::Ended(ending)));
         (self.announce)(&self.workspace, &[]);
     }
 
     fn tell(&self, change: Change) {
         let Change { workspace, phase, reason, took, .. } = &change;
         let took_ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-        let state = change.state();
-        if *phase == Phase::Failed {
-            tracing::warn!(%workspace, took_ms, "{workspace} {state}: {reason}");
-        } else {
-            tracing::info!(%workspace, took_ms, "{workspace} {state}: {reason}");
-        }
-        let (since, failure) = {
+        let words = change.state();
+        let state = {
             let machine = self.workspace.lock_machine();
             // A step down in tier leaves the time of the freeze as it was.
             let since = if machine.phase() == *phase { machine.since() } else { change.at };
-            (since, machine.failure().map(str::to_owned))
+            let records = &self.workspace.shared.records;
+            let state = records.state_of(&machine);
+            RecordState {
+                phase: *phase,
+                tier: change.tier,
+                since: records.clock.date_of(since),
+                ..state
+            }
         };
-        self.workspace.shared.records.changed(&change, since, failure);
+        if state.failure.is_some() {
+            tracing::warn!(%workspace, took_ms, "{workspace} {words}: {reason}");
+        } else {
+            tracing::info!(%workspace, took_ms, "{workspace} {words}: {reason}");
+        }
+        self.workspace.shared.records.changed(&change, state);
         drop(self.workspace.shared.changes.send(change));
     }
 
@@ -389,15 +425,11 @@ impl Actor {
                 (Wish::Frozen, Phase::Frozen | Phase::Removed)
                 | (Wish::Running, Phase::Running)
                 | (Wish::Removed, Phase::Removed) => Some(Ok(())),
-                (Wish::Created, Phase::Removed) => {
-                    let removed =
-                        || CommandError::Failed("it was removed before it was made".to_owned());
-                    Some(Err(self.creation_failure.clone().unwrap_or_else(removed)))
-                }
+                (Wish::Created, Phase::Removed) => Some(Err(self.why_not_created())),
                 (Wish::Running, Phase::Failed) => {
                     Some(Err(CommandError::Failed(failure.clone().unwrap_or_default())))
                 }
-                (Wish::Running, Phase::Removed) => Some(Err(CommandError::Unavailable)),
+                (Wish::Running, Phase::Removing | Phase::Removed) => Some(Err(CommandError::Gone)),
                 (Wish::SteppedDown, _) if self.workspace.lock_machine().is_stepping_down() => None,
                 (Wish::SteppedDown, _) => Some(Ok(())),
                 (Wish::Evicted, Phase::Freezing) => None,
@@ -414,10 +446,14 @@ impl Actor {
         }
     }
 
+    fn why_not_created(&self) -> CommandError {
+        let removed = || CommandError::Failed("it was removed before it was made".to_owned());
+        self.creation_failure.clone().unwrap_or_else(removed)
+    }
+
     fn fail_stops(&mut self, error: &CommandError) {
         self.answer(Err(error.clone()), |wish| {
-            use Wish::{Evicted, Frozen, Removed, SteppedDown, StopBegun};
-            matches!(wish, Frozen | StopBegun | Removed | Evicted | SteppedDown)
+            matches!(wish, Wish::Frozen | Wish::StopBegun | Wish::Evicted | Wish::SteppedDown)
         });
     }
 

@@ -36,6 +36,8 @@ pub struct Gate {
     /// The tick at which somebody left last. Written before the count goes down, so that whoever
     /// sees nobody inside sees when the last one left, too.
     last_release: AtomicU64,
+    /// How many are inside and don't count: see [`Gate::join_quiet`].
+    quiet: AtomicU64,
     room: Mutex<Room>,
 }
 
@@ -53,6 +55,15 @@ enum Seat {
     Refused(Refusal),
 }
 
+/// Who comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// Somebody opens a page.
+    Navigation,
+    /// Anything else, such as what an open page asks for by itself.
+    Background,
+}
+
 /// Why somebody was not let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -60,6 +71,11 @@ pub enum Refusal {
     Failed {
         /// The tick from which on a request is held again and starts a new try.
         retry_at: u64,
+    },
+    /// An admin has stopped the workspace, and only a navigation wakes it before this tick.
+    HeldOff {
+        /// The tick from which on everybody is held again.
+        until: u64,
     },
     /// As many wait as may wait.
     Full,
@@ -78,6 +94,8 @@ pub struct Census {
     pub generation: u32,
     /// Leases that live.
     pub inside: u32,
+    /// Those who are inside and don't count.
+    pub quiet: u32,
     /// The tick at which the last lease ended.
     pub last_release: u64,
 }
@@ -97,6 +115,7 @@ impl Gate {
         Self {
             word: AtomicU64::new(0),
             last_release: AtomicU64::new(0),
+            quiet: AtomicU64::new(0),
             room: Mutex::new(Room { seats: BTreeMap::new(), next_seat: 0, refusing: None }),
         }
     }
@@ -120,7 +139,7 @@ impl Gate {
 
     /// Enters, or takes one of `held_max` seats. Whoever gets a seat must tell the workspace's
     /// task, which decides whether that means a wake.
-    pub fn enter_or_sit(&self, now: u64, held_max: usize) -> Result<Entry, Refusal> {
+    pub fn enter_or_sit(&self, now: u64, held_max: usize, visit: Visit) -> Result<Entry, Refusal> {
         if let Some(generation) = self.try_enter() {
             return Ok(Entry::Inside(generation));
         }
@@ -131,6 +150,7 @@ impl Gate {
         }
         match &room.refusing {
             Some(Refusal::Failed { retry_at }) if *retry_at <= now => {}
+            Some(Refusal::HeldOff { until }) if *until <= now || visit == Visit::Navigation => {}
             Some(refusal) => return Err(refusal.clone()),
             None => {}
         }
@@ -184,6 +204,22 @@ impl Gate {
         let before = self.word.fetch_sub(1, Ordering::AcqRel);
         debug_assert!(before & COUNT != 0, "a lease was released twice");
         before & COUNT == 1 && (before & OPEN == 0 || before & WATCHED != 0)
+    }
+
+    /// Begins to be inside without being counted, which keeps nobody from shutting. Whoever is
+    /// counted does this first and then [leaves](Gate::release); whoever wants to be counted again
+    /// [enters](Gate::try_enter) first. So a shut gate with nobody inside has nobody quiet inside
+    /// that its [census](Gate::census) doesn't show. To be noticed for a moment is to enter and
+    /// leave.
+    pub fn join_quiet(&self) {
+        self.quiet.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Ends it. `true`: that was the last one, for which somebody may be waiting.
+    pub fn leave_quiet(&self) -> bool {
+        let before = self.quiet.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(before != 0, "somebody quiet left twice");
+        before == 1
     }
 
     /// Opens for `generation` and lets everybody in who waits, all in one step, so that the gate
@@ -272,6 +308,12 @@ impl Gate {
         refused
     }
 
+    /// Lets nobody but navigations take seats before this tick, or [`Gate::hold`] or
+    /// [`Gate::open`]. Those who wait already keep theirs.
+    pub fn hold_off(&self, until: u64) {
+        self.lock().refusing = Some(Refusal::HeldOff { until });
+    }
+
     /// Lets those who come take seats again.
     pub fn hold(&self) {
         self.lock().refusing = None;
@@ -290,6 +332,8 @@ impl Gate {
             open: word & OPEN != 0,
             generation: generation_of(word),
             inside: (word & COUNT) as u32,
+            // After the count: who gives that up is quiet before.
+            quiet: self.quiet.load(Ordering::Acquire) as u32,
             last_release: self.last_release.load(Ordering::Relaxed),
         }
     }

@@ -303,6 +303,8 @@ async fn see_it_end(workspace: &Workspace, error: DriverError) -> Outcome {
 }
 
 async fn remove(workspace: &Workspace) -> Outcome {
+    // That it is being removed is on record before anything of it is gone.
+    workspace.shared.records.flush().await;
     let limit = CALL_MAX + workspace.policy().stop_grace;
     match within(limit, "remove", workspace, workspace.driver.remove(workspace.id())).await {
         Ok(()) => Outcome::Removed,

@@ -37,16 +37,11 @@ impl Lease {
         self.workspace.endpoint(self.generation)
     }
 
-    /// Whether its connections were closed on purpose, so that to try again would undo an admin's
-    /// stop.
-    pub fn is_severed(&self) -> bool {
-        self.generation <= self.workspace.severed.load(Ordering::Acquire)
-    }
-
     /// The same lease, shown as a tunnel.
     pub fn into_tunnel(self) -> TunnelLease {
         self.workspace.tunnels.fetch_add(1, Ordering::Relaxed);
-        TunnelLease(self)
+        let (workspace, generation) = (self.workspace.clone(), self.generation);
+        TunnelLease { workspace, generation, counted: Some(self) }
     }
 }
 
@@ -59,13 +54,59 @@ impl Drop for Lease {
     }
 }
 
-/// A lease that is held by an upgraded connection.
+/// The place of an upgraded connection. It counts as every lease does, or is quiet: then it doesn't
+/// keep the workspace awake by being there, but [by what passes through it](Self::note_activity).
 #[derive(Debug)]
-pub struct TunnelLease(Lease);
+pub struct TunnelLease {
+    workspace: Arc<Workspace>,
+    generation: u32,
+    /// `None`: it is quiet.
+    counted: Option<Lease>,
+}
+
+impl TunnelLease {
+    /// Whose it is.
+    pub fn workspace(&self) -> &Arc<Workspace> {
+        &self.workspace
+    }
+
+    /// Which run of the workspace it is for.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Whether it is quiet from now on. What is quiet while the gate shuts stays so.
+    pub fn set_quiet(&mut self, quiet: bool) {
+        if quiet && self.counted.is_some() {
+            self.workspace.gate.join_quiet();
+            self.counted = None;
+        } else if !quiet && self.counted.is_none() {
+            self.counted = self.workspace.try_enter();
+            if self.counted.is_some() {
+                self.leave_quiet();
+            }
+        }
+    }
+
+    /// It was active at this moment. Before what it does is done: then either the workspace stays
+    /// up for it, or it has been shut already, and the tunnel is about to be severed.
+    pub fn note_activity(&self) {
+        drop(self.workspace.try_enter());
+    }
+
+    fn leave_quiet(&self) {
+        if self.workspace.gate.leave_quiet() {
+            self.workspace.mailbox.flag(|inbox| inbox.emptied = true);
+        }
+    }
+}
 
 impl Drop for TunnelLease {
     fn drop(&mut self) {
-        self.0.workspace.tunnels.fetch_sub(1, Ordering::Relaxed);
+        if self.counted.is_none() {
+            self.leave_quiet();
+        }
+        self.workspace.tunnels.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

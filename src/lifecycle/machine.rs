@@ -23,12 +23,24 @@ use crate::model::{FreezeMode, FrozenStorage, Phase, Policy, Tier};
 
 pub use effect::{Effect, Job};
 pub use event::{Event, Outcome, Seen};
-pub use reading::Footprint;
+pub use reading::{Evictable, Footprint};
 
 /// First wait after a failed start; it doubles with every failure after that.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// Longest wait after a failed start or freeze.
+/// Longest wait after a failed start, freeze or removal.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long those who were severed may take to be gone before it is frozen under them: tunnels say
+/// goodbye first.
+const SEVERED_MAX: Duration = Duration::from_secs(1);
+
+/// A workspace that was in use less than this ago is not evicted: pages load in several requests,
+/// with gaps between them.
+const EVICT_IDLE_MIN: Duration = Duration::from_secs(1);
+/// The same of one with quiet tunnels: somebody who reads, and types a line now and then, is not to
+/// be thrown out as soon as others want the slot.
+const EVICT_QUIET_MIN: Duration = Duration::from_secs(60);
+
+const STOPPED_BY_ADMIN: &str = "stopped by an admin";
 /// How long a workspace keeps its place in the queue when everybody who waited has left: somebody
 /// who was told to try again in some seconds finds it where it was.
 const PLACE_KEPT: Duration = Duration::from_secs(15);
@@ -38,6 +50,8 @@ const PLACE_KEPT: Duration = Duration::from_secs(15);
 pub struct Census {
     /// Leases that live.
     pub inside: u32,
+    /// Tunnels that are open and don't keep it awake.
+    pub quiet: u32,
     /// Requests that wait.
     pub held: usize,
     /// When the last lease ended.
@@ -57,8 +71,13 @@ pub struct Nature {
 /// What is known of a workspace from before this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Past {
-    /// Nothing that still counts: the first look tells.
+    /// Nothing: the first look tells.
     Unknown,
+    /// It was not frozen, and may run still.
+    Awake {
+        /// Whether its last report said that it is active.
+        reported_activity: bool,
+    },
     /// There is none: it is to be made, and started.
     New,
     /// It was frozen.
@@ -67,9 +86,22 @@ pub enum Past {
         tier: Tier,
         /// Since then.
         since: Instant,
+        /// When an admin stopped it, if one did.
+        stopped_at: Option<Instant>,
     },
     /// Its freeze was under way moments ago, and may be still.
-    Freezing,
+    Freezing {
+        /// When an admin stopped it, if one did.
+        stopped_at: Option<Instant>,
+    },
+    /// It was being stopped from paused, and may be still. That was finished if it was long ago, and
+    /// whatever runs now was started since; but nothing tells, and nobody is inside.
+    SteppingDown {
+        /// When it was frozen.
+        since: Instant,
+        /// When an admin stopped it, if one did.
+        stopped_at: Option<Instant>,
+    },
     /// Its creation or its removal was under way: nothing of it is to be left.
     Removing {
         /// Reads alone.
@@ -86,12 +118,19 @@ pub struct Machine {
     since: Instant,
     created: Instant,
     job: Option<Job>,
-    check_in: Option<CheckIn>,
-    /// When the report that counted last stopped counting.
-    check_in_ended: Option<Instant>,
+    /// What it reported last.
+    report: Option<Report>,
+    /// When the report of activity before that stopped counting.
+    report_ended: Option<Instant>,
+    /// It reported activity in an earlier life of this program, and may run still.
+    reported_before: bool,
+    /// It was awake when this program ended, and was not looked at since.
+    unseen: bool,
     look_wanted: bool,
     resume_wanted: bool,
     stop_wanted: bool,
+    /// When an admin stopped it; forgotten as soon as it is neither being frozen nor frozen.
+    stopped_at: Option<Instant>,
     /// Why it is to be removed, if it is.
     remove_wanted: Option<String>,
     /// Why it is to be stopped, if it is paused.
@@ -103,6 +142,8 @@ pub struct Machine {
     replaced: bool,
     /// Starts that failed in a row.
     failures: u32,
+    /// Removals that failed in a row.
+    removal_failures: u32,
     /// Freezes that failed in a row, and when the next may be tried.
     freeze_failures: u32,
     freeze_not_before: Option<Instant>,
@@ -124,10 +165,12 @@ enum State {
         run: Option<String>,
         ready_at: Instant,
     },
-    /// `drain_until`: an admin's stop waits for those inside; after that the freeze is under way.
+    /// `drain`: who is waited for; after that the freeze is under way. `paused_since`: it was frozen
+    /// already, and a restart came in the middle of its step down.
     Freezing {
         why: String,
-        drain_until: Option<Instant>,
+        drain: Option<Drain>,
+        paused_since: Option<Instant>,
     },
     Frozen {
         tier: Tier,
@@ -137,13 +180,33 @@ enum State {
         retry_at: Instant,
         run: Option<String>,
     },
+    /// `failure`: why it could not be removed when that was tried last. `retry_at`: when it is tried
+    /// again.
     Removing {
         why: String,
+        failure: Option<String>,
+        retry_at: Option<Instant>,
     },
     Removed,
 }
 
-/// What the workspace reported last.
+/// Those who are still inside of one that is to be frozen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    /// They may finish until then.
+    Finishing(Instant),
+    /// They were severed, and should be gone by then.
+    Severed(Instant),
+}
+
+/// What the workspace reported last. When it no longer counts is a matter of the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Report {
+    active: bool,
+    at: Instant,
+}
+
+/// What the workspace reported last, and how long that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckIn {
     /// Whether it said that it is active.
@@ -163,24 +226,35 @@ impl Machine {
         past: Past,
         now: Instant,
     ) -> Self {
-        let (state, since) = match past {
-            Past::Unknown | Past::Removing { .. } => (State::Frozen { tier: Tier::Stopped }, now),
+        let (state, since, stopped_at) = match past {
+            Past::Unknown | Past::Awake { .. } | Past::Removing { .. } => {
+                (State::Frozen { tier: Tier::Stopped }, now, None)
+            }
             Past::New => {
                 let (why, from) = ("it was created".to_owned(), Tier::Stopped);
                 let (made, admitted, by_admin) = (false, false, true);
                 let leave_at = Some(now + policy.hold_max);
-                (State::Starting { why, made, admitted, from, by_admin, leave_at }, now)
+                (State::Starting { why, made, admitted, from, by_admin, leave_at }, now, None)
             }
-            Past::Frozen { tier, since } => (State::Frozen { tier }, since),
+            Past::Frozen { tier, since, stopped_at } => (State::Frozen { tier }, since, stopped_at),
             // What was begun is finished first: it may be ending, and would answer until it has.
-            Past::Freezing => {
+            Past::Freezing { stopped_at } => {
                 let why = "a restart came in the middle of its freeze".to_owned();
-                (State::Freezing { why, drain_until: None }, now)
+                (State::Freezing { why, drain: None, paused_since: None }, now, stopped_at)
+            }
+            Past::SteppingDown { since, stopped_at } => {
+                let why = "a restart came in the middle of its stop".to_owned();
+                (State::Freezing { why, drain: None, paused_since: Some(since) }, now, stopped_at)
             }
         };
         let remove_wanted = match past {
             Past::Removing { why } => Some(why.to_owned()),
-            Past::Unknown | Past::New | Past::Frozen { .. } | Past::Freezing => None,
+            Past::Unknown
+            | Past::Awake { .. }
+            | Past::New
+            | Past::Frozen { .. }
+            | Past::Freezing { .. }
+            | Past::SteppingDown { .. } => None,
         };
         Self {
             created,
@@ -189,17 +263,21 @@ impl Machine {
             state,
             since,
             job: None,
-            check_in: None,
-            check_in_ended: None,
+            report: None,
+            report_ended: None,
+            reported_before: matches!(past, Past::Awake { reported_activity: true }),
+            unseen: matches!(past, Past::Awake { .. }),
             look_wanted: false,
             resume_wanted: false,
             stop_wanted: false,
+            stopped_at,
             remove_wanted,
             step_down_wanted: None,
             stepping_down: "",
             evicted: false,
             replaced: false,
             failures: 0,
+            removal_failures: 0,
             freeze_failures: 0,
             freeze_not_before: None,
         }
@@ -211,8 +289,11 @@ impl Machine {
         match event {
             Event::Held => self.on_held(&mut effects, now),
             Event::Resume => self.on_resume(&mut effects, now),
-            Event::Stop => self.on_stop(&mut effects, census, now),
-            Event::Remove => self.remove_wanted = Some("removed by an admin".to_owned()),
+            Event::Stop => self.on_stop(&mut effects, now),
+            Event::Remove => {
+                self.remove_wanted = Some("removed by an admin".to_owned());
+                self.remove_again();
+            }
             Event::Evict => self.on_evict(&mut effects, census, now),
             Event::StepDown => self.step_down_wanted = Some(", and its memory was wanted"),
             Event::Deserted => self.on_deserted(now),
@@ -223,8 +304,8 @@ impl Machine {
             Event::Changed => self.look_wanted = true,
             Event::Resync => self.on_resync(&mut effects, now),
             Event::Replaced => self.replaced = true,
-            Event::Policy(policy) => self.policy = policy,
-            Event::Finished(outcome) => self.on_finished(&mut effects, outcome, census, now),
+            Event::Policy(policy) => self.on_policy(&mut effects, policy),
+            Event::Finished(outcome) => self.on_finished(&mut effects, outcome, now),
         }
         self.take_up_wishes(&mut effects, census, now);
         self.assert_invariants();
@@ -234,11 +315,6 @@ impl Machine {
     fn inactivity_timeout(&self) -> Option<Duration> {
         let frozen_by_itself = self.policy.monitoring && self.nature.can_freeze;
         self.policy.inactivity_timeout.filter(|_| frozen_by_itself)
-    }
-
-    fn live_check_in(&self, now: Instant) -> Option<CheckIn> {
-        let counts = |report: &CheckIn| report.expires_at.is_none_or(|at| at > now);
-        self.check_in.filter(|report| report.active && counts(report))
     }
 
     fn on_held(&mut self, effects: &mut Vec<Effect>, now: Instant) {
@@ -255,12 +331,19 @@ impl Machine {
     }
 
     fn on_resume(&mut self, effects: &mut Vec<Effect>, now: Instant) {
-        self.stop_wanted = false;
-        match &self.state {
+        if std::mem::take(&mut self.stop_wanted) {
+            let reason = "another call wants it to run".to_owned();
+            effects.push(Effect::StopFailed { reason });
+        }
+        match &mut self.state {
             State::Frozen { .. } | State::Failed { .. } => {
                 self.wake(effects, "an admin", true, now)
             }
-            State::Freezing { .. } => self.resume_wanted = true,
+            State::Freezing { .. } => {
+                self.resume_wanted = true;
+                self.stopped_at = None;
+                effects.push(Effect::Hold);
+            }
             State::Starting { .. } => {
                 if let State::Starting { by_admin, .. } = &mut self.state {
                     *by_admin = true;
@@ -268,34 +351,58 @@ impl Machine {
                 self.leave_queue_at(Some(now + self.policy.hold_max));
             }
             State::Running { .. } => {}
-            State::Removing { .. } | State::Removed => {}
+            State::Removing { .. } | State::Removed => {
+                let reason = "it is being removed".to_owned();
+                effects.push(Effect::ResumeFailed { reason });
+            }
         }
     }
 
-    fn on_stop(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
+    fn on_stop(&mut self, effects: &mut Vec<Effect>, now: Instant) {
         if !self.nature.can_freeze || self.policy.storage == FrozenStorage::None {
             let reason = "it can't be frozen: its max_inactive_storage_time is 0".to_owned();
             return effects.push(Effect::StopRefused { reason });
         }
-        self.resume_wanted = false;
+        if std::mem::take(&mut self.resume_wanted) {
+            let reason = "another call wants it frozen".to_owned();
+            effects.push(Effect::ResumeFailed { reason });
+        }
         match &self.state {
-            State::Running { .. } => self.drain(effects, census, now),
+            State::Running { .. } => {
+                // Before the gate shuts, so that nobody sits down between the two.
+                self.hold_off(effects, now);
+                self.drain(effects, now);
+            }
             // It is let finish its start: those who wait for it are served first.
             State::Starting { .. } => self.stop_wanted = true,
             State::Failed { run: Some(_), .. } => {
-                self.freeze_now(effects, "stopped by an admin", now);
+                self.hold_off(effects, now);
+                self.freeze_now(effects, STOPPED_BY_ADMIN, now);
             }
             State::Failed { run: None, .. } => {
+                self.hold_off(effects, now);
                 self.go(State::Frozen { tier: Tier::Stopped }, now);
-                effects.push(Effect::Hold);
-                self.tell(effects, "stopped by an admin", None);
+                self.tell(effects, STOPPED_BY_ADMIN, None);
             }
-            State::Freezing { .. } | State::Frozen { .. } => {}
-            State::Removing { .. } | State::Removed => {
-                let reason = "it is being removed".to_owned();
-                effects.push(Effect::StopFailed { reason });
+            State::Freezing { .. } => self.hold_off(effects, now),
+            State::Frozen { .. } => {
+                self.hold_off(effects, now);
+                self.tell(effects, STOPPED_BY_ADMIN, None);
             }
+            // Whoever wants it stopped is answered when it is gone; nothing has failed.
+            State::Removing { .. } | State::Removed => {}
         }
+    }
+
+    /// From now on only a navigation wakes it, for `stop_hold_off`.
+    fn hold_off(&mut self, effects: &mut Vec<Effect>, now: Instant) {
+        self.stopped_at = Some(now);
+        effects.extend(self.held_off_until().map(|until| Effect::HoldOff { until }));
+    }
+
+    fn on_policy(&mut self, effects: &mut Vec<Effect>, policy: Arc<Policy>) {
+        self.policy = policy;
+        effects.extend(self.held_off_until().map(|until| Effect::HoldOff { until }));
     }
 
     fn on_deadline(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
@@ -316,14 +423,18 @@ impl Machine {
                     effects.push(Effect::ShutIfIdle { idle_before });
                 }
             }
-            State::Freezing { drain_until: Some(until), .. } if *until <= now => {
+            State::Freezing { drain: Some(Drain::Finishing(until)), .. } if *until <= now => {
                 effects.push(Effect::Sever);
+                self.drain_until(Drain::Severed(now + SEVERED_MAX));
+            }
+            State::Freezing { drain: Some(Drain::Severed(until)), .. } if *until <= now => {
                 self.drained();
             }
             State::Failed { retry_at, .. } if census.held > 0 && *retry_at <= now => {
                 self.wake(effects, "a request", false, now);
             }
             State::Failed { run: Some(_), .. } if self.deadline(census, now) <= Some(now) => {
+                effects.push(Effect::Hold);
                 self.freeze_now(effects, "it never became ready", now);
             }
             State::Frozen { tier: Tier::Paused } => {
@@ -340,18 +451,17 @@ impl Machine {
                 self.leave_queue(effects, reason, now);
             }
             State::Freezing { .. } | State::Failed { .. } | State::Starting { .. } => {}
+            State::Removing { retry_at: Some(at), .. } if *at <= now => self.remove_again(),
             State::Frozen { tier: Tier::Stopped } | State::Removing { .. } | State::Removed => {}
         }
     }
 
     fn on_shut(&mut self, effects: &mut Vec<Effect>, shut: bool, census: Census, now: Instant) {
-        let State::Running { ready_at, .. } = &self.state else { return };
         let evicted = std::mem::take(&mut self.evicted);
         if !shut {
             return;
         }
-        let idle_since = census.last_left.unwrap_or(*ready_at).max(*ready_at);
-        let idle = spoken(now - idle_since);
+        let idle = spoken(self.idle_since(census).map_or(Duration::ZERO, |since| now - since));
         let why = match evicted {
             false => format!("idle for {idle}"),
             true => format!("idle for {idle}, and its slot was wanted"),
@@ -361,17 +471,20 @@ impl Machine {
             return;
         }
         self.freeze_now(effects, &why, now);
+        if census.quiet > 0 {
+            // They count for nothing, but are told before the driver is.
+            effects.push(Effect::Sever);
+            self.drain_until(Drain::Severed(now + SEVERED_MAX));
+        }
     }
 
     fn on_check_in(&mut self, active: bool, now: Instant) {
-        if self.live_check_in(now).is_some() {
+        self.reported_before = false;
+        if self.report.is_some_and(|report| report.active) {
             // From here on it was idle, unless the new report says otherwise.
-            self.check_in_ended = Some(now);
-        } else if let Some(CheckIn { expires_at: Some(at), .. }) = self.check_in {
-            self.check_in_ended = Some(at);
+            self.report_ended = Some(self.report_ends().map_or(now, |at| at.min(now)));
         }
-        let ttl = self.policy.check_in_ttl.filter(|_| active);
-        self.check_in = Some(CheckIn { active, at: now, expires_at: ttl.map(|ttl| now + ttl) });
+        self.report = Some(Report { active, at: now });
     }
 
     /// What failed may have failed because the runtime was away, and is not put off any longer.
@@ -380,6 +493,8 @@ impl Machine {
         self.failures = 0;
         self.freeze_failures = 0;
         self.freeze_not_before = None;
+        self.removal_failures = 0;
+        self.remove_again();
         if matches!(self.state, State::Failed { .. }) {
             self.go(State::Frozen { tier: Tier::Stopped }, now);
             effects.push(Effect::Hold);
@@ -387,13 +502,7 @@ impl Machine {
         }
     }
 
-    fn on_finished(
-        &mut self,
-        effects: &mut Vec<Effect>,
-        outcome: Outcome,
-        census: Census,
-        now: Instant,
-    ) {
+    fn on_finished(&mut self, effects: &mut Vec<Effect>, outcome: Outcome, now: Instant) {
         self.job = None;
         match outcome {
             Outcome::Created => self.on_created(effects),
@@ -409,20 +518,34 @@ impl Machine {
             Outcome::FreezeFailed { reason } => self.on_freeze_failed(effects, reason, now),
             Outcome::Removed => {
                 let why = match &self.state {
-                    State::Removing { why } => why.clone(),
+                    State::Removing { why, .. } => why.clone(),
                     _ => "removed".to_owned(),
                 };
                 self.go(State::Removed, now);
                 self.tell(effects, &why, None);
             }
-            Outcome::RemoveFailed { reason } => {
-                effects.push(Effect::StopFailed { reason: reason.clone() });
-                let retry_at = now + RETRY_MAX;
-                self.go(State::Failed { reason: reason.clone(), retry_at, run: None }, now);
-                self.tell(effects, &reason, None);
-            }
-            Outcome::Looked(seen) => self.on_looked(effects, seen, census, now),
+            Outcome::RemoveFailed { reason } => self.on_remove_failed(effects, reason, now),
+            Outcome::Looked(seen) => self.on_looked(effects, seen, now),
             Outcome::LookFailed => {}
+        }
+    }
+
+    /// What is to be removed is removed, if not now then later.
+    fn on_remove_failed(&mut self, effects: &mut Vec<Effect>, reason: String, now: Instant) {
+        let State::Removing { failure, retry_at, .. } = &mut self.state else { return };
+        *retry_at = Some(now + backoff(self.removal_failures));
+        self.removal_failures = self.removal_failures.saturating_add(1);
+        let is_news = failure.as_ref() != Some(&reason);
+        *failure = Some(reason.clone());
+        if is_news {
+            self.tell(effects, &format!("it is still to be removed: {reason}"), None);
+        }
+        effects.push(Effect::RemoveFailed { reason });
+    }
+
+    fn remove_again(&mut self) {
+        if let State::Removing { retry_at, .. } = &mut self.state {
+            *retry_at = None;
         }
     }
 
@@ -470,7 +593,8 @@ impl Machine {
 
     /// Frozen to make room, if nobody is inside and it may be frozen for idleness at all.
     fn on_evict(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
-        if self.evictable_since(census, now).is_some() && self.job.is_none() {
+        let from = self.evictable(census).and_then(|evictable| evictable.from);
+        if from.is_some_and(|at| at <= now) {
             self.evicted = true;
             effects.push(Effect::ShutIfIdle { idle_before: now });
         }
@@ -482,6 +606,9 @@ impl Machine {
         let took = now - self.since;
         self.failures = 0;
         self.go(State::Running { run, ready_at: now }, now);
+        if self.reported_before {
+            self.on_check_in(true, now);
+        }
         effects.push(Effect::Open);
         self.tell(effects, &why, Some(took));
     }
@@ -504,20 +631,26 @@ impl Machine {
         self.freeze_failures = 0;
         self.freeze_not_before = None;
         match &mut self.state {
-            State::Freezing { why, .. } => {
-                let why = std::mem::take(why);
+            State::Freezing { why, paused_since, .. } => {
+                let (why, paused_since) = (std::mem::take(why), *paused_since);
                 let took = now - self.since;
                 self.go(State::Frozen { tier }, now);
+                self.since = paused_since.unwrap_or(now);
                 self.tell(effects, &why, Some(took));
             }
             // A step down. It has been frozen since it was first.
             State::Frozen { tier: before } => {
                 *before = tier;
-                let why = format!("paused for {}{}", spoken(now - self.since), self.stepping_down);
+                let why = self.why_stepping_down(now);
                 self.tell(effects, &why, None);
             }
-            // Somebody came while it was stepping down; the wake is next.
-            State::Starting { from, .. } => *from = tier,
+            // Somebody came while it was stepping down; the wake is next. That the stop is over is
+            // on record before that.
+            State::Starting { from, why, .. } => {
+                *from = tier;
+                let why = format!("{why}, and it is stopped now");
+                self.tell(effects, &why, None);
+            }
             _ => {}
         }
     }
@@ -549,15 +682,15 @@ impl Machine {
             && let Some(why) = self.remove_wanted.take()
         {
             effects.extend([Effect::Shut, Effect::Sever, Effect::Refuse { retry_at: None }]);
-            self.go(State::Removing { why: why.clone() }, now);
+            self.go(State::Removing { why: why.clone(), failure: None, retry_at: None }, now);
             self.tell(effects, &why, None);
         }
         if self.replaced && !matches!(self.state, State::Removed) {
-            return self.gone(effects, census, "replaced outside", now);
+            return self.gone(effects, "replaced outside", now);
         }
         if self.stop_wanted && !matches!(self.state, State::Starting { .. }) {
             self.stop_wanted = false;
-            self.on_stop(effects, census, now);
+            self.on_stop(effects, now);
         }
         if matches!(self.state, State::Frozen { .. }) {
             if std::mem::take(&mut self.resume_wanted) {
@@ -575,15 +708,23 @@ impl Machine {
                 self.stepping_down = step_down.unwrap_or_default();
                 Some(Job::Freeze(FreezeMode::Stop))
             }
-            State::Freezing { drain_until: None, .. } => Some(Job::Freeze(self.policy.freeze_mode)),
-            State::Removing { .. } => Some(Job::Remove),
-            State::Removed => None,
+            State::Freezing { drain: None, paused_since: Some(_), .. } => {
+                Some(Job::Freeze(FreezeMode::Stop))
+            }
+            State::Freezing { drain: None, .. } => Some(Job::Freeze(self.policy.freeze_mode)),
+            State::Removing { retry_at: None, .. } => Some(Job::Remove),
+            State::Removing { retry_at: Some(_), .. } | State::Removed => None,
             State::Running { .. }
             | State::Freezing { .. }
             | State::Frozen { .. }
             | State::Failed { .. } => std::mem::take(&mut self.look_wanted).then_some(Job::Look),
         };
         self.job = job;
+        if self.is_stepping_down() {
+            // So that it is on record before the driver is told.
+            let why = format!("being stopped: {}", self.why_stepping_down(now));
+            self.tell(effects, &why, None);
+        }
         effects.extend(job.map(Effect::Run));
     }
 
@@ -613,40 +754,43 @@ impl Machine {
         let why = why.clone();
         self.resume_wanted = false;
         // A start clears what was reported before it (DESIGN §2).
-        self.check_in = None;
-        self.check_in_ended = None;
+        self.report = None;
+        self.report_ended = None;
         self.go(starting, now);
         effects.push(Effect::Hold);
         self.tell(effects, &why, None);
     }
 
     /// An admin's stop: nobody comes in any more; those inside get `drain_grace`.
-    fn drain(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
+    fn drain(&mut self, effects: &mut Vec<Effect>, now: Instant) {
         effects.push(Effect::Shut);
-        self.go(
-            State::Freezing {
-                why: "stopped by an admin".to_owned(),
-                drain_until: Some(now + self.policy.drain_grace),
-            },
-            now,
-        );
-        self.tell(effects, "stopped by an admin", None);
-        if census.inside == 0 {
-            self.drained();
+        let drain = Some(Drain::Finishing(now + self.policy.drain_grace));
+        let why = STOPPED_BY_ADMIN.to_owned();
+        self.go(State::Freezing { why, drain, paused_since: None }, now);
+        self.tell(effects, STOPPED_BY_ADMIN, None);
+    }
+
+    fn drain_until(&mut self, until: Drain) {
+        if let State::Freezing { drain, .. } = &mut self.state {
+            *drain = Some(until);
         }
     }
 
     /// Nobody is inside any more, or they have had their time.
     fn drained(&mut self) {
-        if let State::Freezing { drain_until, .. } = &mut self.state {
-            *drain_until = None;
+        if let State::Freezing { drain, .. } = &mut self.state {
+            *drain = None;
         }
     }
 
     /// The gate is shut and nobody is inside.
     fn freeze_now(&mut self, effects: &mut Vec<Effect>, why: &str, now: Instant) {
-        self.go(State::Freezing { why: why.to_owned(), drain_until: None }, now);
+        self.go(State::Freezing { why: why.to_owned(), drain: None, paused_since: None }, now);
         self.tell(effects, why, None);
+    }
+
+    fn why_stepping_down(&self, now: Instant) -> String {
+        format!("paused for {}{}", spoken(now - self.since), self.stepping_down)
     }
 
     fn tell(&self, effects: &mut Vec<Effect>, reason: &str, took: Option<Duration>) {
@@ -661,6 +805,9 @@ impl Machine {
         self.since = now;
         let to = self.phase();
         assert!(is_legal(from, to), "a workspace can't go from {from} to {to}");
+        if !matches!(to, Phase::Freezing | Phase::Frozen) {
+            self.stopped_at = None;
+        }
     }
 
     fn assert_invariants(&self) {
@@ -672,11 +819,12 @@ impl Machine {
             ) => {}
             (State::Frozen { .. }, Some(Job::Freeze(FreezeMode::Stop))) => {}
             (State::Starting { .. }, job) => panic!("starting without a wake: {job:?}"),
-            (State::Freezing { drain_until: None, .. }, Some(Job::Freeze(_) | Job::Look)) => {}
-            (State::Freezing { drain_until: None, .. }, job) => {
+            (State::Freezing { drain: None, .. }, Some(Job::Freeze(_) | Job::Look)) => {}
+            (State::Freezing { drain: None, .. }, job) => {
                 panic!("freezing without a freeze: {job:?}")
             }
-            (State::Removing { .. }, Some(Job::Remove)) => {}
+            (State::Removing { retry_at: None, .. }, Some(Job::Remove)) => {}
+            (State::Removing { retry_at: Some(_), .. }, None) => {}
             (State::Removing { .. }, job) => panic!("removing without a removal: {job:?}"),
             (_, None | Some(Job::Look)) => {}
             (_, Some(job)) => panic!("{job:?} under way while {}", self.phase()),
@@ -696,7 +844,7 @@ fn is_legal(from: Phase, to: Phase) -> bool {
         Freezing => matches!(to, Frozen | Starting | Removing | Removed),
         Frozen => matches!(to, Starting | Removing | Removed),
         Failed => matches!(to, Starting | Freezing | Frozen | Removing | Removed),
-        Removing => matches!(to, Removed | Failed),
+        Removing => to == Removed,
         Removed => false,
     }
 }

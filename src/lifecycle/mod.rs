@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use crate::model::{Phase, Tier, WorkspaceId};
 
 pub use create::{CreateError, Creator};
-pub use gate::Refusal;
+pub use gate::{Refusal, Visit};
 pub use lease::{Lease, TunnelLease};
 pub use machine::CheckIn;
 pub use mailbox::{Answer, CommandError};
@@ -65,6 +65,19 @@ impl Change {
     }
 }
 
+/// What whoever keeps connections to workspaces has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// A run is over.
+    Ended(Ending),
+    /// The policy of a workspace is another from now on, and its tunnels may be worth another
+    /// thing.
+    PolicyChanged {
+        /// [`Workspace::serial`].
+        serial: u64,
+    },
+}
+
 /// A run of a workspace is over, or about to be: connections to it are of no more use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
@@ -75,3 +88,6 @@ pub struct Ending {
     /// `false`: drop idle connections. `true`: close those in use as well.
     pub sever: bool,
 }
+
+#[cfg(test)]
+mod tests;

@@ -131,6 +131,8 @@ impl Reconciler {
                 return Some(LIST_AGAIN);
             }
         };
+        let listed = found.iter().map(|one| one.id.clone()).collect();
+        self.registry.forget_missing(self.driver.name(), &listed);
         let mut again = false;
         for one in found {
             again |= self.bring_in(one);
@@ -166,6 +168,7 @@ impl Reconciler {
         let policy = found.policy.applied_to(&self.policy);
         let driver = self.driver.clone();
         let id = found.id.clone();
+        let is_left_over = found.is_ours && self.registry.has_removed(&id);
         let newcomer = Newcomer {
             id: found.id,
             spec: found.spec,
@@ -175,13 +178,13 @@ impl Reconciler {
             origin: Origin::Discovered,
             project: None,
         };
-        match self.registry.add(newcomer) {
-            Ok(workspace) => {
-                tracing::info!(workspace = %workspace.id(), "found workspace {}", workspace.id());
-            }
-            Err(error) => {
-                self.warn_once(&id, &format!("it can't be taken in: {error}"));
-            }
+        let added = match is_left_over {
+            true => self.registry.clear_away(newcomer),
+            false => self.registry.add(newcomer).map(|_| ()),
+        };
+        match added {
+            Ok(()) => tracing::info!(workspace = %id, "found workspace {id}"),
+            Err(error) => self.warn_once(&id, &format!("it can't be taken in: {error}")),
         }
     }
 

@@ -5,16 +5,17 @@
 //! no freeze waits for a disk. What a crash can cost is the last lines of the journal; how things
 //! are is found out from the drivers at every start, not believed from a file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::Change;
-use super::machine::Past;
+use super::machine::{Machine, Past};
 use crate::clock::Clock;
 use crate::model::{Phase, PolicyOverrides, Tier, WorkspaceId};
 use crate::store::{Intent, JournalEntry, Origin, Record, RecordState, Store, StoreError};
@@ -31,6 +32,7 @@ const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// See the module's head.
 pub(super) struct Records {
     store: Arc<dyn Store>,
+    pub(super) clock: Clock,
     /// What was found at the start, until its workspace is known again.
     found: Mutex<HashMap<WorkspaceId, Box<Record>>>,
     queue: mpsc::Sender<Note>,
@@ -40,6 +42,8 @@ pub(super) struct Records {
 #[derive(Debug)]
 enum Note {
     Known(Box<Record>),
+    /// Somebody waits until it is stored.
+    Keep(Box<Record>, oneshot::Sender<Result<(), StoreError>>),
     Changed(WorkspaceId, RecordState, JournalEntry),
     Gone(WorkspaceId),
     /// Everything before this has been handed to the store when it is dropped.
@@ -55,6 +59,12 @@ pub(super) struct Remembered {
     pub(super) age: Duration,
     /// The phase that it was in, its tier, and for how long.
     pub(super) phase: Option<(Phase, Option<Tier>, Duration)>,
+    /// How long ago an admin stopped it, if it was not woken since.
+    pub(super) stopped: Option<Duration>,
+    /// Whether it was being stopped from paused.
+    pub(super) stop_under_way: bool,
+    /// Whether its last report said that it is active.
+    pub(super) reported_activity: bool,
     /// Whether it was being created or removed: only known of what was created by a call, for only
     /// that has an id that nobody else gives.
     pub(super) cut_off: Option<&'static str>,
@@ -67,12 +77,18 @@ impl Remembered {
         if let Some(why) = self.cut_off {
             return Past::Removing { why };
         }
+        let stopped_at = self.stopped.map(|age| ago(now, age));
+        if let (true, Some((_, _, age))) = (self.stop_under_way, self.phase) {
+            return Past::SteppingDown { since: ago(now, age), stopped_at };
+        }
         match self.phase {
             Some((Phase::Frozen, tier, age)) => {
-                Past::Frozen { tier: tier.unwrap_or(Tier::Stopped), since: ago(now, age) }
+                let tier = tier.unwrap_or(Tier::Stopped);
+                Past::Frozen { tier, since: ago(now, age), stopped_at }
             }
-            Some((Phase::Freezing, _, age)) if age < freeze_max => Past::Freezing,
-            _ => Past::Unknown,
+            Some((Phase::Freezing, _, age)) if age < freeze_max => Past::Freezing { stopped_at },
+            Some(_) => Past::Awake { reported_activity: self.reported_activity },
+            None => Past::Unknown,
         }
     }
 }
@@ -81,11 +97,12 @@ impl Records {
     /// Begins with what a store has. The task that writes is for the caller to run.
     pub(super) fn new(
         store: Arc<dyn Store>,
+        clock: Clock,
         found: Vec<Record>,
     ) -> (Arc<Self>, impl Future<Output = ()> + use<>) {
         let (queue, notes) = mpsc::channel(BEHIND_MAX);
         let found = found.into_iter().map(|record| (record.id.clone(), Box::new(record))).collect();
-        let records = Self { store: store.clone(), found: Mutex::new(found), queue };
+        let records = Self { store: store.clone(), clock, found: Mutex::new(found), queue };
         (Arc::new(records), write(store, notes))
     }
 
@@ -93,10 +110,10 @@ impl Records {
     pub(super) fn recall(&self, id: &WorkspaceId, driver: &str, origin: Origin) -> Remembered {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(record) = found.remove(id) else {
-            self.note(Note::Known(Box::new(new_record(id, driver, origin))));
+            self.known(self.new_record(id, driver, origin));
             return Remembered::default();
         };
-        let now = SystemTime::now();
+        let now = self.clock.now();
         // The clock may have been set back meanwhile; nothing is younger than nothing.
         let age = |date: SystemTime| now.duration_since(date).unwrap_or_default();
         let state = &record.state;
@@ -105,13 +122,20 @@ impl Records {
             (Origin::Api, Some(Intent::Create), _) => {
                 Some("a restart came in the middle of its creation")
             }
-            (Origin::Api, _, Phase::Removing) => {
+            (Origin::Api, _, Phase::Removing | Phase::Removed) => {
                 Some("a restart came in the middle of its removal")
             }
             _ => None,
         };
-        let age = age(record.created_at);
-        Remembered { policy: record.policy, age, phase, cut_off }
+        Remembered {
+            policy: record.policy,
+            age: age(record.created_at),
+            phase,
+            stopped: state.stopped_by_admin_at.map(age),
+            stop_under_way: state.intent == Some(Intent::Stop),
+            reported_activity: state.reported_activity,
+            cut_off,
+        }
     }
 
     /// Those that were created by a call, and are not known again yet.
@@ -124,27 +148,52 @@ impl Records {
             .collect()
     }
 
-    /// Keeps a record that is new, or has a policy that was changed. Durable when it returns.
-    pub(super) async fn keep(&self, record: Record) -> Result<(), StoreError> {
-        self.store.put(record).await
+    /// Forgets those that a driver found in an earlier life of this program and that are not among
+    /// what it has now: whatever has such an id one day is another one, with a life of its own.
+    pub(super) fn forget_missing(&self, driver: &str, listed: &HashSet<WorkspaceId>) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.retain(|id, record| {
+            let was_here = record.origin == Origin::Discovered && record.driver == driver;
+            let is_missing = was_here && !listed.contains(id);
+            if is_missing {
+                self.gone(id);
+            }
+            !is_missing
+        });
+    }
+
+    /// Keeps a record that is new, or has a policy that was changed, in its place among the changes:
+    /// after the removal of another of the same id, and before its own. Durable when what is
+    /// returned is ready.
+    pub(super) fn keep(
+        &self,
+        record: Record,
+    ) -> impl Future<Output = Result<(), StoreError>> + use<> {
+        let (answer, stored) = oneshot::channel();
+        let asked = self.queue.try_send(Note::Keep(Box::new(record), answer));
+        async move {
+            asked.map_err(|error| match error {
+                TrySendError::Full(_) => {
+                    StoreError::Disk { reason: "too many changes wait for it".to_owned() }
+                }
+                TrySendError::Closed(_) => StoreError::Closed,
+            })?;
+            stored.await.unwrap_or(Err(StoreError::Closed))
+        }
     }
 
     /// Writes down that a phase was entered.
-    pub(super) fn changed(&self, change: &Change, since: Instant, failure: Option<String>) {
+    pub(super) fn changed(&self, change: &Change, state: RecordState) {
         let Change { workspace, phase, tier, reason, took, at } = change;
-        let at = Clock.date_of(*at);
-        let state = RecordState {
-            phase: *phase,
-            tier: *tier,
-            since: Clock.date_of(since),
-            last_active: None,
-            intent: None,
-            stopped_by_admin_at: None,
-            failure,
-        };
+        let at = self.clock.date_of(*at);
         let reason = reason.clone();
         let entry = JournalEntry { at, phase: *phase, tier: *tier, reason, took: *took };
         self.note(Note::Changed(workspace.clone(), state, entry));
+    }
+
+    /// Writes down what is to be remembered of a workspace.
+    pub(super) fn known(&self, record: Record) {
+        self.note(Note::Known(Box::new(record)));
     }
 
     /// Forgets a workspace that is gone.
@@ -172,33 +221,53 @@ impl Records {
         }
     }
 
+    /// The record of a workspace as it is when it is first known, or changed.
+    pub(super) fn new_record(&self, id: &WorkspaceId, driver: &str, origin: Origin) -> Record {
+        let now = self.clock.now();
+        Record {
+            id: id.clone(),
+            origin,
+            driver: driver.to_owned(),
+            project: None,
+            spec: None,
+            policy: PolicyOverrides::default(),
+            created_at: now,
+            state: RecordState {
+                phase: Phase::Frozen,
+                tier: Some(Tier::Stopped),
+                since: now,
+                last_active: None,
+                reported_activity: false,
+                intent: None,
+                stopped_by_admin_at: None,
+                failure: None,
+            },
+        }
+    }
+
+    /// How a workspace is, as it is written down.
+    pub(super) fn state_of(&self, machine: &Machine) -> RecordState {
+        let intent = match (machine.is_made(), machine.is_stop_under_way()) {
+            (false, _) => Some(Intent::Create),
+            (true, true) => Some(Intent::Stop),
+            (true, false) => None,
+        };
+        RecordState {
+            phase: machine.phase(),
+            tier: machine.tier(),
+            since: self.clock.date_of(machine.since()),
+            last_active: None,
+            reported_activity: machine.reported_activity(),
+            intent,
+            stopped_by_admin_at: machine.stopped_at().map(|at| self.clock.date_of(at)),
+            failure: machine.failure().map(str::to_owned),
+        }
+    }
+
     fn note(&self, note: Note) {
         if let Err(error) = self.queue.try_send(note) {
             tracing::warn!(%error, "a change is lost to the journal");
         }
-    }
-}
-
-/// The record of a workspace as it is when it is first known, or changed.
-pub(super) fn new_record(id: &WorkspaceId, driver: &str, origin: Origin) -> Record {
-    let now = SystemTime::now();
-    Record {
-        id: id.clone(),
-        origin,
-        driver: driver.to_owned(),
-        project: None,
-        spec: None,
-        policy: PolicyOverrides::default(),
-        created_at: now,
-        state: RecordState {
-            phase: Phase::Frozen,
-            tier: Some(Tier::Stopped),
-            since: now,
-            last_active: None,
-            intent: None,
-            stopped_by_admin_at: None,
-            failure: None,
-        },
     }
 }
 
@@ -223,6 +292,11 @@ async fn write(store: Arc<dyn Store>, mut notes: mpsc::Receiver<Note>) {
 async fn write_one(store: &dyn Store, note: Note) {
     let written = match note {
         Note::Known(record) => store.put(*record).await,
+        Note::Keep(record, answer) => {
+            // Whoever hung up no longer wants to know.
+            drop(answer.send(store.put(*record).await));
+            Ok(())
+        }
         Note::Changed(id, state, entry) => match store.transition(&id, state, entry).await {
             // It was removed meanwhile.
             Err(StoreError::Unknown { .. }) => Ok(()),

@@ -3,6 +3,7 @@
 //! The maps are sharded (dashmap), and no guard of theirs ever leaves a function here: what comes
 //! out is a handle.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -26,16 +27,20 @@ use super::reconcile::Audit;
 use super::records::{Records, Remembered};
 use super::slots::{self, Capacity, Slots};
 use super::workspace::{Shared, Workspace};
-use super::{Change, CommandError, Ending, Refusal};
+use super::{Change, CommandError, Notice, Refusal};
+use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::model::{CheckInAccess, Policy, PolicyOverrides, ProjectId, Spec, WorkspaceId};
 use crate::store::{Origin, Record, Store, StoreError};
 
 /// Changes that a slow listener may fall behind by; after that it misses some and is told so.
 const CHANGES_BEHIND_MAX: usize = 4_096;
-/// The same for endings; who misses some looks at all that it has.
-const ENDINGS_BEHIND_MAX: usize = 4_096;
+/// The same for notices; who misses some looks at all that it has.
+const NOTICES_BEHIND_MAX: usize = 4_096;
 
+/// Removed workspaces that are remembered. Beyond that, what is left of one is taken for one that
+/// lives.
+const REMOVED_MAX: usize = 10_000;
 /// How long an audit may take.
 const AUDIT_MAX: Duration = Duration::from_secs(30);
 /// Workspaces that are looked at together.
@@ -62,6 +67,8 @@ pub struct Options {
     pub check_in_key: CheckInKey,
     /// The public listener's port, for the URL that workspaces check in at.
     pub public_port: u16,
+    /// By which dates are kept.
+    pub clock: Clock,
 }
 
 /// See the module's head.
@@ -71,6 +78,8 @@ pub struct Registry {
     by_address: DashMap<IpAddr, Arc<Workspace>, RandomState>,
     by_serial: DashMap<u64, Arc<Workspace>, RandomState>,
     next_serial: AtomicU64,
+    /// Those of calls that were removed in this life, by [`REMOVED_MAX`].
+    removed: Mutex<HashSet<WorkspaceId>>,
     /// Held while one is added, so that what was found free stays free until it is taken.
     adding: Mutex<()>,
     options: Options,
@@ -141,7 +150,7 @@ impl Registry {
         runtime: Handle,
     ) -> Result<Arc<Self>, StoreError> {
         let found = store.load().await?;
-        let (records, write) = Records::new(store, found);
+        let (records, write) = Records::new(store, options.clock, found);
         let shared = Arc::new(Shared {
             epoch: Instant::now(),
             deadlines: Deadlines::default(),
@@ -154,7 +163,7 @@ impl Registry {
             records,
             policy_changes: tokio::sync::Mutex::new(()),
             changes: broadcast::channel(CHANGES_BEHIND_MAX).0,
-            endings: broadcast::channel(ENDINGS_BEHIND_MAX).0,
+            notices: broadcast::channel(NOTICES_BEHIND_MAX).0,
         });
         let registry = Arc::new(Self {
             by_id: DashMap::default(),
@@ -162,6 +171,7 @@ impl Registry {
             by_address: DashMap::default(),
             by_serial: DashMap::default(),
             next_serial: AtomicU64::new(1),
+            removed: Mutex::default(),
             adding: Mutex::new(()),
             options,
             shared,
@@ -212,6 +222,21 @@ impl Registry {
         Ok(workspace)
     }
 
+    /// Registers what a runtime has of a workspace that was removed, to be removed again: it was
+    /// still being made when its removal found nothing.
+    pub(super) fn clear_away(self: &Arc<Self>, newcomer: Newcomer) -> Result<(), RegistryError> {
+        let cut_off = Some("it was made after its removal");
+        let workspace =
+            self.enlist(newcomer, |_| Some(Remembered { cut_off, ..Remembered::default() }))?;
+        self.begin(&workspace);
+        Ok(())
+    }
+
+    /// Whether a call created it and it was removed, as far as is remembered.
+    pub(super) fn has_removed(&self, id: &WorkspaceId) -> bool {
+        self.lock_removed().contains(id)
+    }
+
     /// Registers a workspace that is not there yet, and has it made and started. Returns when it is
     /// made, which outlives a restart from then on.
     pub async fn make(self: &Arc<Self>, newcomer: Newcomer) -> Result<Arc<Workspace>, MakeError> {
@@ -219,8 +244,9 @@ impl Registry {
         let unlisted = Unlisted { registry: self, workspace: &workspace };
         workspace.keep_new().await?;
         std::mem::forget(unlisted);
+        let made = workspace.made();
         self.begin(&workspace);
-        workspace.made().await?;
+        made.await?;
         Ok(workspace)
     }
 
@@ -257,6 +283,11 @@ impl Registry {
     /// Those that were made by a call in an earlier life of this program.
     pub(super) fn made_before(&self) -> Vec<Record> {
         self.shared.records.created()
+    }
+
+    /// What a driver has now: what it had once and is not among that is forgotten.
+    pub(super) fn forget_missing(&self, driver: &str, listed: &HashSet<WorkspaceId>) {
+        self.shared.records.forget_missing(driver, listed);
     }
 
     fn enlist(
@@ -327,9 +358,9 @@ impl Registry {
         self.shared.changes.subscribe()
     }
 
-    /// Which runs end from now on.
-    pub fn endings(&self) -> broadcast::Receiver<Ending> {
-        self.shared.endings.subscribe()
+    /// What concerns connections to workspaces from now on.
+    pub fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.shared.notices.subscribe()
     }
 
     /// The domain below which every workspace has a host name.
@@ -380,6 +411,13 @@ impl Registry {
         }
         self.by_address.retain(|_, other| other.serial() != serial);
         self.shared.records.gone(workspace.id());
+        if workspace.is_created() {
+            let mut removed = self.lock_removed();
+            if removed.len() >= REMOVED_MAX {
+                removed.clear();
+            }
+            removed.insert(workspace.id().clone());
+        }
         workspace.gate.refuse(Refusal::Removed);
         self.by_id.remove_if(workspace.id(), |_, other| other.serial() == serial);
     }
@@ -389,6 +427,10 @@ impl Registry {
         // What has ended is let go here, so that the set holds no more than what lives.
         while tasks.try_join_next().is_some() {}
         tasks.spawn_on(task, &self.runtime);
+    }
+
+    fn lock_removed(&self) -> std::sync::MutexGuard<'_, HashSet<WorkspaceId>> {
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
@@ -410,6 +452,8 @@ struct Unlisted<'a> {
 
 impl Drop for Unlisted<'_> {
     fn drop(&mut self) {
+        // Nobody will ever read what was asked of it meanwhile.
+        self.workspace.mailbox.close();
         self.registry.forget(self.workspace);
     }
 }

@@ -10,17 +10,14 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::machine::Evictable;
 use super::registry::Registry;
 use super::workspace::Workspace;
-
-/// A workspace that was in use less than this ago is not evicted: pages load in several requests,
-/// with gaps between them.
-const EVICT_IDLE_MIN: Duration = Duration::from_secs(1);
+use crate::clock::sleep_until;
 
 /// How much there is; `None`: as much as is wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -262,18 +259,20 @@ pub(super) async fn evict(slots: Arc<Slots>, registry: Weak<Registry>) {
                 drop(paused.step_down().await);
                 continue;
             }
-            let again = match idle_longest(&registry) {
-                Some((workspace, idle_since)) if idle_since.elapsed() >= EVICT_IDLE_MIN => {
-                    tracing::debug!(workspace = %workspace.id(), "evicting the one idle longest");
-                    drop(workspace.evict().await);
-                    continue;
-                }
-                Some((_, idle_since)) => idle_since + EVICT_IDLE_MIN,
-                // A report of activity may run out, of which nobody tells.
-                None => Instant::now() + EVICT_IDLE_MIN,
-            };
+            let candidates = candidates(&registry);
+            let now = Instant::now();
+            let due = candidates.iter().filter(|one| one.from.is_none_or(|at| at <= now));
+            let idle_longest = due.min_by_key(|one| one.idle_since);
+            // One that something is being done to is waited for: it rings when that is over.
+            if let Some(Candidate { workspace, from: Some(_), .. }) = idle_longest {
+                tracing::debug!(workspace = %workspace.id(), "evicting the one idle longest");
+                // Frozen, found in use, or busy: either way the next look shows something else.
+                drop(workspace.evict().await);
+                continue;
+            }
+            let next = candidates.iter().filter_map(|one| one.from).filter(|at| *at > now).min();
             tokio::select! {
-                () = tokio::time::sleep_until(again) => {}
+                () = sleep_until(next) => {}
                 () = slots.bell.notified() => {}
             }
         }
@@ -281,16 +280,25 @@ pub(super) async fn evict(slots: Arc<Slots>, registry: Weak<Registry>) {
     }
 }
 
-fn idle_longest(registry: &Registry) -> Option<(Arc<Workspace>, Instant)> {
-    let idle = registry.all().into_iter().filter_map(|workspace| {
-        let idle_since = workspace.evictable_since()?;
-        Some((workspace, idle_since))
+/// A workspace that may be evicted, though not before `from`.
+struct Candidate {
+    workspace: Arc<Workspace>,
+    idle_since: Instant,
+    from: Option<Instant>,
+}
+
+fn candidates(registry: &Registry) -> Vec<Candidate> {
+    let candidates = registry.all().into_iter().filter_map(|workspace| {
+        let Evictable { idle_since, from } = workspace.evictable()?;
+        Some(Candidate { workspace, idle_since, from })
     });
-    idle.min_by_key(|(_, idle_since)| *idle_since)
+    candidates.collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn one_slot() -> Capacity {

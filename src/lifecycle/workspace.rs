@@ -11,7 +11,7 @@ use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::deadlines::Deadlines;
-use super::gate::{Entry, Gate, Refusal};
+use super::gate::{Entry, Gate, Refusal, Visit};
 use super::jobs;
 use super::lease::{Held, HeldAmongAll, Lease};
 use super::machine::{self, CheckIn, Machine, Past};
@@ -19,13 +19,12 @@ use super::mailbox::{Answer, Command, CommandError, Mailbox};
 use super::records::{self, Records, Remembered};
 use super::registry::Newcomer;
 use super::slots::Slots;
-use super::{Change, Ending};
-use crate::clock::Clock;
+use super::{Change, Notice};
 use crate::driver::{Description, Driver, DriverError};
 use crate::model::{
     Blueprint, CheckInAccess, Phase, Policy, PolicyOverrides, ProjectId, Tier, WorkspaceId,
 };
-use crate::store::{Intent, JournalEntry, Origin, Record, StoreError};
+use crate::store::{JournalEntry, Origin, Record, StoreError};
 
 /// How long a runtime may take to describe a workspace.
 const DESCRIBE_MAX: Duration = Duration::from_secs(10);
@@ -47,7 +46,7 @@ pub(super) struct Shared {
     /// Held while a policy is changed.
     pub(super) policy_changes: tokio::sync::Mutex<()>,
     pub(super) changes: broadcast::Sender<Change>,
-    pub(super) endings: broadcast::Sender<Ending>,
+    pub(super) notices: broadcast::Sender<Notice>,
 }
 
 impl Shared {
@@ -84,7 +83,7 @@ pub struct Workspace {
     pub(super) nudge: Notify,
     pub(super) tunnels: AtomicU32,
     /// The last generation whose connections were closed by an admin's stop or a removal.
-    pub(super) severed: AtomicU32,
+    severed: AtomicU32,
     /// Where it may check in from.
     addresses: Mutex<Vec<IpAddr>>,
     /// The run that was up for all of `start_timeout` and never became ready.
@@ -110,16 +109,20 @@ pub struct View {
     pub since: Instant,
     /// Why it failed. For admins only.
     pub failure: Option<String>,
-    /// Requests and tunnels inside.
+    /// Leases that live: those of requests, and of tunnels that are not quiet.
     pub inside: u32,
-    /// Tunnels among them.
+    /// All tunnels.
     pub tunnels: u32,
+    /// Those of them that don't keep it awake by being open.
+    pub quiet_tunnels: u32,
     /// Requests that wait at the gate.
     pub held: usize,
     /// How many workspaces wait for a slot before it; `None`: it doesn't wait for one.
     pub queue_position: Option<usize>,
     /// Whether it reports activity itself.
     pub reports_activity: bool,
+    /// Until when only a navigation or a resume wakes it, because an admin stopped it.
+    pub held_off_until: Option<Instant>,
     /// What it reported last, since it was started.
     pub check_in: Option<CheckIn>,
     /// When the last request or tunnel ended, as far as is known.
@@ -137,10 +140,10 @@ pub struct View {
 }
 
 impl View {
-    /// Requests inside that are no tunnels.
+    /// Requests inside.
     pub fn requests(&self) -> u32 {
-        // The two are counted one after the other.
-        self.inside.saturating_sub(self.tunnels)
+        // The numbers are not of one moment.
+        self.inside.saturating_sub(self.tunnels.saturating_sub(self.quiet_tunnels))
     }
 }
 
@@ -163,11 +166,16 @@ impl Workspace {
         let remembered = remembered.unwrap_or_else(new);
         let created = records::ago(now, remembered.age);
         let current = remembered.policy.applied_to(&policy);
+        let freeze_max = current.drain_grace + jobs::CALL_MAX + current.stop_grace;
         let past = match is_new {
             true => Past::New,
-            false => remembered.past(jobs::CALL_MAX + current.stop_grace, now),
+            false => remembered.past(freeze_max, now),
         };
         let machine = Machine::new(current.clone(), nature, created, past, now);
+        let gate = Gate::new();
+        if let Some(until) = machine.held_off_until() {
+            gate.hold_off(shared.tick(until));
+        }
         Self {
             serial,
             blueprint,
@@ -175,11 +183,11 @@ impl Workspace {
             policy: RwLock::new(current),
             first_policy: policy,
             changed_policy: Mutex::new(unless_empty(remembered.policy)),
-            created_at: Clock.date_of(created),
+            created_at: shared.records.clock.date_of(created),
             driver,
             origin,
             project,
-            gate: Gate::new(),
+            gate,
             place: Mutex::default(),
             mailbox: Mailbox::default(),
             nudge: Notify::new(),
@@ -216,9 +224,16 @@ impl Workspace {
         // One after another, so that none is stored without the one before.
         let _turn = self.shared.policy_changes.lock().await;
         let changed = self.own_policy().and(changes);
-        let record = Record { policy: changed.clone(), ..self.record() };
-        let stored = self.shared.records.keep(record).await;
-        stored.map_err(|error| CommandError::Failed(error.to_string()))?;
+        let stored = {
+            // While this is held it can't be forgotten; afterwards nothing of it is stored.
+            let machine = self.lock_machine();
+            if machine.phase() == Phase::Removed {
+                return Err(CommandError::Gone);
+            }
+            let record = Record { policy: changed.clone(), ..self.record(&machine) };
+            self.shared.records.keep(record)
+        };
+        stored.await.map_err(|error| CommandError::Failed(error.to_string()))?;
         *self.lock_changed_policy() = unless_empty(changed);
         let policy = Arc::new(changes.over(&self.policy()));
         self.ask(|answer| Command::Policy { policy, answer }).await
@@ -235,23 +250,18 @@ impl Workspace {
 
     /// Keeps that it is to be made. What a crash leaves of it before it is made is removed.
     pub(super) async fn keep_new(&self) -> Result<(), StoreError> {
-        let mut record = self.record();
-        record.state.intent = Some(Intent::Create);
-        self.shared.records.keep(record).await
+        let stored = self.shared.records.keep(self.record(&self.lock_machine()));
+        stored.await
     }
 
     /// What is to be remembered of it.
-    fn record(&self) -> Record {
-        let view = self.view();
-        let mut record = records::new_record(self.id(), self.driver.name(), self.origin);
+    pub(super) fn record(&self, machine: &Machine) -> Record {
+        let mut record = self.shared.records.new_record(self.id(), self.driver.name(), self.origin);
         record.project = self.project().map(str::to_owned);
         record.spec = (self.origin == Origin::Api).then(|| self.blueprint.spec.clone());
         record.policy = self.own_policy();
         record.created_at = self.created_at;
-        record.state.phase = view.phase;
-        record.state.tier = view.tier;
-        record.state.since = Clock.date_of(view.since);
-        record.state.failure = view.failure;
+        record.state = self.shared.records.state_of(machine);
         record
     }
 
@@ -287,6 +297,11 @@ impl Workspace {
         self.created_at
     }
 
+    /// Whether a call created it.
+    pub(super) fn is_created(&self) -> bool {
+        self.origin == Origin::Api
+    }
+
     /// Whether its driver found it.
     pub(super) fn is_discovered(&self) -> bool {
         self.origin == Origin::Discovered
@@ -304,14 +319,14 @@ impl Workspace {
     }
 
     /// A lease; waits for it up to the policy's `hold_max`, and has the workspace woken if need
-    /// be. Whoever drops the future gives up its place; the wake goes on.
-    pub async fn enter(self: &Arc<Self>) -> Result<Lease, Refusal> {
+    /// be and the visit may wake it. Whoever drops the future gives up its place; the wake goes on.
+    pub async fn enter(self: &Arc<Self>, visit: Visit) -> Result<Lease, Refusal> {
         if let Some(lease) = self.try_enter() {
             return Ok(lease);
         }
         let _among_all = HeldAmongAll::join(&self.shared)?;
         let now = self.shared.tick(Instant::now());
-        match self.gate.enter_or_sit(now, self.shared.held_per_workspace_max)? {
+        match self.gate.enter_or_sit(now, self.shared.held_per_workspace_max, visit)? {
             Entry::Inside(generation) => Ok(Lease { workspace: self.clone(), generation }),
             Entry::Seat(seat) => {
                 let held = Held { workspace: self, seat: Some(seat) };
@@ -328,6 +343,12 @@ impl Workspace {
     pub fn endpoint(&self, generation: u32) -> Option<SocketAddr> {
         let place = *self.place.lock().unwrap_or_else(PoisonError::into_inner);
         (place.generation == generation).then_some(place.endpoint).flatten()
+    }
+
+    /// Whether the connections of `generation` were closed on purpose, so that to try again would
+    /// undo an admin's stop.
+    pub fn is_severed(&self, generation: u32) -> bool {
+        generation <= self.severed.load(Ordering::Acquire)
     }
 
     /// From now on the connections of `generation` count as closed on purpose.
@@ -383,14 +404,26 @@ impl Workspace {
         self.ask_for_good(Command::Remove).await
     }
 
-    /// Returns when it has been made, or could not be and is gone.
-    pub(super) async fn made(&self) -> Answer {
-        self.ask_for_good(Command::Created).await
+    /// Asks at once; returns when it has been made, or could not be and is gone.
+    pub(super) fn made(&self) -> impl Future<Output = Answer> + '_ {
+        let (answer, answered) = oneshot::channel();
+        let asked = self.mailbox.put(Command::Created(answer));
+        async move {
+            asked?;
+            let answer = answered.await.unwrap_or(Err(CommandError::Gone));
+            self.shared.records.flush().await;
+            answer
+        }
     }
 
     /// The workspace's own report of its activity.
     pub async fn check_in(&self, active: bool) -> Answer {
-        self.ask(|answer| Command::CheckIn { active, answer }).await
+        let is_news = self.lock_machine().reported_activity() != active;
+        let command = |answer| Command::CheckIn { active, answer };
+        match is_news {
+            true => self.ask_for_good(command).await,
+            false => self.ask(command).await,
+        }
     }
 
     /// Says that it could not be reached although its gate is open. Returns when that was looked
@@ -419,10 +452,10 @@ impl Workspace {
         self.blueprint.spec.memory.unwrap_or(self.shared.memory_assumed)
     }
 
-    /// Since when it has been idle, if its slot may be taken from it.
-    pub(super) fn evictable_since(&self) -> Option<Instant> {
+    /// Whether its slot may be taken from it.
+    pub(super) fn evictable(&self) -> Option<machine::Evictable> {
         let census = self.census();
-        self.lock_machine().evictable_since(census, Instant::now())
+        self.lock_machine().evictable(census)
     }
 
     /// The driver says that something may have changed.
@@ -481,7 +514,7 @@ impl Workspace {
     async fn ask(&self, command: impl FnOnce(oneshot::Sender<Answer>) -> Command) -> Answer {
         let (answer, answered) = oneshot::channel();
         self.mailbox.put(command(answer))?;
-        answered.await.unwrap_or(Err(CommandError::Unavailable))
+        answered.await.unwrap_or(Err(CommandError::Gone))
     }
 
     /// How it is right now.
@@ -496,9 +529,11 @@ impl Workspace {
             failure: machine.failure().map(str::to_owned),
             inside: census.inside,
             tunnels: self.tunnels.load(Ordering::Relaxed),
+            quiet_tunnels: census.quiet,
             held: census.held,
             queue_position: self.shared.slots.position(self.serial),
             reports_activity: machine.reports_activity(now),
+            held_off_until: machine.held_off_until().filter(|until| *until > now),
             check_in: machine.check_in(),
             last_left: census.last_left,
             last_active: machine.last_active(census, now),
@@ -513,9 +548,16 @@ impl Workspace {
         let seen = self.gate.census();
         machine::Census {
             inside: seen.inside,
+            quiet: seen.quiet,
             held: self.gate.held(),
             last_left: (seen.last_release > 0).then(|| self.shared.moment(seen.last_release)),
         }
+    }
+
+    /// Whether nobody is inside, quiet or not. Of use while the gate is shut.
+    pub(super) fn is_empty(&self) -> bool {
+        let seen = self.gate.census();
+        (seen.inside, seen.quiet) == (0, 0)
     }
 
     pub(super) fn lock_machine(&self) -> MutexGuard<'_, Machine> {

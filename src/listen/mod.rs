@@ -5,19 +5,22 @@
 //! (`SO_REUSEPORT`). What is served is for the caller to say; this knows no workspaces.
 
 mod accept;
+mod cut;
 mod sniff;
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -77,6 +80,9 @@ pub trait Serve: 'static {
         client: Rc<Self::Client>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Self::Body>>;
+
+    /// The time for what is under way is over: ends it, as well as it can be ended.
+    fn close(&self);
 }
 
 /// Serves one connection until it ends. When `draining` turns true it ends after the requests that
@@ -93,23 +99,42 @@ async fn connection<S: Serve>(
     let (protocol, sniffed) = sniffed?;
     let io = TokioIo::new(sniffed);
     let client = Rc::new(served.meet(ends));
-    let service = service_fn(move |request| {
-        let (served, client) = (served.clone(), client.clone());
-        async move { Ok::<_, Infallible>(served.answer(client, request).await) }
-    });
-    // How a connection ends is its client's affair: hyper's errors here are clients that left.
+    // How a connection ends is its client's affair: hyper's errors here are clients that left, and
+    // answers that could not be finished.
     match protocol {
         Protocol::Http1 => {
-            let connection = hyper::server::conn::http1::Builder::new()
+            let unframed = Cell::new(false);
+            let service = service_fn(|request: Request<Incoming>| {
+                let (served, client) = (served.clone(), client.clone());
+                let is_old = request.version() < Version::HTTP_11;
+                let unframed = &unframed;
+                async move {
+                    let response = served.answer(client, request).await;
+                    unframed.set(is_old && response.body().size_hint().exact().is_none());
+                    Ok::<_, Infallible>(response)
+                }
+            });
+            let mut connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(options.header_timeout)
                 .max_headers(HEADERS_MAX)
                 .max_header_size(HEAD_BYTES_MAX)
                 .serve_connection(io, service)
                 .with_upgrades();
-            until_drained(connection, draining, |connection| connection.graceful_shutdown()).await;
+            let ended = until_drained(Pin::new(&mut connection), draining, |connection| {
+                connection.graceful_shutdown();
+            });
+            if ended.await.is_err_and(|error| error.is_user())
+                && let Some(parts) = connection.into_parts()
+            {
+                cut::cut(parts.io.into_inner(), unframed.get()).await;
+            }
         }
         Protocol::Http2 => {
+            let service = service_fn(move |request| {
+                let (served, client) = (served.clone(), client.clone());
+                async move { Ok::<_, Infallible>(served.answer(client, request).await) }
+            });
             let connection = hyper::server::conn::http2::Builder::new(LocalExecutor)
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(STREAMS_MAX)
@@ -118,18 +143,22 @@ async fn connection<S: Serve>(
                 .keep_alive_interval(PING_AFTER)
                 .keep_alive_timeout(PING_MAX)
                 .serve_connection(io, service);
-            until_drained(connection, draining, |connection| connection.graceful_shutdown()).await;
+            let connection = std::pin::pin!(connection);
+            drop(
+                until_drained(connection, draining, |connection| connection.graceful_shutdown())
+                    .await,
+            );
         }
     }
     Ok(())
 }
 
+/// Lets a connection go on until it ends; once `draining`, until it has no more requests.
 async fn until_drained<C: Future<Output = hyper::Result<()>>>(
-    connection: C,
+    mut connection: Pin<&mut C>,
     mut draining: watch::Receiver<bool>,
-    shut_down: impl Fn(std::pin::Pin<&mut C>),
-) {
-    let mut connection = std::pin::pin!(connection);
+    shut_down: impl Fn(Pin<&mut C>),
+) -> hyper::Result<()> {
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         // An error means that the sender is gone, which means the same.
@@ -138,9 +167,7 @@ async fn until_drained<C: Future<Output = hyper::Result<()>>>(
             connection.await
         }
     };
-    if let Err(error) = ended {
-        tracing::trace!(%error, "a connection ended early");
-    }
+    ended.inspect_err(|error| tracing::trace!(%error, "a connection ended early"))
 }
 
 /// Runs the streams of an HTTP/2 connection on the thread of the connection.

@@ -44,6 +44,11 @@ impl Sniffed {
         }
         Ok((protocol, Self { first, unread: 0..length, stream }))
     }
+
+    /// Has the connection reset, and not just closed, when this is dropped.
+    pub(super) fn reset_at_drop(&self) -> io::Result<()> {
+        self.stream.set_zero_linger()
+    }
 }
 
 impl AsyncRead for Sniffed {

@@ -9,16 +9,20 @@ use http::{HeaderValue, Method, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::headers::{Client, Hop};
+use super::meter::Meter;
 use super::reply::{Body, Problem};
 use super::route::{self, Authority, Route};
-use super::upstream::{Exchange, RequestBody, ResponseBody, Reuse, Run, SendError};
-use super::{Proxy, headers, tunnel};
-use crate::lifecycle::{Lease, Refusal, Workspace};
+use super::tunnel::Tunnel;
+use super::upstream::{Exchange, RequestBody, ResponseBody, Reuse, SendError, Upstreams};
+use super::{Proxy, headers};
+use crate::lifecycle::{Lease, Refusal, TunnelLease, Visit, Workspace};
 
 /// Waits between attempts to connect: from this, doubling, to `PAUSE_MAX`.
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
@@ -74,7 +78,7 @@ async fn to_workspace(
     // The body stays unread until there is a workspace to read it.
     let lease = match workspace.try_enter() {
         Some(lease) => lease,
-        None => Box::pin(enter(proxy, workspace)).await?,
+        None => Box::pin(enter(proxy, workspace, headers::visit(&request))).await?,
     };
     let version = request.version();
     // A switch comes after the whole request, so one with a body is for its body alone.
@@ -88,7 +92,7 @@ async fn to_workspace(
     }
     match (exchange.response.status(), switch) {
         (StatusCode::SWITCHING_PROTOCOLS, Some(switch)) => {
-            open_tunnel(proxy, exchange, switch, lease)
+            Ok(open_tunnel(proxy, exchange, switch, lease))
         }
         // Nobody asked for it.
         (StatusCode::SWITCHING_PROTOCOLS, None) => Err(Problem::Broken),
@@ -96,13 +100,15 @@ async fn to_workspace(
     }
 }
 
-async fn enter(proxy: &Proxy, workspace: &Arc<Workspace>) -> Result<Lease, Problem> {
-    workspace.enter().await.map_err(|refusal| {
+async fn enter(proxy: &Proxy, workspace: &Arc<Workspace>, visit: Visit) -> Result<Lease, Problem> {
+    workspace.enter(visit).await.map_err(|refusal| {
         if let (Refusal::TimedOut, Some(before)) = (&refusal, workspace.view().queue_position) {
             return Problem::Queued(before);
         }
         let retry = match &refusal {
-            Refusal::Failed { retry_at } => Some(proxy.registry.until(*retry_at)),
+            Refusal::Failed { retry_at: until } | Refusal::HeldOff { until } => {
+                Some(proxy.registry.until(*until))
+            }
             Refusal::Full | Refusal::TimedOut | Refusal::Removed => None,
         };
         Problem::NotLetIn(refusal, retry)
@@ -151,7 +157,9 @@ async fn send(
         let reason = match proxy.upstreams.send(&lease, request, reuse, response_timeout).await {
             Ok(exchange) => return Ok((exchange, lease)),
             // Not again: that would wake what somebody has just stopped.
-            Err(_) if lease.is_severed() => return Err(Problem::Stopped),
+            Err(_) if proxy.upstreams.is_severed(lease.workspace(), lease.generation()) => {
+                return Err(Problem::Stopped);
+            }
             Err(SendError::TimedOut) => return Err(Problem::Silent),
             Err(SendError::BodyFailed) => return Err(Problem::BadBody),
             Err(SendError::Unsent { request: unsent, reason }) => {
@@ -176,7 +184,8 @@ async fn send(
             }
         };
         let patience = patience.get_or_insert_with(|| Patience::new(&lease));
-        lease = Box::pin(patience.come_back(proxy, lease, &reason)).await?;
+        let visit = headers::visit(&request);
+        lease = Box::pin(patience.come_back(proxy, lease, visit, &reason)).await?;
     }
 }
 
@@ -199,6 +208,7 @@ impl Patience {
         &mut self,
         proxy: &Proxy,
         lease: Lease,
+        visit: Visit,
         reason: &str,
     ) -> Result<Lease, Problem> {
         let workspace = lease.workspace().clone();
@@ -211,7 +221,7 @@ impl Patience {
         drop(timeout(proxy.options.connect_timeout, workspace.suspect()).await);
         sleep(self.pause).await;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
-        let lease = enter(proxy, &workspace).await?;
+        let lease = enter(proxy, &workspace, visit).await?;
         if lease.generation() != self.generation {
             *self = Self { runs: self.runs + 1, ..Self::new(&lease) };
         }
@@ -242,7 +252,7 @@ fn pass_on(
     headers::to_client(&mut parts.headers, parts.version, false, &proxy.via);
     // The version is a matter of each hop; the listener lowers it for older clients.
     parts.version = if version == Version::HTTP_2 { version } else { Version::HTTP_11 };
-    let body = ResponseBody::new(incoming, sender, proxy.upstreams.clone(), lease);
+    let body = ResponseBody::new(&parts, incoming, sender, proxy.upstreams.clone(), lease);
     Response::from_parts(parts, Body::Workspace(Box::new(body)))
 }
 
@@ -250,10 +260,9 @@ fn pass_on(
 fn open_tunnel(
     proxy: &Rc<Proxy>,
     exchange: Exchange,
-    switch: hyper::upgrade::OnUpgrade,
+    switch: OnUpgrade,
     lease: Lease,
-) -> Result<Response<Body>, Problem> {
-    let run = Run::of(&lease).ok_or(Problem::Broken)?;
+) -> Response<Body> {
     let (mut parts, incoming) = exchange.response.into_parts();
     let received = parts.version;
     parts.version = Version::HTTP_11;
@@ -262,14 +271,45 @@ fn open_tunnel(
     let workspace_side = hyper::upgrade::on(&mut switched);
     let (parts, _) = switched.into_parts();
     // Counted before the client hears of it.
-    let inside = (proxy.tunnels.token(), lease.into_tunnel());
-    proxy.upstreams.keep_track(run, async move {
-        let _inside = inside;
+    let token = proxy.tunnels.token();
+    let (workspace, generation) = (lease.workspace().clone(), lease.generation());
+    let (upstreams, lease) = (proxy.upstreams.clone(), lease.into_tunnel());
+    proxy.upstreams.keep_tunnel(&workspace, generation, |look| async move {
+        let _token = token;
         let both = futures_util::future::try_join(switch, workspace_side);
         if let Ok(Ok((client, workspace))) = timeout(SWITCH_MAX, both).await {
-            // How a tunnel ends is its ends' affair.
-            drop(tunnel::run(TokioIo::new(client), TokioIo::new(workspace)).await);
+            let tunnel = Tunnel::new(TokioIo::new(client), TokioIo::new(workspace));
+            run_tunnel(tunnel, &upstreams, lease, &look).await;
         }
     });
-    Ok(Response::from_parts(parts, Body::Text(Full::default())))
+    Response::from_parts(parts, Body::Text(Full::default()))
+}
+
+/// Moves bytes until its ends have had enough, or it is severed.
+async fn run_tunnel(
+    mut tunnel: Tunnel<TokioIo<Upgraded>, TokioIo<Upgraded>>,
+    upstreams: &Upstreams,
+    mut lease: TunnelLease,
+    look: &Notify,
+) {
+    let (workspace, generation) = (lease.workspace().clone(), lease.generation());
+    let is_severed = || upstreams.is_severed(&workspace, generation);
+    while !is_severed() {
+        let mut meter = Meter::under(&workspace.policy());
+        lease.set_quiet(meter.is_some());
+        let ran = tunnel.run(|bytes| {
+            if meter.as_mut().is_some_and(|meter| meter.pass(bytes)) {
+                lease.note_activity();
+            }
+        });
+        let over = tokio::select! {
+            ran = ran => ran.is_err() || tunnel.is_over(),
+            () = look.notified() => false,
+        };
+        // How a tunnel ends is its ends' affair, unless one of them is being frozen.
+        if over && !is_severed() {
+            return;
+        }
+    }
+    tunnel.part(lease).await;
 }

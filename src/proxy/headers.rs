@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
+use crate::lifecycle::Visit;
 use crate::listen::Ends;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -17,6 +18,7 @@ const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-pref
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// What ends at every hop, named by `Connection` or not.
@@ -155,6 +157,35 @@ pub(super) fn wants_websocket<B>(request: &Request<B>) -> bool {
         && request.method() == Method::GET
         && upgrades_to_websocket(headers)
         && connection_options(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// Whether somebody opens a page. Browsers say so; of those that don't yet, and of other programs,
+/// whoever asks for a page by name is believed.
+pub(super) fn visit<B>(request: &Request<B>) -> Visit {
+    let navigates = match request.headers().get(SEC_FETCH_MODE) {
+        Some(mode) => mode == "navigate",
+        None => request.method() == Method::GET && accepts_html(request.headers()),
+    };
+    if navigates { Visit::Navigation } else { Visit::Background }
+}
+
+/// Whether HTML is named; `*/*` is what scripts and programs say.
+fn accepts_html(headers: &HeaderMap) -> bool {
+    let ranges = headers.get_all(header::ACCEPT).iter();
+    ranges
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|range| essence(range).eq_ignore_ascii_case(b"text/html"))
+}
+
+/// A media type without its parameters.
+fn essence(media_type: &[u8]) -> &[u8] {
+    media_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
+}
+
+/// Whether an answer is a stream of events, as browsers' `EventSource` reads it.
+pub(super) fn is_event_stream(answer: &HeaderMap) -> bool {
+    let kind = answer.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| essence(kind.as_bytes()).eq_ignore_ascii_case(b"text/event-stream"))
 }
 
 /// A client, and what is said of it to workspaces.
@@ -418,6 +449,40 @@ mod tests {
         let hop = Hop { client: &client, version, host, prefix: None, websocket: false };
         to_workspace(&mut headers, hop, &Via::new("fg-1"));
         headers
+    }
+
+    #[test]
+    fn a_navigation_is_known_by_what_browsers_say_of_it() {
+        let html = ("accept", "application/xml;q=0.9, Text/HTML ;q=0.8");
+        let rows: &[(&[(&str, &str)], Visit)] = &[
+            (&[("sec-fetch-mode", "navigate"), ("accept", "*/*")], Visit::Navigation),
+            (&[("sec-fetch-mode", "cors"), html], Visit::Background),
+            (&[("sec-fetch-mode", "websocket")], Visit::Background),
+            (&[("sec-fetch-mode", ""), html], Visit::Background),
+            (&[html], Visit::Navigation),
+            (&[("accept", "image/png"), html], Visit::Navigation),
+            (&[("accept", "*/*")], Visit::Background),
+            (&[("accept", "text/*, text/htmlx, application/json")], Visit::Background),
+            (&[], Visit::Background),
+        ];
+        for (fields, expected) in rows {
+            assert_eq!(visit(&request(fields)), *expected, "{fields:?}");
+        }
+        let mut post = request(&[html]);
+        *post.method_mut() = Method::POST;
+        assert_eq!(visit(&post), Visit::Background);
+    }
+
+    #[test]
+    fn only_an_event_stream_is_one() {
+        let kind = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, value.parse().unwrap());
+            is_event_stream(&headers)
+        };
+        assert!(kind("text/event-stream") && kind("Text/Event-Stream ; charset=utf-8"));
+        assert!(!kind("text/plain") && !kind("text/event-stream2") && !kind(""));
+        assert!(!is_event_stream(&HeaderMap::new()));
     }
 
     #[test]

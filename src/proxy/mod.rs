@@ -3,10 +3,13 @@
 //! [`Proxy`] belongs to one thread. It finds the workspace (`route`), enters its gate, edits the
 //! head (`headers`), sends the request over a connection of this thread's own pool (`upstream`),
 //! and hands the answer's body to the listener with the lease inside. After an upgrade, `tunnel`
-//! moves the bytes. What goes wrong becomes an answer in `reply`, and nowhere else.
+//! moves the bytes; it knows where frames end (`frames`), and how much passes where that is what
+//! counts (`meter`). What goes wrong becomes an answer in `reply`, and nowhere else.
 
 mod forward;
+mod frames;
 mod headers;
+mod meter;
 mod reply;
 mod route;
 mod tunnel;
@@ -75,7 +78,7 @@ impl Proxy {
         tunnels: TaskTracker,
     ) -> Rc<Self> {
         let upstreams = upstream::Upstreams::new(
-            registry.endings(),
+            registry.notices(),
             options.connect_timeout,
             options.idle_per_workspace_max,
         );
@@ -108,6 +111,10 @@ impl Serve for Proxy {
         request: Request<Incoming>,
     ) -> Response<Body> {
         forward::forward(&self, &client, request).await
+    }
+
+    fn close(&self) {
+        self.upstreams.close();
     }
 }
 

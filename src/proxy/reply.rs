@@ -150,6 +150,10 @@ fn not_let_in(refusal: &Refusal, retry: Option<Duration>) -> Response<Body> {
         Refusal::Failed { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "The workspace could not be started.")
         }
+        Refusal::HeldOff { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The workspace was stopped. It wakes when its page is opened.",
+        ),
         Refusal::Full => {
             (StatusCode::SERVICE_UNAVAILABLE, "Too many requests wait for workspaces.")
         }

@@ -2,29 +2,33 @@
 //!
 //! A pool belongs to one generation and is thrown away when that ends, so no request ever meets a
 //! connection to an earlier run of its workspace. Every connection that is open is known here by
-//! its task, so that those in use can be closed when an admin's stop runs out of patience.
+//! its task, so that those in use can be closed when an admin's stop, or the end of the program,
+//! runs out of patience: a connection at once, a tunnel after it has said goodbye.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ahash::RandomState;
 use bytes::Bytes;
+use http::response;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
-use crate::lifecycle::{Ending, Lease};
+use super::headers;
+use crate::lifecycle::{Ending, Lease, Notice, Workspace};
 
 /// A request that can't be repeated goes over a pooled connection only if that was in use this
 /// recently: servers close idle connections without a word, many after 2 s and most after 5, and a
@@ -38,43 +42,41 @@ type Sender = http1::SendRequest<RequestBody>;
 /// All connections of one thread.
 pub(super) struct Upstreams {
     pools: RefCell<HashMap<u64, Pool, RandomState>>,
-    next_connection: Cell<u64>,
+    next_task: Cell<u64>,
+    /// The program ends, and so does everything that is still under way.
+    closing: Cell<bool>,
     connect_timeout: Duration,
     idle_max: usize,
 }
 
-/// Connections to one generation of one workspace.
+/// Connections to one workspace.
 struct Pool {
+    workspace: Arc<Workspace>,
+    /// The generation that idle connections are of.
     generation: u32,
     /// The generation has ended: those in use may finish, nothing is kept.
     retired: bool,
-    endpoint: SocketAddr,
     /// Last in, first out: the rest may age and be closed.
     idle: Vec<Idle>,
-    /// The tasks of all open connections and tunnels.
-    live: HashMap<u64, AbortHandle, RandomState>,
+    /// All open connections and tunnels, those to earlier generations that still live included.
+    live: HashMap<u64, Live, RandomState>,
+}
+
+/// A task that moves bytes to or from a run of a workspace.
+struct Live {
+    generation: u32,
+    task: Task,
+}
+
+enum Task {
+    Connection(AbortHandle),
+    /// Told to look at how things are.
+    Tunnel(Rc<Notify>),
 }
 
 struct Idle {
     sender: Sender,
     since: Instant,
-}
-
-/// A run of a workspace, and where it listens.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Run {
-    serial: u64,
-    generation: u32,
-    endpoint: SocketAddr,
-}
-
-impl Run {
-    /// The run that a lease is for. `None`: an admin's stop has ended it already.
-    pub(super) fn of(lease: &Lease) -> Option<Self> {
-        let endpoint = lease.endpoint()?;
-        let (serial, generation) = (lease.workspace().serial(), lease.generation());
-        Some(Self { serial, generation, endpoint })
-    }
 }
 
 /// A request that got an answer, and the connection that it came over.
@@ -107,20 +109,21 @@ pub(super) enum SendError {
 }
 
 impl Upstreams {
-    /// None yet. Forgets what ends, as `endings` tell it; for that it must be called inside the
+    /// None yet. Forgets what ends, as `notices` tell it; for that it must be called inside the
     /// thread's `LocalSet`, whose end is the end of the task.
     pub(super) fn new(
-        endings: broadcast::Receiver<Ending>,
+        notices: broadcast::Receiver<Notice>,
         connect_timeout: Duration,
         idle_max: usize,
     ) -> Rc<Self> {
         let upstreams = Rc::new(Self {
             pools: RefCell::default(),
-            next_connection: Cell::new(0),
+            next_task: Cell::new(0),
+            closing: Cell::new(false),
             connect_timeout,
             idle_max,
         });
-        tokio::task::spawn_local(follow(endings, Rc::downgrade(&upstreams)));
+        tokio::task::spawn_local(follow(notices, Rc::downgrade(&upstreams)));
         upstreams
     }
 
@@ -181,8 +184,7 @@ impl Upstreams {
     }
 
     async fn connect(self: &Rc<Self>, lease: &Lease) -> Result<Sender, String> {
-        let run = Run::of(lease).ok_or("its run has ended")?;
-        let endpoint = run.endpoint;
+        let endpoint = lease.endpoint().ok_or("its run has ended")?;
         let stream = timeout(self.connect_timeout, TcpStream::connect(endpoint))
             .await
             .map_err(|_| format!("no connection to {endpoint} within {:?}", self.connect_timeout))?
@@ -192,44 +194,76 @@ impl Upstreams {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;
-        self.keep_track(run, async move {
+        let (workspace, generation) = (lease.workspace(), lease.generation());
+        if self.is_severed(workspace, generation) {
+            // Whoever severed it did not know of this connection.
+            return Err("its run has ended".to_owned());
+        }
+        let task = async move {
             // How it ended, the exchange that it was used for knows.
             drop(connection.with_upgrades().await);
-        });
+        };
+        self.keep_track(workspace, generation, task, Task::Connection);
         Ok(sender)
     }
 
-    /// Runs a task that moves bytes to or from a run of a workspace, and ends it if that is
-    /// severed.
-    pub(super) fn keep_track(self: &Rc<Self>, run: Run, task: impl Future<Output = ()> + 'static) {
-        let Run { serial, generation, endpoint } = run;
-        let id = self.next_connection.replace(self.next_connection.get() + 1);
-        let upstreams = Rc::downgrade(self);
+    /// Runs a tunnel to or from a run of a workspace. It is told to look when that may
+    /// [be severed](Self::is_severed), and when the policy has changed.
+    pub(super) fn keep_tunnel<T: Future<Output = ()> + 'static>(
+        self: &Rc<Self>,
+        workspace: &Arc<Workspace>,
+        generation: u32,
+        tunnel: impl FnOnce(Rc<Notify>) -> T,
+    ) {
+        let look = Rc::new(Notify::new());
+        let tunnel = tunnel(look.clone());
+        self.keep_track(workspace, generation, tunnel, |_| Task::Tunnel(look));
+    }
+
+    /// Whether the connections to that run are closed on purpose.
+    pub(super) fn is_severed(&self, workspace: &Workspace, generation: u32) -> bool {
+        self.closing.get() || workspace.is_severed(generation)
+    }
+
+    /// The program ends: severs everything.
+    pub(super) fn close(&self) {
+        self.closing.set(true);
+        for pool in self.pools.borrow_mut().values_mut() {
+            pool.idle.clear();
+            pool.sever(|_| true);
+        }
+    }
+
+    fn keep_track(
+        self: &Rc<Self>,
+        workspace: &Arc<Workspace>,
+        generation: u32,
+        task: impl Future<Output = ()> + 'static,
+        tracked: impl FnOnce(AbortHandle) -> Task,
+    ) {
+        let id = self.next_task.replace(self.next_task.get() + 1);
+        let (upstreams, serial) = (Rc::downgrade(self), workspace.serial());
         let handle = tokio::task::spawn_local(async move {
             task.await;
             if let Some(upstreams) = upstreams.upgrade() {
-                upstreams.forget(serial, generation, id);
+                upstreams.forget(serial, id);
             }
         })
         .abort_handle();
         let mut pools = self.pools.borrow_mut();
-        let pool = pools.entry(serial).or_insert_with(|| Pool::new(generation, endpoint));
+        let pool = pools.entry(serial).or_insert_with(|| Pool::new(workspace.clone()));
         if pool.generation < generation {
-            *pool = Pool::new(generation, endpoint);
+            pool.renew(generation);
         }
-        if pool.generation == generation {
-            pool.live.insert(id, handle);
-        }
+        pool.live.insert(id, Live { generation, task: tracked(handle) });
     }
 
-    fn forget(&self, serial: u64, generation: u32, id: u64) {
+    fn forget(&self, serial: u64, id: u64) {
         let mut pools = self.pools.borrow_mut();
         let Some(pool) = pools.get_mut(&serial) else { return };
-        if pool.generation == generation {
-            pool.live.remove(&id);
-            if pool.retired && pool.live.is_empty() {
-                pools.remove(&serial);
-            }
+        pool.live.remove(&id);
+        if pool.is_over() {
+            pools.remove(&serial);
         }
     }
 
@@ -260,49 +294,92 @@ impl Upstreams {
     fn end(&self, ending: Ending) {
         let mut pools = self.pools.borrow_mut();
         let Some(pool) = pools.get_mut(&ending.serial) else { return };
-        if pool.generation > ending.generation {
-            return;
+        if pool.generation <= ending.generation {
+            pool.retired = true;
+            pool.idle.clear();
         }
-        pool.retired = true;
-        pool.idle.clear();
         if ending.sever {
-            for handle in pool.live.values() {
-                handle.abort();
-            }
-            pool.live.clear();
+            pool.sever_ended();
         }
-        if pool.live.is_empty() {
+        if pool.is_over() {
             pools.remove(&ending.serial);
         }
     }
 
-    /// Endings were missed. Whatever lies idle may be of a run that has ended.
-    fn forget_all_idle(&self) {
+    /// A policy has changed. What tunnels are worth is theirs to find out.
+    fn have_tunnels_look(&self, serial: u64) {
+        if let Some(pool) = self.pools.borrow().get(&serial) {
+            pool.have_tunnels_look();
+        }
+    }
+
+    /// Notices were missed. Whatever lies idle may be of a run that has ended.
+    fn look_at_all(&self) {
         for pool in self.pools.borrow_mut().values_mut() {
             pool.idle.clear();
+            pool.sever_ended();
         }
     }
 }
 
 impl Pool {
-    fn new(generation: u32, endpoint: SocketAddr) -> Self {
-        Self { generation, retired: false, endpoint, idle: Vec::new(), live: HashMap::default() }
+    fn new(workspace: Arc<Workspace>) -> Self {
+        let (idle, live) = (Vec::new(), HashMap::default());
+        Self { workspace, generation: 0, retired: false, idle, live }
+    }
+
+    /// From now on it is for a new generation.
+    fn renew(&mut self, generation: u32) {
+        self.generation = generation;
+        self.retired = false;
+        self.idle.clear();
+    }
+
+    fn is_over(&self) -> bool {
+        self.retired && self.live.is_empty()
+    }
+
+    /// Ends what belongs to runs that are severed.
+    fn sever_ended(&mut self) {
+        let workspace = self.workspace.clone();
+        self.sever(|generation| workspace.is_severed(generation));
+    }
+
+    /// Ends connections to such generations at once; tunnels look for themselves.
+    fn sever(&mut self, concerns: impl Fn(u32) -> bool) {
+        self.have_tunnels_look();
+        self.live.retain(|_, Live { generation, task }| match task {
+            Task::Connection(handle) if concerns(*generation) => {
+                handle.abort();
+                false
+            }
+            Task::Connection(_) | Task::Tunnel(_) => true,
+        });
+    }
+
+    fn have_tunnels_look(&self) {
+        for live in self.live.values() {
+            if let Task::Tunnel(look) = &live.task {
+                look.notify_one();
+            }
+        }
     }
 }
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Pool({}, generation {})", self.endpoint, self.generation)
+        write!(f, "Pool({:?}, generation {})", self.workspace, self.generation)
     }
 }
 
-async fn follow(mut endings: broadcast::Receiver<Ending>, upstreams: Weak<Upstreams>) {
+async fn follow(mut notices: broadcast::Receiver<Notice>, upstreams: Weak<Upstreams>) {
     loop {
-        let ending = endings.recv().await;
+        let notice = notices.recv().await;
         let Some(upstreams) = upstreams.upgrade() else { return };
-        match ending {
-            Ok(ending) => upstreams.end(ending),
-            Err(RecvError::Lagged(_)) => upstreams.forget_all_idle(),
+        match notice {
+            Ok(Notice::Ended(ending)) => upstreams.end(ending),
+            Ok(Notice::PolicyChanged { serial }) => upstreams.have_tunnels_look(serial),
+            Err(RecvError::Lagged(_)) => upstreams.look_at_all(),
             Err(RecvError::Closed) => return,
         }
     }
@@ -411,6 +488,8 @@ impl Body for RequestBody {
 /// The body of an answer as it is passed on. Carries the lease: while it lives, bytes move.
 pub struct ResponseBody {
     incoming: Incoming,
+    /// It may end at any point: its client comes back for the rest by itself.
+    is_event_stream: bool,
     finished: bool,
     sender: Option<Sender>,
     upstreams: Rc<Upstreams>,
@@ -418,13 +497,25 @@ pub struct ResponseBody {
 }
 
 impl ResponseBody {
+    /// `head` is the answer's.
     pub(super) fn new(
+        head: &response::Parts,
         incoming: Incoming,
         sender: Sender,
         upstreams: Rc<Upstreams>,
         lease: Lease,
     ) -> Self {
-        Self { incoming, finished: false, sender: Some(sender), upstreams, lease }
+        // A stream of events has no length; the others are not asked.
+        let is_event_stream =
+            incoming.size_hint().exact().is_none() && headers::is_event_stream(&head.headers);
+        let sender = Some(sender);
+        Self { incoming, is_event_stream, finished: false, sender, upstreams, lease }
+    }
+
+    /// Whether an end that came too soon may pass for an end.
+    fn may_end_here(&self) -> bool {
+        let lease = &self.lease;
+        self.is_event_stream && self.upstreams.is_severed(lease.workspace(), lease.generation())
     }
 }
 
@@ -437,6 +528,9 @@ impl Body for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+        if matches!(frame, Some(Err(_))) && self.may_end_here() {
+            return Poll::Ready(None);
+        }
         self.finished = frame.is_none();
         Poll::Ready(frame)
     }

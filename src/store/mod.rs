@@ -110,6 +110,8 @@ pub struct RecordState {
     pub since: SystemTime,
     /// When somebody was inside last, as far as that was noted.
     pub last_active: Option<SystemTime>,
+    /// Whether its last check-in said that it is active.
+    pub reported_activity: bool,
     /// What the driver was about to be told. Kept before it is told and cleared with the outcome:
     /// one that is found at the start may have been carried out, or in part, or not at all.
     pub intent: Option<Intent>,

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::UNIX_EPOCH;
 
 use super::*;
-use crate::model::{FreezeMode, FrozenStorage, Image, Mount, ProjectId, Pull, Runs};
+use crate::model::{
+    ConnectionActivity, FreezeMode, FrozenStorage, Image, Mount, ProjectId, Pull, Runs,
+};
 
 /// A directory that goes with the test.
 pub(super) struct Scratch(pub(super) PathBuf);
@@ -58,6 +60,7 @@ pub(super) fn bare(name: &str) -> Record {
             tier: None,
             since: date(2),
             last_active: None,
+            reported_activity: false,
             intent: None,
             stopped_by_admin_at: None,
             failure: None,
@@ -97,6 +100,9 @@ pub(super) fn full(name: &str) -> Record {
             start_timeout: time(5),
             stop_grace: time(6),
             drain_grace: time(u64::MAX),
+            stop_hold_off: time(10),
+            connection_activity: Some(ConnectionActivity::Traffic),
+            idle_bytes: Some(11),
             monitoring: Some(false),
             stop_after: time(7),
             storage: Some(FrozenStorage::Limited(Duration::from_millis(8))),
@@ -107,6 +113,7 @@ pub(super) fn full(name: &str) -> Record {
             tier: Some(Tier::Paused),
             since: date(3),
             last_active: Some(date(4)),
+            reported_activity: true,
             intent: Some(Intent::Unpause),
             stopped_by_admin_at: Some(date(5)),
             failure: Some("it's \"broken\"; DROP TABLE workspace".to_owned()),

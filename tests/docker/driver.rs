@@ -15,7 +15,7 @@ use frostgate::driver::docker::{Address, Docker, Options};
 use frostgate::driver::{Driver, DriverError, Health, Sighting, Status};
 use frostgate::model::{Blueprint, CheckInAccess, Image, Pull, Runs, Spec, WorkspaceId};
 
-use crate::images::{Container, Engine, engine, unique};
+use crate::images::{Container, Engine, Network, engine, unique};
 
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -261,8 +261,7 @@ async fn a_network_of_its_own_gives_address_and_gateway() {
     let docker = Docker::connect(options).unwrap();
     let (blueprint, container) = blueprint(engine.image());
     docker.create(&blueprint).await.unwrap();
-    let gateway = "{{(index .IPAM.Config 0).Gateway}}";
-    let gateway = engine.docker(&["network", "inspect", "--format", gateway, &network.name]);
+    let gateway = network.gateway.to_string();
     let format = "{{range .Config.Env}}{{println .}}{{end}}";
     let environment = engine.docker(&["inspect", "--format", format, &container.name]);
     let url = format!("FROSTGATE_CHECK_IN_URL=http://{gateway}:80/v1/check-in?token=secret");
@@ -356,25 +355,4 @@ async fn a_health_check_is_reported() {
     let health = async || docker.inspect(&blueprint.id).await.unwrap().health;
     assert_eq!(health().await, Some(Health::Starting));
     until("it is healthy", async || (health().await == Some(Health::Healthy)).then_some(())).await;
-}
-
-struct Network {
-    engine: Engine,
-    name: String,
-}
-
-impl Network {
-    fn new(engine: Engine) -> Self {
-        let name = format!("frostgate-{}", unique("network"));
-        engine.docker(&["network", "create", &name]);
-        Self { engine, name }
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.engine.docker(&["network", "rm", &self.name]);
-        }
-    }
 }

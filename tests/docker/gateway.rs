@@ -128,18 +128,7 @@ impl Stage {
 
     /// A WebSocket to a guest.
     async fn websocket(&self, guest: &Guest) -> Client {
-        let mut client = Client::connect(self.gateway.public()).await;
-        client
-            .send(format!(
-                "GET /ws HTTP/1.1\r\nHost: {}.localhost\r\nConnection: Upgrade\r\n\
-                 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-                guest.id
-            ))
-            .await;
-        let head = client.head().await;
-        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-        client
+        Client::websocket(self.gateway.public(), &guest.id).await.unwrap()
     }
 
     fn docker(&self, arguments: &[&str]) -> String {
@@ -195,30 +184,4 @@ async fn change(changes: &mut broadcast::Receiver<Change>, guest: &Guest, phase:
 fn assert_on_time(took: Duration, least: Duration) {
     let most = least + Duration::from_secs(1);
     assert!((least..most).contains(&took), "{took:?} is not within {least:?} and a second");
-}
-
-/// A network with addresses of the test's choice.
-struct Network {
-    engine: Engine,
-    name: String,
-}
-
-impl Network {
-    fn new(engine: Engine) -> Self {
-        let name = format!("frostgate-{}", unique("subnet"));
-        // Some other test, or the machine, may have a subnet already.
-        let third = std::process::id() % 256;
-        let taken = (0..64_u32).any(|number| {
-            let subnet = format!("10.{}.{third}.0/28", 190 + number % 64);
-            engine.tries(&["network", "create", "--subnet", &subnet, &name])
-        });
-        assert!(taken, "no subnet is free");
-        Self { engine, name }
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        self.engine.tries(&["network", "rm", &self.name]);
-    }
 }

@@ -3,14 +3,20 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::fixture;
+use crate::support::skipped;
 
 const REPOSITORY: &str = "localhost/frostgate-test-workspace";
+/// Two empty blocks end a tar archive.
+const ARCHIVE_END: [u8; 1024] = [0; 1024];
+/// A static one, as Debian's package `busybox-static` installs it.
+pub(crate) const SHELL: &str = "/bin/busybox";
 
 /// An engine that answers.
 #[derive(Clone, Copy)]
@@ -29,9 +35,7 @@ pub(crate) fn engine() -> Option<Engine> {
     let place = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "/var/run/docker.sock".to_owned());
     let required = std::env::var("FROSTGATE_REQUIRE_DOCKER").as_deref() == Ok("1");
     assert!(!required, "no Docker Engine answers at {place}, and FROSTGATE_REQUIRE_DOCKER=1");
-    // Not `println!`: the harness would swallow it.
-    let skipped = format!("SKIPPED: no Docker Engine answers at {place}\n");
-    std::io::stderr().write_all(skipped.as_bytes()).expect("standard error is open");
+    skipped(&format!("no Docker Engine answers at {place}"));
     None
 }
 
@@ -49,18 +53,27 @@ impl Engine {
 
     /// The test workspace's image; it exposes port 80.
     pub(crate) fn image(self) -> String {
-        self.imported("", &[])
+        self.imported("", &[], &[])
+    }
+
+    /// The same with a shell, if this machine has one to put into it.
+    pub(crate) fn image_with_shell(self) -> Option<String> {
+        if !Path::new(SHELL).exists() {
+            skipped(&format!("there is no {SHELL}; the package busybox-static has it"));
+            return None;
+        }
+        Some(self.imported("-shell", &[], &[SHELL]))
     }
 
     /// The same with a health check, every second.
     pub(crate) fn image_with_health_check(self) -> String {
         let check = r#"HEALTHCHECK --interval=1s --timeout=2s CMD ["/workspace", "probe"]"#;
-        self.imported("-health", &[check])
+        self.imported("-health", &[check], &[])
     }
 
     /// The same with the port of SSH exposed as well; nobody listens there.
     pub(crate) fn image_with_ssh(self) -> String {
-        self.imported("-ssh", &["EXPOSE 22"])
+        self.imported("-ssh", &["EXPOSE 22"], &[])
     }
 
     /// A container made from the outside; `docker create`'s arguments stand before the image.
@@ -81,28 +94,7 @@ impl Engine {
         guard
     }
 
-    /// How often a container did something since `since`, as the engine remembers it.
-    pub(crate) fn count_events(self, container: &str, event: &str, since: SystemTime) -> usize {
-        let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).expect("it is after 1970");
-        let stamp = |at| format!("{:.9}", seconds(at).as_secs_f64());
-        let (container, event) = (format!("container={container}"), format!("event={event}"));
-        let listed = self.docker(&[
-            "events",
-            "--since",
-            &stamp(since),
-            "--until",
-            &stamp(SystemTime::now()),
-            "--filter",
-            &container,
-            "--filter",
-            &event,
-            "--format",
-            "{{.Action}}",
-        ]);
-        listed.lines().count()
-    }
-
-    fn imported(self, variant: &str, changes: &[&str]) -> String {
+    fn imported(self, variant: &str, changes: &[&str], programs: &[&str]) -> String {
         let image = format!("{REPOSITORY}:{}{variant}", fixture::version());
         let binary = fixture::binary();
         let _lock = fixture::lock("workspace-import");
@@ -120,9 +112,14 @@ impl Engine {
             .stderr(Stdio::piped())
             .spawn()
             .expect("docker runs");
-        let archive = archive("workspace", &fs::read(binary).expect("the binary is there"));
         let mut input = import.stdin.take().expect("it was piped");
-        input.write_all(&archive).expect("docker reads the archive");
+        let own = ("workspace", binary.as_path());
+        let others = programs.iter().map(|path| (path.trim_start_matches('/'), Path::new(path)));
+        for (name, path) in std::iter::once(own).chain(others) {
+            let content = fs::read(path).expect("the program is there");
+            input.write_all(&entry(name, &content)).expect("docker reads the archive");
+        }
+        input.write_all(&ARCHIVE_END).expect("docker reads the archive");
         drop(input);
         succeeded(&arguments, import.wait_with_output().expect("docker ends"));
         image
@@ -148,7 +145,36 @@ impl Drop for Container {
     }
 }
 
-fn command(arguments: &[&str]) -> Command {
+/// A network with addresses of the test's choice. Removed when the test ends.
+pub(crate) struct Network {
+    engine: Engine,
+    pub(crate) name: String,
+    /// This machine in it.
+    pub(crate) gateway: IpAddr,
+}
+
+impl Network {
+    pub(crate) fn new(engine: Engine) -> Self {
+        let name = format!("frostgate-{}", unique("subnet"));
+        // Some other test, or the machine, may have a subnet already.
+        let third = std::process::id().to_le_bytes()[0];
+        let second = (190..=253).find(|second| {
+            let subnet = format!("10.{second}.{third}.0/28");
+            engine.tries(&["network", "create", "--subnet", &subnet, &name])
+        });
+        let second = second.expect("a subnet is free");
+        Self { engine, name, gateway: Ipv4Addr::new(10, second, third, 1).into() }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.engine.tries(&["network", "rm", &self.name]);
+    }
+}
+
+/// The command `docker`, which gets nothing to read.
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new("docker");
     command.args(arguments).stdin(Stdio::null());
     command
@@ -160,8 +186,15 @@ fn succeeded(arguments: &[&str], output: Output) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// A tar archive (POSIX ustar) of one executable file.
+/// A tar archive of one executable file.
 pub(crate) fn archive(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut archive = entry(name, content);
+    archive.extend_from_slice(&ARCHIVE_END);
+    archive
+}
+
+/// An executable file in a tar archive (POSIX ustar).
+fn entry(name: &str, content: &[u8]) -> Vec<u8> {
     let mut header = [0_u8; 512];
     let mut put = |offset: usize, text: &str| {
         header[offset..offset + text.len()].copy_from_slice(text.as_bytes());
@@ -178,8 +211,8 @@ pub(crate) fn archive(name: &str, content: &[u8]) -> Vec<u8> {
     put(257, "ustar\u{0}00");
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    let mut archive = header.to_vec();
-    archive.extend_from_slice(content);
-    archive.resize(archive.len().next_multiple_of(512) + 1024, 0);
-    archive
+    let mut entry = header.to_vec();
+    entry.extend_from_slice(content);
+    entry.resize(entry.len().next_multiple_of(512), 0);
+    entry
 }

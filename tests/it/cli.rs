@@ -33,10 +33,10 @@ async fn frostgate(home: &Path, arguments: &str, variables: Variables<'_>) -> Sa
 async fn served() -> (Program, Origin) {
     let origin = Origin::answering(|request| ok(request.path())).await;
     let program = Program::start(&origin, "").await;
-    let (state, admin) = (program.directory.join("state"), program.admin);
+    let (state, admin) = (program.directory().join("state"), program.admin);
     let text = format!("state_dir = {state:?}\n[listen]\nadmin = \"{admin}\"\n");
-    std::fs::create_dir(program.directory.join("home")).unwrap();
-    std::fs::write(program.directory.join("home/frostgate.toml"), text).unwrap();
+    std::fs::create_dir(program.directory().join("home")).unwrap();
+    std::fs::write(program.directory().join("home/frostgate.toml"), text).unwrap();
     (program, origin)
 }
 
@@ -50,7 +50,7 @@ async fn opens(program: &Program, token: &str) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_are_made_listed_rotated_and_revoked() {
     let (program, _origin) = served().await;
-    let home = program.directory.join("home");
+    let home = program.directory().join("home");
     let run = async |arguments: &str| frostgate(&home, arguments, &[]).await;
     let added = run("token add ci --scope read").await;
     assert_eq!((added.code, added.error.as_str()), (Some(0), ""), "{added:?}");
@@ -87,7 +87,7 @@ async fn tokens_are_made_listed_rotated_and_revoked() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn why_tells_what_keeps_a_workspace_awake_in_local_time() {
     let (program, _origin) = served().await;
-    let home = program.directory.join("home");
+    let home = program.directory().join("home");
     assert_eq!(get(program.public, "alice.localhost", "/").await.status, 200);
     // Five and a half hours ahead of UTC.
     let there = [("TZ", "XYZ-5:30")];
@@ -112,7 +112,7 @@ async fn why_tells_what_keeps_a_workspace_awake_in_local_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_can_not_be_helped_is_told_what_to_do_and_by_which_code() {
     let (mut program, _origin) = served().await;
-    let (home, token) = (program.directory.join("home"), program.token());
+    let (home, token) = (program.directory().join("home"), program.token());
     let nowhere = home.join("nowhere");
     std::fs::create_dir(&nowhere).unwrap();
     let url = format!("http://{}", program.admin);

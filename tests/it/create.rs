@@ -1,27 +1,16 @@
 //! Workspaces that calls create, list, filter and remove; and what a restart makes of them.
 
 use frostgate::config::Config;
-use frostgate::model::{FrozenStorage, Phase, PolicyOverrides, Project, ProjectId, Runs, Spec};
+use frostgate::model::{FrozenStorage, Phase, Runs};
 use serde_json::{Value, json};
 
-use crate::fixture;
-use crate::support::{Gateway, Reply, config, unique_state_dir, until};
-
-/// A project whose workspaces are local processes.
-pub(crate) fn project(config: &mut Config, id: &str, argv: Vec<String>) {
-    let project = Project {
-        name: format!("The {id}"),
-        spec: Spec::new(Runs::Command { argv, directory: None }),
-        policy: PolicyOverrides::default(),
-    };
-    config.projects.insert(ProjectId::parse(id).unwrap(), project);
-}
+use crate::support::{Gateway, Reply, config, local_process, project, unique_state_dir, until};
 
 fn two_projects(config: &mut Config) {
-    let program = fixture::binary().to_str().unwrap().to_owned();
-    project(config, "python", vec![program.clone()]);
-    project(config, "other", vec![program]);
-    project(config, "broken", vec!["/nonexistent/program".to_owned()]);
+    project(config, "python", local_process());
+    project(config, "other", local_process());
+    let argv = vec!["/nonexistent/program".to_owned()];
+    project(config, "broken", Runs::Command { argv, directory: None });
 }
 
 async fn create(gateway: &Gateway, fields: &Value) -> Reply {
@@ -72,7 +61,7 @@ async fn what_is_wrong_with_a_creation_is_named() {
     let gateway = Gateway::start(two_projects).await;
     for (fields, status, named) in [
         (json!({}), 400, "project_id"),
-        (json!({ "project_id": "nobody" }), 400, "project_id"),
+        (json!({ "project_id": "nobody" }), 422, "project_id"),
         (json!({ "project_id": "python", "id": "Not An Id" }), 400, "id"),
         (json!({ "project_id": "python", "inactivity_timeout": -1 }), 400, "inactivity_timeout"),
         (json!({ "project_id": "python", "max_storage_time": "soon" }), 400, "max_storage_time"),
@@ -85,7 +74,7 @@ async fn what_is_wrong_with_a_creation_is_named() {
         ),
         (
             json!({ "project_id": "python", "stop_after": 9, "max_inactive_storage_time": 5 }),
-            400,
+            422,
             "stop_after",
         ),
         (json!({ "project_id": "python", "spec": { "image": "x" } }), 400, "spec"),

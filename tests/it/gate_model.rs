@@ -12,7 +12,7 @@ mod gate;
 
 use std::future::poll_fn;
 
-use gate::{Entry, Gate, Refusal};
+use gate::{Entry, Gate, Refusal, Visit};
 use loom::future::block_on;
 use loom::sync::Arc;
 use loom::sync::Notify;
@@ -37,7 +37,7 @@ impl World {
 
     /// A request: enters or waits, finds the workspace up, leaves.
     fn visit(&self, now: u64) {
-        match self.gate.enter_or_sit(now, 10) {
+        match self.gate.enter_or_sit(now, 10, Visit::Background) {
             Ok(Entry::Inside(_)) => {}
             Ok(Entry::Seat(seat)) => {
                 self.bell.notify();
@@ -148,7 +148,8 @@ fn whoever_drains_is_told_when_the_last_one_leaves() {
 fn one_that_leaves_its_seat_takes_no_lease_with_it() {
     model(3, || {
         let gate = Arc::new(Gate::new());
-        let Ok(Entry::Seat(seat)) = gate.enter_or_sit(0, 10) else { panic!("it is shut") };
+        let entry = gate.enter_or_sit(0, 10, Visit::Background);
+        let Ok(Entry::Seat(seat)) = entry else { panic!("it is shut") };
         let opener = {
             let gate = gate.clone();
             thread::spawn(move || gate.open(1))
@@ -167,7 +168,7 @@ fn a_refusal_reaches_everybody_who_waits() {
             let gate = gate.clone();
             thread::spawn(move || gate.refuse(Refusal::Removed))
         };
-        let refused = match gate.enter_or_sit(0, 10) {
+        let refused = match gate.enter_or_sit(0, 10, Visit::Background) {
             Err(refusal) => refusal,
             Ok(Entry::Seat(seat)) => {
                 block_on(poll_fn(|context| gate.poll_seat(seat, context.waker()))).unwrap_err()
@@ -176,5 +177,101 @@ fn a_refusal_reaches_everybody_who_waits() {
         };
         assert_eq!(refused, Refusal::Removed);
         refuser.join().unwrap();
+    });
+}
+
+#[test]
+fn whoever_comes_after_a_stop_is_inside_or_refused_and_never_waits_to_undo_it() {
+    model(3, || {
+        let gate = Arc::new(Gate::new());
+        gate.open(1);
+        let stopper = {
+            let gate = gate.clone();
+            thread::spawn(move || {
+                gate.hold_off(100);
+                gate.shut();
+            })
+        };
+        match gate.enter_or_sit(1, 10, Visit::Background) {
+            Ok(Entry::Inside(1)) | Err(Refusal::HeldOff { until: 100 }) => {}
+            other => panic!("{other:?}"),
+        }
+        stopper.join().unwrap();
+        assert_eq!(gate.held(), 0);
+        assert!(matches!(gate.enter_or_sit(1, 10, Visit::Navigation), Ok(Entry::Seat(_))));
+        assert!(matches!(gate.enter_or_sit(100, 10, Visit::Background), Ok(Entry::Seat(_))));
+    });
+}
+
+#[test]
+fn whoever_is_quiet_or_becomes_so_is_seen_by_whoever_shuts() {
+    for becomes_quiet in [true, false] {
+        model(3, move || {
+            let gate = Arc::new(Gate::new());
+            gate.open(1);
+            if becomes_quiet {
+                assert!(gate.try_enter().is_some());
+            } else {
+                gate.join_quiet();
+            }
+            let tunnel = {
+                let gate = gate.clone();
+                thread::spawn(move || {
+                    if becomes_quiet {
+                        gate.join_quiet();
+                        gate.release(1);
+                    } else if gate.try_enter().is_some() {
+                        gate.leave_quiet();
+                    }
+                })
+            };
+            gate.shut();
+            let seen = gate.census();
+            assert!(seen.inside + seen.quiet > 0, "an open tunnel was overlooked: {seen:?}");
+            tunnel.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_freeze_for_idleness_knows_of_every_quiet_tunnel() {
+    model(3, || {
+        let gate = Arc::new(Gate::new());
+        gate.open(1);
+        assert!(gate.try_enter().is_some());
+        let tunnel = {
+            let gate = gate.clone();
+            thread::spawn(move || {
+                gate.join_quiet();
+                gate.release(1);
+            })
+        };
+        if gate.shut_if_idle(10) {
+            assert_eq!(gate.census().quiet, 1);
+        }
+        tunnel.join().unwrap();
+    });
+}
+
+#[test]
+fn bytes_that_count_either_postpone_the_freeze_or_find_the_gate_shut() {
+    model(3, || {
+        let gate = Arc::new(Gate::new());
+        gate.open(1);
+        gate.join_quiet();
+        let tunnel = {
+            let gate = gate.clone();
+            thread::spawn(move || {
+                let noticed = gate.try_enter().is_some();
+                if noticed {
+                    gate.release(20);
+                }
+                // Here they are passed on.
+                noticed
+            })
+        };
+        let shut = gate.shut_if_idle(10);
+        let noticed = tunnel.join().unwrap();
+        assert_eq!(shut, !noticed, "shut: {shut}, noticed: {noticed}");
     });
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use frostgate::lifecycle::gate::{Entry, Gate};
+use frostgate::lifecycle::gate::{Entry, Gate, Visit};
 
 const VISITORS: u64 = 4;
 const VISITS: u64 = 30_000;
@@ -48,7 +48,7 @@ async fn a_hundred_thousand_enters_against_continuous_freezes() {
                 while visit < VISITS || freezes.load(Ordering::Relaxed) < FREEZES {
                     assert!(started.elapsed() < Duration::from_secs(240), "hardly any freezes");
                     visit += 1;
-                    match gate.enter_or_sit(visit, 1_000).unwrap() {
+                    match gate.enter_or_sit(visit, 1_000, Visit::Background).unwrap() {
                         Entry::Inside(_) => {}
                         Entry::Seat(seat) => {
                             let seated = poll_fn(|context| gate.poll_seat(seat, context.waker()));

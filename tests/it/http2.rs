@@ -17,16 +17,16 @@ use tokio::time::timeout;
 
 use crate::support::{Gateway, Origin, PATIENCE, ok, until, upstream};
 
-type Body = BoxBody<Bytes, std::convert::Infallible>;
+pub(crate) type Body = BoxBody<Bytes, std::convert::Infallible>;
 
-async fn connect(gateway: &Gateway) -> SendRequest<Body> {
+pub(crate) async fn connect(gateway: &Gateway) -> SendRequest<Body> {
     let stream = TcpStream::connect(gateway.public()).await.unwrap();
     let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     sender
 }
 
-fn get(path: &str) -> http::request::Builder {
+pub(crate) fn get(path: &str) -> http::request::Builder {
     Request::builder().uri(format!("http://alice.localhost{path}"))
 }
 

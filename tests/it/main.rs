@@ -3,17 +3,21 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 
 mod activity;
+mod admin_stop;
 mod api;
 mod check_in;
 mod cli;
 mod config_files;
 mod create;
+mod curl;
+mod endurance;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod freeze_and_wake;
 mod gate_model;
 mod gate_stress;
 mod headers;
+mod hold_off;
 mod hostile_workspace;
 mod http1;
 mod http2;
@@ -25,6 +29,7 @@ mod policies;
 mod pool;
 mod process_driver;
 mod program;
+mod quiet_tunnels;
 mod race_sweep;
 mod slots;
 mod smuggling;

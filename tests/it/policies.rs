@@ -16,7 +16,7 @@ fn alice(config: &mut Config, mode: FreezeMode, change: impl FnOnce(&mut PolicyO
     change(&mut config.workspaces.values_mut().next().unwrap().policy);
 }
 
-async fn patch(gateway: &Gateway, body: &str) -> crate::support::Reply {
+pub(crate) async fn patch(gateway: &Gateway, body: &str) -> crate::support::Reply {
     let mut client = Client::connect(gateway.admin()).await;
     let token = gateway.token();
     let length = body.len();

@@ -6,10 +6,21 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{Client, Origin, PATIENCE, Program, get, ok};
+use crate::admin_stop::GOING_AWAY;
+use crate::fixture;
+use crate::support::{Client, Origin, PATIENCE, Program, Setup, get, ok, until};
 use crate::websocket::{SWITCH, UPGRADE};
 
 const HOST: &str = "Host: alice.localhost\r\n";
+
+/// The program in front of a local process, with more in its configuration.
+async fn before_a_process(more: &str) -> Program {
+    let configuration = format!(
+        "workers = 2\n[docker]\nenable = false\n[workspaces.alice]\ncommand = [{:?}]\n{more}",
+        fixture::binary()
+    );
+    Program::run(Setup { configuration, log: "debug", ..Setup::default() }).await
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_survives_being_out_of_descriptors() {
@@ -41,7 +52,7 @@ async fn it_survives_being_out_of_descriptors() {
             timeout(PATIENCE, get(program.public, "alice.localhost", "/new")).await.unwrap();
         assert_eq!(reply.text(), "/new");
     }
-    assert!(program.child.try_wait().unwrap().is_none());
+    assert!(!program.has_ended());
     program.terminate();
     assert_eq!(program.ended(PATIENCE).await, Some(0));
 }
@@ -82,10 +93,50 @@ async fn it_ends_after_the_requests_that_are_under_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_outlives_the_grace_is_ended_as_an_admins_stop_ends_it() {
+    let origin = Origin::start(|mut connection| async move {
+        let Some(request) = connection.request().await else { return };
+        match request.path() {
+            "/ws" => {
+                connection.send(SWITCH).await;
+                connection.until_gone().await;
+            }
+            "/events" => {
+                let kind = "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked";
+                connection.send(format!("HTTP/1.1 200 OK\r\n{kind}\r\n\r\n2\r\n:\n\r\n")).await;
+                connection.until_gone().await;
+            }
+            _ => connection.until_gone().await,
+        }
+    })
+    .await;
+    let mut program = Program::start(&origin, "export FROSTGATE_LISTEN__DRAIN_GRACE=300ms;").await;
+    let mut clients = Vec::new();
+    for request in [UPGRADE, "GET /events HTTP/1.1\r\n", "GET /silent HTTP/1.1\r\n"] {
+        let mut client = Client::connect(program.public).await;
+        client.send(request).await;
+        if request != UPGRADE {
+            client.send(format!("{HOST}\r\n")).await;
+        }
+        clients.push(client);
+    }
+    until("all are inside", || origin.received().len() == 3).await;
+    assert!(clients[0].head().await.starts_with("HTTP/1.1 101"));
+    program.terminate();
+    assert_eq!(clients[0].rest(PATIENCE).await.unwrap(), GOING_AWAY);
+    let events = clients[1].reply().await;
+    assert_eq!((events.text().as_str(), events.complete), (":\n", true), "{events:?}");
+    let silent = clients[2].reply().await;
+    assert_eq!((silent.status, silent.complete), (503, true), "{silent:?}");
+    assert_eq!(program.ended(PATIENCE).await, Some(0));
+    assert!(program.log().contains("stopped"), "{}", program.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_secret_is_in_its_log() {
     let origin = Origin::answering(|request| ok(request.path())).await;
     let program = Program::start(&origin, "").await;
-    let state = program.directory.join("state");
+    let state = program.directory().join("state");
     let token = program.token();
     let key = std::fs::read_to_string(state.join("check-in.key")).unwrap().trim().to_owned();
     let calls = [
@@ -108,6 +159,69 @@ async fn no_secret_is_in_its_log() {
     let leaks: Vec<_> =
         log.lines().filter(|line| line.contains(&token) || line.contains(&key)).collect();
     assert!(leaks.is_empty(), "{leaks:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_admins_stop_holds_open_pages_off_after_a_kill_too() {
+    let program = before_a_process("").await;
+    let ask = async |program: &Program, mode: &str| {
+        let mut client = Client::connect(program.public).await;
+        client.send(format!("GET /boot HTTP/1.1\r\n{HOST}Sec-Fetch-Mode: {mode}\r\n\r\n")).await;
+        client.reply().await
+    };
+    assert_eq!(ask(&program, "cors").await.status, 200);
+    let stopped = program.call("PUT /workspaces/alice/stop", "").await;
+    assert_eq!(stopped.status, 200, "{stopped:?}");
+    assert_eq!(ask(&program, "cors").await.status, 503);
+
+    let program = program.kill_and_start().await;
+    for _ in 0..5 {
+        let refused = ask(&program, "cors").await;
+        assert_eq!(refused.status, 503, "{refused:?}");
+        assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    }
+    let shown = program.call("GET /workspaces/alice", "").await.json();
+    assert_eq!(shown["phase"], "frozen");
+    let until = |reply: &serde_json::Value| -> jiff::Timestamp {
+        reply["hold_off_until"].as_str().unwrap().parse().unwrap()
+    };
+    let moved = until(&shown).duration_since(until(&stopped.json())).abs();
+    assert!(moved < jiff::SignedDuration::from_secs(1), "the restart moved its end by {moved:?}");
+    let woken = ask(&program, "navigate").await;
+    assert_eq!(woken.status, 200, "{woken:?}");
+    // What ended it is remembered as well.
+    let program = program.kill_and_start().await;
+    assert_eq!(ask(&program, "cors").await.body, woken.body);
+    assert_eq!(program.call("DELETE /workspaces/alice", "").await.status, 204);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_in_the_middle_of_a_step_down_lets_nobody_into_what_is_ending() {
+    let workspace = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let program = before_a_process(&format!(
+        "port = {}\nfreeze_mode = \"pause\"\ninactivity_timeout = \"300ms\"\nstop_after = \"300ms\"\n\
+         environment = {{ DYING_MS = \"2000\" }}",
+        workspace.port()
+    ))
+    .await;
+    let boot = async |program: &Program| get(program.public, "alice.localhost", "/boot").await;
+    let first = boot(&program).await;
+    assert_eq!(first.status, 200, "{first:?}");
+    program.until("alice", "frozen").await;
+    // Paused it says nothing; then it is told to end, and says that it is dying.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let asked = timeout(Duration::from_millis(100), get(workspace, "x", "/boot")).await;
+        if asked.is_ok_and(|reply| reply.status == 500) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it was never stopped: {}", program.log());
+    }
+    let program = program.kill_and_start().await;
+    let second = boot(&program).await;
+    assert_eq!(second.status, 200, "{second:?}");
+    assert_ne!(first.body, second.body, "a dying run answered");
+    assert_eq!(program.call("DELETE /workspaces/alice", "").await.status, 204);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

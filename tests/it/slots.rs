@@ -101,6 +101,7 @@ async fn twelve_workspaces_on_three_slots_are_all_served_and_never_oversold() {
 async fn a_budget_of_memory_stops_what_is_paused_before_it_freezes_what_runs() {
     let gateway = Gateway::start(|config| {
         config.limits.memory_budget = 100 << 20;
+        config.policy.stop_hold_off = Duration::ZERO;
         config.limits.memory_assumed = 30 << 20;
         for id in ["a", "b", "c", "large", "huge"] {
             process(config, id, FreezeMode::Pause, PATIENCE * 9, &[]);

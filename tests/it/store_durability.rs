@@ -88,6 +88,7 @@ fn record(writer: u32, change: u64) -> Record {
             tier: None,
             since: SystemTime::now(),
             last_active: None,
+            reported_activity: false,
             intent: None,
             stopped_by_admin_at: None,
             failure: Some(change.to_string()),

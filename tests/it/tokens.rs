@@ -15,12 +15,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::api::assert_problem;
-use crate::create::project;
-use crate::fixture;
 use crate::http2::{END_HEADERS, END_STREAM, HEADERS, fields, frame, outcome_at};
 use crate::support::{
-    Client, Gateway, Origin, PATIENCE, Program, Reply, config, get, ok, process, unique_state_dir,
-    upstream,
+    Client, Gateway, Origin, PATIENCE, Program, Reply, config, get, local_process, ok, process,
+    project, unique_state_dir, upstream,
 };
 
 const TOKENS: &str = "/api/v1/tokens";
@@ -69,9 +67,8 @@ async fn made(gateway: &Gateway, fields: Value) -> String {
 
 /// `alice` is of the project `mine`, `carol` of `theirs`, `bob` of none.
 fn of_three_owners(config: &mut Config) {
-    let program = vec![fixture::binary().to_str().unwrap().to_owned()];
-    project(config, "mine", program.clone());
-    project(config, "theirs", program);
+    project(config, "mine", local_process());
+    project(config, "theirs", local_process());
     process(config, "bob", FreezeMode::Stop, PATIENCE, &[]);
 }
 
@@ -121,7 +118,7 @@ async fn each_scope_opens_its_own_calls_and_no_others() {
         ("DELETE /v1/containers/bob", "", [404, 403, 204]),
         // The third is told that the second has taken the id.
         ("POST /api/v1/workspaces", mine, [201, 403, 409]),
-        ("POST /workspaces", theirs, [400, 403, 201]),
+        ("POST /workspaces", theirs, [422, 403, 201]),
         // Which the configuration allows nobody.
         ("POST /workspaces", own_spec, [403, 403, 403]),
         ("PUT /workspaces/carol/remove", "", [404, 403, 200]),
@@ -192,7 +189,7 @@ async fn a_token_of_projects_sees_nothing_of_the_others() {
     assert!(own == 2 && all > own, "{own} of {all} lines");
     let foreign = call(&gateway, "POST /workspaces", &token, "{\"project_id\":\"theirs\"}").await;
     let unknown = call(&gateway, "POST /workspaces", &token, "{\"project_id\":\"nowhere\"}").await;
-    assert_eq!(foreign.status, 400);
+    assert_eq!(foreign.status, 422);
     assert_eq!(foreign.text(), unknown.text().replace("nowhere", "theirs"));
     gateway.stop().await;
 }
@@ -448,7 +445,7 @@ async fn refusals_are_told_in_the_same_words_every_time() {
     };
     let wrong = "Authorization: Bearer wrong\r\n";
     let unauthorized = json!({
-        "type": "about:blank", "title": "Not authorized", "status": 401,
+        "type": "about:blank", "title": "Unauthorized", "status": 401,
         "message": "send a token as \"Authorization: Bearer <token>\"",
         "error_code": "unauthorized",
     });
@@ -459,7 +456,7 @@ async fn refusals_are_told_in_the_same_words_every_time() {
     assert_eq!(
         say("GET /api/v1/tokens", &read).await,
         json!({
-            "type": "about:blank", "title": "Not allowed", "status": 403,
+            "type": "about:blank", "title": "Forbidden", "status": 403,
             "message": "this call needs a token of the scope \"admin\"; the token \"reader\" has the \
                         scope \"read\"",
             "error_code": "forbidden",
@@ -473,13 +470,13 @@ async fn refusals_are_told_in_the_same_words_every_time() {
     assert_eq!(
         say("GET /workspaces/nobody", &read).await,
         json!({
-            "type": "about:blank", "title": "Unknown workspace", "status": 404,
+            "type": "about:blank", "title": "Not Found", "status": 404,
             "message": "there is no workspace \"nobody\"",
             "error_code": "unknown_workspace",
         })
     );
     let limited = json!({
-        "type": "about:blank", "title": "Too many wrong tokens", "status": 429,
+        "type": "about:blank", "title": "Too Many Requests", "status": 429,
         "message": "too many wrong tokens were sent; a right one is accepted at any time",
         "error_code": "too_many_failures",
     });

@@ -13,7 +13,7 @@ pub(crate) const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection:
                       Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// An upstream that switches, then does what `serve` says.
-async fn switching<Served>(
+pub(crate) async fn switching<Served>(
     serve: impl Fn(Connection) -> Served + Clone + Send + Sync + 'static,
 ) -> Origin
 where
@@ -37,7 +37,7 @@ async fn echo(mut connection: Connection) {
     }
 }
 
-async fn opened(gateway: &Gateway) -> Client {
+pub(crate) async fn opened(gateway: &Gateway) -> Client {
     let mut client = Client::connect(gateway.public()).await;
     client.send(UPGRADE).await;
     let head = client.head().await;

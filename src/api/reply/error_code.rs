@@ -55,7 +55,7 @@ impl ErrorCode {
             ),
             Self::UnknownWorkspace => (
                 StatusCode::NOT_FOUND,
-                "There is no such workspace, or none that the token may see.",
+                "There is no such workspace, or none that the token may see; it may have gone just now.",
             ),
             Self::UnknownToken => (StatusCode::NOT_FOUND, "There is no token of that name."),
             Self::UnknownSender => (

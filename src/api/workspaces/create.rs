@@ -16,7 +16,6 @@ use crate::api::{Context, policy};
 use crate::lifecycle::CreateError;
 use crate::lifecycle::create::{Order, Template};
 use crate::model::{Image, Runs, Spec, WorkspaceId};
-use crate::size;
 
 /// Processors that a spec may ask for: a hundredth is the least that an engine accepts.
 const CPUS: std::ops::RangeInclusive<f64> = 0.01..=10_000.0;
@@ -73,12 +72,8 @@ struct InlineSpec {
     /// It is ready when a GET of this path is answered with 2xx or 3xx; `null`: any answer will do.
     #[schema(examples("/health"))]
     ready_path: Option<String>,
-    /// Bytes, or a number with a unit; `null`: any amount.
-    #[schema(
-        pattern = "^([0-9]{1,15}|[0-9]{1,6} ?([bB]|[kmgtKMGT]([iI]?[bB])?))$",
-        examples("512MiB")
-    )]
-    memory: Option<String>,
+    /// `null`: any amount.
+    memory: Option<policy::Bytes>,
     /// Processors; `null`: any number.
     #[schema(minimum = 0.01, maximum = 10000, examples(1.5))]
     cpus: Option<f64>,
@@ -109,9 +104,6 @@ impl InlineSpec {
             let nano = CPUS.contains(&cpus).then_some((cpus * 1e9).round() as u64);
             nano.ok_or_else(|| Problem::Invalid(format!("spec.cpus is {cpus}: send 0.01 or more")))
         });
-        let memory = self.memory.map(|text| {
-            size::parse(&text).map_err(|error| Problem::Invalid(format!("spec.memory: {error}")))
-        });
         let image = Image {
             command: self.command,
             nano_cpus: nano_cpus.transpose()?,
@@ -122,7 +114,7 @@ impl InlineSpec {
             port: self.port.map(|Port(number)| number),
             environment: self.environment,
             ready_path: self.ready_path,
-            memory: memory.transpose()?,
+            memory: self.memory.map(|policy::Bytes(bytes)| bytes),
             ..Spec::new(Runs::Image(image))
         })
     }

@@ -50,6 +50,8 @@ pub(in crate::api) struct Representation {
     queue_position: Option<usize>,
     /// Whether its own last check-in says that it is active.
     reports_activity: bool,
+    /// Until when only a navigation or a resume wakes it, because an admin stopped it; else `null`.
+    hold_off_until: Option<Date>,
     /// When it will be frozen if nothing happens. `null` while it is in use, doesn't run, or is
     /// never frozen by itself.
     freeze_at: Option<Date>,
@@ -68,6 +70,8 @@ struct LiveConnections {
     requests: u32,
     /// WebSockets and other tunnels.
     tunnels: u32,
+    /// Tunnels that don't keep it awake by being open.
+    quiet_tunnels: u32,
 }
 
 /// A template that workspaces are created from.
@@ -141,10 +145,15 @@ impl Representation {
             inactivity_timeout: policy.inactivity_timeout.map(Minutes),
             max_inactive_storage_time: policy::stored(&policy),
             max_storage_time: policy.max_storage_time.map(Minutes),
-            live_connections: LiveConnections { requests: view.requests(), tunnels: view.tunnels },
+            live_connections: LiveConnections {
+                requests: view.requests(),
+                tunnels: view.tunnels,
+                quiet_tunnels: view.quiet_tunnels,
+            },
             held: view.held,
             queue_position: view.queue_position,
             reports_activity: view.reports_activity,
+            hold_off_until: view.held_off_until.map(Date::from),
             freeze_at: view.freeze_at.map(Date::from),
             remove_at: view.remove_at.map(Date::from),
             policy: (&*policy).into(),

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::names::NetworkName;
-use crate::model::{FreezeMode, PolicyOverrides, Runs, Spec, WorkspaceId};
+use crate::model::{ConnectionActivity, FreezeMode, PolicyOverrides, Runs, Spec, WorkspaceId};
 use crate::{duration, size};
 
 pub(super) const ENABLE: &str = "frostgate.enable";
@@ -21,15 +21,21 @@ pub(super) const SCOPE: &str = "frostgate.scope";
 /// On the containers that we made ourselves.
 pub(super) const MANAGED: &str = "frostgate.managed";
 const INACTIVITY_TIMEOUT: &str = "frostgate.inactivity-timeout";
+const STOP_HOLD_OFF: &str = "frostgate.stop-hold-off";
+const CONNECTION_ACTIVITY: &str = "frostgate.connection-activity";
+const IDLE_BYTES: &str = "frostgate.idle-bytes";
 const FREEZE: &str = "frostgate.freeze";
 
 const PREFIX: &str = "frostgate.";
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 14] = [
     ENABLE,
     ID,
     PORT,
     HOST,
     INACTIVITY_TIMEOUT,
+    STOP_HOLD_OFF,
+    CONNECTION_ACTIVITY,
+    IDLE_BYTES,
     FREEZE,
     READY_PATH,
     NETWORK,
@@ -109,20 +115,30 @@ pub(super) fn read(labels: &Labels) -> Reading {
     };
     let spec = Spec {
         port: port(labels).or_else(|| reader.value(PORT, "a port from 1 to 65535", parse_port)),
-        memory: reader.value(MEMORY, "a size such as 512MiB", |text| size::parse(text).ok()),
+        memory: reader.size(MEMORY, "a size such as 512MiB"),
         hosts: reader.hosts(),
         ready_path: reader.value(READY_PATH, "a path such as /healthz", parse_path),
         ..Spec::new(runs)
     };
-    let policy = PolicyOverrides {
-        inactivity_timeout: reader.inactivity_timeout(),
-        freeze_mode: reader.value(FREEZE, "stop or pause", |text| match text {
-            "stop" => Some(FreezeMode::Stop),
-            "pause" => Some(FreezeMode::Pause),
-            _ => None,
-        }),
-        ..PolicyOverrides::default()
-    };
+    let policy =
+        PolicyOverrides {
+            inactivity_timeout: reader.duration(INACTIVITY_TIMEOUT),
+            stop_hold_off: reader.duration(STOP_HOLD_OFF),
+            connection_activity: reader.value(CONNECTION_ACTIVITY, "open or traffic", |text| {
+                match text {
+                    "open" => Some(ConnectionActivity::Open),
+                    "traffic" => Some(ConnectionActivity::Traffic),
+                    _ => None,
+                }
+            }),
+            idle_bytes: reader.size(IDLE_BYTES, "a size such as 1KiB"),
+            freeze_mode: reader.value(FREEZE, "stop or pause", |text| match text {
+                "stop" => Some(FreezeMode::Stop),
+                "pause" => Some(FreezeMode::Pause),
+                _ => None,
+            }),
+            ..PolicyOverrides::default()
+        };
     reader.warnings.truncate(WARNINGS_MAX);
     Reading { spec, policy, warnings: reader.warnings }
 }
@@ -172,11 +188,15 @@ impl Reader<'_> {
         hosts
     }
 
-    fn inactivity_timeout(&mut self) -> Option<Duration> {
-        match duration::parse(self.labels.get(INACTIVITY_TIMEOUT)?) {
-            Ok(timeout) => Some(timeout),
+    fn size(&mut self, label: &str, accepted: &str) -> Option<u64> {
+        self.value(label, accepted, |text| size::parse(text).ok())
+    }
+
+    fn duration(&mut self, label: &str) -> Option<Duration> {
+        match duration::parse(self.labels.get(label)?) {
+            Ok(duration) => Some(duration),
             Err(reason) => {
-                self.warnings.push(format!("label {INACTIVITY_TIMEOUT}: {reason}"));
+                self.warnings.push(format!("label {label}: {reason}"));
                 None
             }
         }
@@ -198,12 +218,12 @@ impl Reader<'_> {
     }
 }
 
-/// The known label that shares most letter pairs: `idle-timeout` is nearer to `inactivity-timeout`
-/// that way than by counting edits.
+/// The known label that shares most letter pairs, which weigh more than a common begin:
+/// `idle-timeout` is nearer to `inactivity-timeout` that way than to `idle-bytes`.
 fn nearest(label: &str) -> &'static str {
     let likeness = |known: &str| {
-        strsim::sorensen_dice(&label[PREFIX.len()..], &known[PREFIX.len()..])
-            + strsim::jaro_winkler(&label[PREFIX.len()..], &known[PREFIX.len()..])
+        2.0 * strsim::sorensen_dice(&label[PREFIX.len()..], &known[PREFIX.len()..])
+            + strsim::jaro(&label[PREFIX.len()..], &known[PREFIX.len()..])
     };
     // Managed is ours to set, so it is never what somebody meant to write.
     let meant = KNOWN.into_iter().filter(|known| *known != MANAGED);
@@ -269,6 +289,9 @@ mod tests {
             (PORT, "8080"),
             (HOST, "Alice.example, alice.test"),
             (INACTIVITY_TIMEOUT, "1.5s"),
+            (STOP_HOLD_OFF, "2m"),
+            (CONNECTION_ACTIVITY, "traffic"),
+            (IDLE_BYTES, "2KiB"),
             (FREEZE, "pause"),
             (READY_PATH, "/healthz"),
             (NETWORK, "back"),
@@ -282,6 +305,9 @@ mod tests {
         assert_eq!(reading.spec.hosts, ["alice.example", "alice.test"]);
         assert_eq!(reading.spec.ready_path.as_deref(), Some("/healthz"));
         assert_eq!(reading.policy.inactivity_timeout, Some(Duration::from_millis(1500)));
+        assert_eq!(reading.policy.stop_hold_off, Some(Duration::from_secs(120)));
+        assert_eq!(reading.policy.connection_activity, Some(ConnectionActivity::Traffic));
+        assert_eq!(reading.policy.idle_bytes, Some(2048));
         assert_eq!(reading.policy.freeze_mode, Some(FreezeMode::Pause));
     }
 
@@ -293,6 +319,9 @@ mod tests {
             (HOST, "http://a.example", "host name"),
             (HOST, "a.example:80", "host name"),
             (INACTIVITY_TIMEOUT, "soon", "15m"),
+            (STOP_HOLD_OFF, "60", "15m"),
+            (CONNECTION_ACTIVITY, "bytes", "open or traffic"),
+            (IDLE_BYTES, "few", "1KiB"),
             (FREEZE, "kill", "stop or pause"),
             (READY_PATH, "healthz", "/healthz"),
             (NETWORK, "../x", "networks"),
@@ -318,6 +347,9 @@ mod tests {
             ("frostgate.hosts", HOST),
             ("frostgate.enabled", ENABLE),
             ("frostgate.prot", PORT),
+            ("frostgate.idle-byte", IDLE_BYTES),
+            ("frostgate.stop-holdoff", STOP_HOLD_OFF),
+            ("frostgate.connections", CONNECTION_ACTIVITY),
             ("frostgate.readypath", READY_PATH),
         ];
         for (label, meant) in rows {

@@ -1,9 +1,12 @@
 //! The networks that isolated workspaces have to themselves.
 //!
 //! The engine keeps its bridge networks apart, so who is alone in one reaches no other container
-//! and is reached by none; this machine is in all of them. Such a network is made before its
-//! container, is known by its labels and goes with it. What a crash leaves in between is adopted by
-//! the next attempt, and otherwise swept up at the next look at everything.
+//! and is reached by none; this machine is in all of them. It is as tight as the engine makes it:
+//! Docker 20.10 takes the rule out of the firewall for some milliseconds whenever it makes a network.
+//!
+//! Such a network is made before its container, is known by its labels and goes with it. What a
+//! crash leaves in between is adopted by the next attempt, and otherwise swept up at the next look
+//! at everything.
 
 use std::collections::HashSet;
 

@@ -15,7 +15,7 @@ pub enum Effect {
         /// Latest moment at which somebody may have left.
         idle_before: Instant,
     },
-    /// Shut the gate, whoever is inside.
+    /// Shut the gate, whoever is inside; answer with [`super::Event::Emptied`] if that is nobody.
     Shut,
     /// Close the connections of those who are inside still.
     Sever,
@@ -28,6 +28,11 @@ pub enum Effect {
     },
     /// Let those who come wait again.
     Hold,
+    /// Let nobody but navigations wait before this moment; those who do already go on.
+    HoldOff {
+        /// From then on everybody may.
+        until: Instant,
+    },
     /// Have the driver do something.
     Run(Job),
     /// Give up the job under way: a wait for a slot, or a wake.
@@ -58,8 +63,13 @@ pub enum Effect {
         /// What a wake or a freeze took.
         took: Option<Duration>,
     },
-    /// A freeze that an admin may be waiting for has failed.
+    /// A freeze or a removal that an admin may be waiting for has failed.
     StopFailed {
+        /// For admins.
+        reason: String,
+    },
+    /// It could not be removed yet.
+    RemoveFailed {
         /// For admins.
         reason: String,
     },

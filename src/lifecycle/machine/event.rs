@@ -25,7 +25,7 @@ pub enum Event {
     Deserted,
     /// The answer to [`super::Effect::ShutIfIdle`].
     Shut(bool),
-    /// The last one left a shut gate.
+    /// The last one left a shut gate, or nobody was inside when it shut.
     Emptied,
     /// The workspace reports: active, or not.
     CheckIn(bool),

@@ -3,17 +3,18 @@
 
 use tokio::time::Instant;
 
-use super::{Census, Effect, Machine, Seen, State};
+use super::{Effect, Machine, Seen, State};
 use crate::model::Tier;
 
+/// What a missing one is told of that we made ourselves.
+const MADE_AGAIN: &str = "removed outside; it is made again when needed";
+
 impl Machine {
-    pub(super) fn on_looked(
-        &mut self,
-        effects: &mut Vec<Effect>,
-        seen: Seen,
-        census: Census,
-        now: Instant,
-    ) {
+    pub(super) fn on_looked(&mut self, effects: &mut Vec<Effect>, seen: Seen, now: Instant) {
+        if !matches!(seen, Seen::Running { .. }) {
+            self.reported_before = false;
+        }
+        let is_news = std::mem::take(&mut self.unseen);
         match (&self.state, seen) {
             (State::Running { run, .. }, Seen::Running { run: seen, same_endpoint }) => {
                 // A run that was found while the engine was away has no name until now.
@@ -45,10 +46,13 @@ impl Machine {
                     self.tell(effects, "found paused", None);
                 }
             }
-            (State::Frozen { tier }, Seen::Stopped { .. }) => {
+            (State::Frozen { tier }, Seen::Stopped { exit }) => {
                 if *tier != Tier::Stopped {
                     self.state = State::Frozen { tier: Tier::Stopped };
                     self.tell(effects, "stopped outside", None);
+                } else if is_news {
+                    let why = exit.unwrap_or_else(|| "found stopped".to_owned());
+                    self.tell(effects, &why, None);
                 }
             }
             (State::Failed { .. }, Seen::Paused) => {
@@ -61,7 +65,7 @@ impl Machine {
                 State::Running { .. } | State::Frozen { .. } | State::Failed { .. },
                 Seen::Missing,
             ) => {
-                self.on_missing(effects, census, now);
+                self.on_missing(effects, is_news, now);
             }
             // A job that decides about the phase is under way, or it is over.
             (State::Starting { .. } | State::Freezing { .. }, _) => {}
@@ -69,28 +73,21 @@ impl Machine {
         }
     }
 
-    fn on_missing(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
-        if self.nature.discovered {
-            self.gone(effects, census, "removed outside", now);
-        } else if let State::Running { .. } = self.state {
-            self.fell(effects, Tier::Stopped, "removed outside; it is made again when needed", now);
-        } else {
-            self.forget_failed_run();
+    fn on_missing(&mut self, effects: &mut Vec<Effect>, is_news: bool, now: Instant) {
+        match &self.state {
+            _ if self.nature.discovered => self.gone(effects, "removed outside", now),
+            State::Running { .. } => self.fell(effects, Tier::Stopped, MADE_AGAIN, now),
+            State::Frozen { tier: Tier::Paused } => {
+                self.state = State::Frozen { tier: Tier::Stopped };
+                self.tell(effects, MADE_AGAIN, None);
+            }
+            State::Frozen { .. } if is_news => self.tell(effects, MADE_AGAIN, None),
+            _ => self.forget_failed_run(),
         }
     }
 
-    pub(super) fn gone(
-        &mut self,
-        effects: &mut Vec<Effect>,
-        census: Census,
-        why: &str,
-        now: Instant,
-    ) {
-        effects.push(Effect::Shut);
-        if census.inside > 0 {
-            effects.push(Effect::Sever);
-        }
-        effects.push(Effect::Refuse { retry_at: None });
+    pub(super) fn gone(&mut self, effects: &mut Vec<Effect>, why: &str, now: Instant) {
+        effects.extend([Effect::Shut, Effect::Sever, Effect::Refuse { retry_at: None }]);
         self.go(State::Removed, now);
         self.tell(effects, why, None);
     }

@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
-use super::{Census, CheckIn, Job, Machine, State};
-use crate::model::{FrozenStorage, Phase, Tier};
+use super::{Census, CheckIn, Drain, EVICT_IDLE_MIN, EVICT_QUIET_MIN, Job, Machine, Report, State};
+use crate::model::{FreezeMode, FrozenStorage, Phase, Tier};
 
 /// What a workspace takes of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,18 +16,29 @@ pub enum Footprint {
     Running,
 }
 
+/// A workspace whose slot may be taken from it, now or soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evictable {
+    /// Since when it is idle, or from when on it will be.
+    pub idle_since: Instant,
+    /// Not before this; `None`: something is being done to it, which will not take long.
+    pub from: Option<Instant>,
+}
+
 impl Machine {
     /// When [`super::Event::Deadline`] is wanted. While somebody is inside this is the earliest moment at
     /// which the workspace could be idle for long enough: there it looks again. So a request costs
     /// no timer, and the freeze is on time all the same.
     pub fn deadline(&self, census: Census, now: Instant) -> Option<Instant> {
+        // It is too old whatever is done to it. When that is known there is no more to be told.
+        let remove_at = self.remove_at().filter(|_| self.remove_wanted.is_none());
         // When the job is done there is a new deadline; a look takes milliseconds.
         match (&self.state, self.job) {
             (_, None) => {}
             (State::Starting { leave_at, .. }, Some(Job::Queue)) => {
-                return leave_at.iter().copied().chain(self.remove_at()).min();
+                return leave_at.iter().copied().chain(remove_at).min();
             }
-            (_, Some(_)) => return None,
+            (_, Some(_)) => return remove_at,
         }
         let not_too_soon = |at: Instant| self.freeze_not_before.map_or(at, |limit| at.max(limit));
         let of_phase = match &self.state {
@@ -35,20 +46,22 @@ impl Machine {
                 let earliest = || Some(now + self.inactivity_timeout()?);
                 self.freeze_at(census).or_else(earliest).map(not_too_soon)
             }
-            State::Freezing { drain_until, .. } => *drain_until,
+            State::Freezing { drain, .. } => {
+                drain.map(|(Drain::Finishing(until) | Drain::Severed(until))| until)
+            }
             State::Failed { retry_at, .. } if census.held > 0 => Some(*retry_at),
             // It is up and serves nobody.
             State::Failed { run: Some(_), .. } => {
                 self.inactivity_timeout().map(|timeout| not_too_soon(self.since + timeout))
             }
             State::Frozen { tier: Tier::Paused } => self.demote_at().map(not_too_soon),
+            State::Removing { retry_at, .. } => *retry_at,
             State::Starting { .. }
             | State::Frozen { tier: Tier::Stopped }
             | State::Failed { .. }
-            | State::Removing { .. }
             | State::Removed => None,
         };
-        of_phase.into_iter().chain(self.remove_at()).min()
+        of_phase.into_iter().chain(remove_at).min()
     }
 
     /// When it will be removed, whatever happens; `None`: never, as things are.
@@ -77,17 +90,37 @@ impl Machine {
     /// does not run.
     pub fn freeze_at(&self, census: Census) -> Option<Instant> {
         let State::Running { ready_at, .. } = &self.state else { return None };
-        let timeout = self.inactivity_timeout()?;
-        if census.inside > 0 {
+        let (idle_since, timeout) = (self.idle_since(census)?, self.inactivity_timeout()?);
+        let grace_ends = *ready_at + self.policy.initial_timeout;
+        // One that nobody has used yet is idle from the end of its grace on.
+        let idle_since = if idle_since > *ready_at { idle_since } else { grace_ends };
+        Some(grace_ends.max(idle_since + timeout))
+    }
+
+    /// Since when it is idle, or from when on it will be if nothing happens; `None`: it is in use,
+    /// and nobody knows for how long.
+    pub(super) fn idle_since(&self, census: Census) -> Option<Instant> {
+        let State::Running { ready_at, .. } = &self.state else { return None };
+        let report_counts_on = self.reported_at().is_some() && self.policy.check_in_ttl.is_none();
+        if census.inside > 0 || report_counts_on {
             return None;
         }
-        let reported_until = match self.check_in {
-            Some(CheckIn { active: true, expires_at, .. }) => Some(expires_at?),
-            Some(CheckIn { active: false, .. }) | None => self.check_in_ended,
-        };
-        let idle_since =
-            [census.last_left, reported_until].into_iter().flatten().fold(*ready_at, Instant::max);
-        Some((*ready_at + self.policy.initial_timeout).max(idle_since + timeout))
+        let ends = [census.last_left, self.report_ends()];
+        Some(ends.into_iter().flatten().fold(*ready_at, Instant::max))
+    }
+
+    /// When the last report of activity stops counting, or has; `None`: there is none, or it counts
+    /// on.
+    pub(super) fn report_ends(&self) -> Option<Instant> {
+        match self.reported_at() {
+            Some(at) => Some(at + self.policy.check_in_ttl?),
+            None => self.report_ended,
+        }
+    }
+
+    /// When it reported activity that it has not taken back.
+    fn reported_at(&self) -> Option<Instant> {
+        self.report.filter(|report| report.active).map(|report| report.at)
     }
 
     /// Where it is in its life.
@@ -116,10 +149,22 @@ impl Machine {
         self.since
     }
 
-    /// Why it failed, for admins.
+    /// When an admin stopped it, if it was not woken since.
+    pub fn stopped_at(&self) -> Option<Instant> {
+        self.stopped_at
+    }
+
+    /// Until when only a navigation or a resume wakes it, because an admin stopped it. May have
+    /// passed.
+    pub fn held_off_until(&self) -> Option<Instant> {
+        Some(self.stopped_at? + self.policy.stop_hold_off)
+    }
+
+    /// Why it failed, or could not be removed yet. For admins.
     pub fn failure(&self) -> Option<&str> {
         match &self.state {
             State::Failed { reason, .. } => Some(reason),
+            State::Removing { failure, .. } => failure.as_deref(),
             _ => None,
         }
     }
@@ -145,6 +190,12 @@ impl Machine {
         matches!((&self.state, self.job), (State::Frozen { .. }, Some(Job::Freeze(_))))
     }
 
+    /// Whether that was begun, though somebody may have come since.
+    pub fn is_stop_under_way(&self) -> bool {
+        let stops = self.job == Some(Job::Freeze(FreezeMode::Stop));
+        stops && matches!(self.state, State::Frozen { .. } | State::Starting { .. })
+    }
+
     /// Since when it is paused, if it could be stopped now.
     pub fn paused_since(&self) -> Option<Instant> {
         let paused = matches!(self.state, State::Frozen { tier: Tier::Paused });
@@ -161,17 +212,25 @@ impl Machine {
         if census.inside > 0 || self.reports_activity(now) {
             return Some(now);
         }
-        census.last_left.max(self.check_in_ended)
+        census.last_left.max(self.report_ends())
+    }
+
+    /// Whether its last report said that it is active; that may have expired since.
+    pub fn reported_activity(&self) -> bool {
+        self.reported_at().is_some() || self.reported_before
     }
 
     /// Whether the workspace itself says that it is active.
     pub fn reports_activity(&self, now: Instant) -> bool {
-        self.live_check_in(now).is_some()
+        let Some(at) = self.reported_at() else { return false };
+        self.policy.check_in_ttl.is_none_or(|ttl| now < at + ttl)
     }
 
     /// What it reported last, since it was started.
     pub fn check_in(&self) -> Option<CheckIn> {
-        self.check_in
+        let Report { active, at } = self.report?;
+        let ttl = self.policy.check_in_ttl.filter(|_| active);
+        Some(CheckIn { active, at, expires_at: ttl.map(|ttl| at + ttl) })
     }
 
     /// The end of the grace after its start; `None`: it has none, or does not run.
@@ -187,17 +246,18 @@ impl Machine {
         matches!(self.state, State::Running { .. } | State::Starting { .. })
     }
 
-    /// Since when it has been idle, if its slot may be taken from it.
-    pub fn evictable_since(&self, census: Census, now: Instant) -> Option<Instant> {
-        let State::Running { ready_at, .. } = &self.state else { return None };
-        let in_use = census.inside > 0 || self.live_check_in(now).is_some();
-        if in_use || self.inactivity_timeout().is_none() {
-            return None;
-        }
+    /// Whether its slot may be taken from it: it is idle, and may be frozen for that at all.
+    pub fn evictable(&self, census: Census) -> Option<Evictable> {
+        let timeout = self.inactivity_timeout()?;
         if self.policy.storage == FrozenStorage::None {
             return None;
         }
-        let ends = [census.last_left, self.check_in_ended];
-        Some(ends.into_iter().flatten().fold(*ready_at, Instant::max))
+        let idle_since = self.idle_since(census)?;
+        let idle_min = match census.quiet {
+            0 => EVICT_IDLE_MIN,
+            _ => EVICT_QUIET_MIN.min(timeout),
+        };
+        let from = self.freeze_not_before.max(Some(idle_since + idle_min));
+        Some(Evictable { idle_since, from: from.filter(|_| self.job.is_none()) })
     }
 }

@@ -20,6 +20,9 @@ struct Bench {
     phases: Vec<(Phase, bool)>,
     refused: u32,
     refused_stops: u32,
+    failed_stops: u32,
+    severed: bool,
+    held_off_until: Option<Instant>,
     slot_is_free: bool,
 }
 
@@ -31,7 +34,7 @@ impl Bench {
     fn with_past(policy: Policy, discovered: bool, past: Past) -> Self {
         let now = Instant::now();
         let nature = Nature { can_freeze: true, discovered };
-        let census = Census { inside: 0, held: 0, last_left: None };
+        let census = Census { inside: 0, quiet: 0, held: 0, last_left: None };
         let machine = Machine::new(Arc::new(policy), nature, now, past, now);
         let (jobs, told, phases) = (Vec::new(), Vec::new(), Vec::new());
         Self {
@@ -44,6 +47,9 @@ impl Bench {
             phases,
             refused: 0,
             refused_stops: 0,
+            failed_stops: 0,
+            severed: false,
+            held_off_until: None,
             slot_is_free: true,
         }
     }
@@ -70,10 +76,16 @@ impl Bench {
                         self.open &= !idle;
                         next = Some(Event::Shut(idle));
                     }
-                    Effect::Shut => self.open = false,
-                    Effect::Sever => self.census.inside = 0,
+                    Effect::Shut => {
+                        self.open = false;
+                        if self.is_empty() {
+                            next = Some(Event::Emptied);
+                        }
+                    }
+                    Effect::Sever => self.severed = true,
                     Effect::Open => {
                         self.open = true;
+                        self.held_off_until = None;
                         self.census.inside += self.census.held as u32;
                         self.census.held = 0;
                     }
@@ -92,7 +104,11 @@ impl Bench {
                         self.phases.push((phase, took.is_some()));
                         self.told.push(reason);
                     }
-                    Effect::Hold | Effect::StopFailed { .. } => {}
+                    Effect::Hold => self.held_off_until = None,
+                    Effect::HoldOff { until } => self.held_off_until = Some(until),
+                    Effect::StopFailed { .. } | Effect::RemoveFailed { .. } => {
+                        self.failed_stops += 1;
+                    }
                 }
             }
         }
@@ -110,7 +126,21 @@ impl Bench {
     fn leave(&mut self) {
         self.census.inside -= 1;
         self.census.last_left = Some(self.now);
-        if self.census.inside == 0 && !self.open {
+        self.tell_if_empty();
+    }
+
+    /// A quiet tunnel ends.
+    fn leave_quiet(&mut self) {
+        self.census.quiet -= 1;
+        self.tell_if_empty();
+    }
+
+    fn is_empty(&self) -> bool {
+        (self.census.inside, self.census.quiet) == (0, 0)
+    }
+
+    fn tell_if_empty(&mut self) {
+        if self.is_empty() && !self.open {
             self.handle(Event::Emptied);
         }
     }
@@ -133,6 +163,10 @@ fn woken(run: &str) -> Outcome {
 
 fn running_as(run: &str) -> Outcome {
     Outcome::Looked(Seen::Running { run: Some(run.to_owned()), same_endpoint: true })
+}
+
+fn remove_failed() -> Outcome {
+    Outcome::RemoveFailed { reason: "the engine is away".to_owned() }
 }
 
 fn create_failed() -> Outcome {
@@ -263,7 +297,46 @@ fn the_initial_timeout_is_counted_from_readiness() {
     bench.handle(Event::Resume);
     bench.now += Duration::from_secs(5);
     bench.finish(woken("run-1"));
-    assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + initial_timeout));
+    let ready_at = bench.now;
+    let freeze_at = |bench: &Bench| bench.machine.freeze_at(bench.census);
+    assert_eq!(freeze_at(&bench), Some(ready_at + initial_timeout + IDLE), "nobody has come yet");
+    // Whoever leaves within the grace does not shorten it; who leaves after it starts the clock.
+    for (left_at, counted) in
+        [(initial_timeout / 2, initial_timeout), (initial_timeout * 2, initial_timeout * 2 + IDLE)]
+    {
+        bench.census.inside = 1;
+        bench.now = ready_at + left_at;
+        bench.leave();
+        assert_eq!(freeze_at(&bench), Some(ready_at + counted));
+    }
+}
+
+#[test]
+fn one_that_reported_activity_before_a_restart_is_active_until_it_says_otherwise() {
+    let mut bench = Bench::with_past(policy(), false, Past::Awake { reported_activity: true });
+    bench.handle(Event::Changed);
+    bench.finish(running_as("run-1"));
+    bench.finish(woken("run-1"));
+    assert_eq!(bench.machine.freeze_at(bench.census), None);
+    assert!(bench.machine.reported_activity());
+    bench.handle(Event::CheckIn(false));
+    assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + IDLE));
+    assert!(!bench.machine.reported_activity());
+}
+
+#[test]
+fn a_report_from_before_a_restart_does_not_outlive_its_run() {
+    let mut bench = Bench::with_past(policy(), false, Past::Awake { reported_activity: true });
+    bench.handle(Event::Changed);
+    bench.finish(Outcome::Looked(Seen::Stopped { exit: None }));
+    // That it is not awake any more is news, and the last of it.
+    assert_eq!((bench.told.len(), bench.phases[0].0), (1, Phase::Frozen));
+    bench.handle(Event::Changed);
+    bench.finish(Outcome::Looked(Seen::Stopped { exit: None }));
+    assert_eq!(bench.told.len(), 1);
+    bench.handle(Event::Resume);
+    bench.finish(woken("run-2"));
+    assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + IDLE));
 }
 
 #[test]
@@ -298,6 +371,19 @@ fn a_report_expires_after_its_ttl() {
 }
 
 #[test]
+fn another_ttl_counts_for_the_report_that_was_made_already() {
+    let mut bench = Bench::running();
+    bench.handle(Event::CheckIn(true));
+    let reported = bench.now;
+    bench.now += IDLE / 2;
+    let with_ttl = Policy { check_in_ttl: Some(IDLE * 2), ..policy() };
+    bench.handle(Event::Policy(Arc::new(with_ttl)));
+    bench.pass();
+    assert_eq!((bench.phase(), bench.now), (Phase::Freezing, reported + IDLE * 3));
+    assert_eq!(bench.told.last().map(String::as_str), Some("idle for 1m"));
+}
+
+#[test]
 fn zero_never_overrides_a_live_connection() {
     let mut bench = Bench::running();
     bench.census.inside = 1;
@@ -314,8 +400,12 @@ fn an_admins_stop_waits_for_those_inside_and_then_closes_them() {
     assert_eq!((bench.phase(), bench.job(), bench.open), (Phase::Freezing, None, false));
     let stopped = bench.now;
     bench.pass();
-    assert_eq!(bench.now, stopped + policy().drain_grace);
-    assert_eq!(bench.census.inside, 0);
+    assert_eq!((bench.now, bench.severed), (stopped + policy().drain_grace, true));
+    // They are let go before the driver is told, but not for ever.
+    assert_eq!(bench.job(), None);
+    let severed = bench.now;
+    bench.pass();
+    assert_eq!(bench.now, severed + SEVERED_MAX);
     assert_eq!(bench.job(), Some(Job::Freeze(FreezeMode::Stop)));
 }
 
@@ -326,6 +416,101 @@ fn an_admins_stop_goes_on_when_the_last_one_leaves() {
     bench.handle(Event::Stop);
     bench.leave();
     assert_eq!(bench.job(), Some(Job::Freeze(FreezeMode::Stop)));
+    // The same of one that leaves because it was severed.
+    let mut bench = Bench::running();
+    bench.census.inside = 1;
+    bench.handle(Event::Stop);
+    bench.pass();
+    bench.leave();
+    assert_eq!((bench.severed, bench.job()), (true, Some(Job::Freeze(FreezeMode::Stop))));
+}
+
+#[test]
+fn after_an_admins_stop_it_is_held_off_until_it_is_woken_whoever_wakes_it() {
+    let hold_off = policy().stop_hold_off;
+    let wakers: [fn(&mut Bench); 3] = [
+        |bench| bench.handle(Event::Resume),
+        |bench| {
+            // A navigation; others get no seat.
+            bench.census.held = 1;
+            bench.handle(Event::Held);
+        },
+        |bench| {
+            bench.handle(Event::Changed);
+            bench.finish(running_as("found"));
+        },
+    ];
+    for wake in wakers {
+        let mut bench = Bench::running();
+        bench.census.inside = 1;
+        bench.handle(Event::Stop);
+        let until = Some(bench.now + hold_off);
+        assert_eq!((bench.phase(), bench.held_off_until), (Phase::Freezing, until));
+        bench.now += Duration::from_secs(1);
+        bench.leave();
+        bench.finish(Outcome::Frozen(Tier::Stopped));
+        assert_eq!((bench.machine.held_off_until(), bench.held_off_until), (until, until));
+        wake(&mut bench);
+        assert_eq!((bench.machine.held_off_until(), bench.held_off_until), (None, None));
+        assert_eq!(bench.job(), Some(Job::Wake));
+    }
+}
+
+#[test]
+fn a_resume_during_the_freeze_ends_the_hold_off_and_another_stop_begins_one() {
+    let mut bench = Bench::running();
+    bench.handle(Event::Stop);
+    bench.handle(Event::Resume);
+    assert_eq!((bench.machine.stopped_at(), bench.held_off_until), (None, None));
+    bench.handle(Event::Stop);
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!(bench.phase(), Phase::Frozen);
+    assert_eq!(bench.held_off_until, Some(bench.now + policy().stop_hold_off));
+}
+
+#[test]
+fn one_that_is_frozen_already_is_held_off_by_a_stop_and_idleness_holds_nobody_off() {
+    let mut bench = Bench::running();
+    bench.pass();
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!((bench.machine.stopped_at(), bench.held_off_until), (None, None));
+    bench.now += IDLE;
+    bench.handle(Event::Stop);
+    assert_eq!((bench.phase(), bench.machine.stopped_at()), (Phase::Frozen, Some(bench.now)));
+    assert!(bench.held_off_until.is_some());
+    // So that it is on record.
+    assert_eq!(bench.told.last().map(String::as_str), Some(STOPPED_BY_ADMIN));
+}
+
+#[test]
+fn the_hold_off_follows_the_policy_and_outlives_a_restart() {
+    let mut bench = Bench::running();
+    bench.handle(Event::Stop);
+    let stopped = bench.now;
+    for hold_off in [Duration::ZERO, IDLE * 3] {
+        let changed = Policy { stop_hold_off: hold_off, ..policy() };
+        bench.handle(Event::Policy(Arc::new(changed)));
+        assert_eq!(bench.held_off_until, Some(stopped + hold_off));
+    }
+    let stopped_at = Some(stopped);
+    let frozen = Past::Frozen { tier: Tier::Stopped, since: stopped, stopped_at };
+    for past in [frozen, Past::Freezing { stopped_at }] {
+        let bench = Bench::with_past(policy(), false, past);
+        let until = Some(stopped + policy().stop_hold_off);
+        assert_eq!(bench.machine.held_off_until(), until);
+    }
+}
+
+#[test]
+fn a_stop_fails_no_removal() {
+    let mut bench = Bench::new(policy(), false);
+    bench.handle(Event::Resume);
+    bench.handle(Event::Stop);
+    bench.handle(Event::Remove);
+    bench.handle(Event::Stop);
+    assert_eq!((bench.phase(), bench.job()), (Phase::Removing, Some(Job::Remove)));
+    bench.finish(Outcome::Removed);
+    assert_eq!((bench.phase(), bench.failed_stops), (Phase::Removed, 0));
 }
 
 #[test]
@@ -337,6 +522,9 @@ fn a_stop_during_the_start_serves_those_who_wait_first() {
     assert_eq!(bench.phase(), Phase::Starting);
     bench.finish(woken("run-1"));
     assert_eq!((bench.phase(), bench.census.inside), (Phase::Freezing, 1));
+    assert_eq!(bench.job(), None, "they have drain_grace, like everybody");
+    bench.leave();
+    assert_eq!(bench.job(), Some(Job::Freeze(FreezeMode::Stop)));
 }
 
 #[test]
@@ -398,6 +586,15 @@ fn what_happens_outside_is_followed() {
         bench.finish(seen.clone());
         assert_eq!((bench.phase(), bench.open), (phase, open), "{seen:?}");
     }
+}
+
+#[test]
+fn one_that_was_paused_and_is_missing_is_as_good_as_stopped() {
+    let frozen = Past::Frozen { tier: Tier::Paused, since: Instant::now(), stopped_at: None };
+    let mut bench = Bench::with_past(policy(), false, frozen);
+    bench.handle(Event::Changed);
+    bench.finish(Outcome::Looked(Seen::Missing));
+    assert_eq!((bench.phase(), bench.machine.tier()), (Phase::Frozen, Some(Tier::Stopped)));
 }
 
 #[test]
@@ -495,7 +692,7 @@ fn it_is_removed_at_its_age_even_in_use() {
     bench.census.inside = 1;
     bench.pass();
     assert_eq!((bench.now, bench.phase()), (created + IDLE, Phase::Removing));
-    assert_eq!(bench.census.inside, 0);
+    assert!(bench.severed);
 }
 
 #[test]
@@ -547,7 +744,7 @@ fn a_paused_one_is_stopped_when_its_memory_is_wanted_and_keeps_it_while_it_waits
     let mut bench = Bench::with_past(
         Policy { freeze_mode: FreezeMode::Pause, ..policy() },
         false,
-        Past::Frozen { tier: Tier::Paused, since: Instant::now() },
+        Past::Frozen { tier: Tier::Paused, since: Instant::now(), stopped_at: None },
     );
     assert_eq!(bench.machine.footprint(), Footprint::Memory);
     bench.slot_is_free = false;
@@ -578,7 +775,7 @@ fn a_removal_does_not_wait_for_a_start() {
 
 #[test]
 fn a_freeze_that_a_crash_cut_in_half_is_finished_before_anybody_is_let_in() {
-    let mut bench = Bench::with_past(policy(), false, Past::Freezing);
+    let mut bench = Bench::with_past(policy(), false, Past::Freezing { stopped_at: None });
     bench.census.held = 1;
     bench.handle(Event::Changed);
     assert_eq!(
@@ -587,6 +784,39 @@ fn a_freeze_that_a_crash_cut_in_half_is_finished_before_anybody_is_let_in() {
     );
     bench.finish(Outcome::Frozen(Tier::Stopped));
     assert_eq!((bench.phase(), bench.job()), (Phase::Starting, Some(Job::Wake)));
+}
+
+#[test]
+fn a_step_down_is_on_record_while_it_is_under_way_and_finished_after_a_crash() {
+    let policy = Policy { freeze_mode: FreezeMode::Pause, stop_after: Some(IDLE), ..policy() };
+    let mut bench = Bench::new(policy.clone(), false);
+    bench.handle(Event::Resume);
+    bench.finish(woken("run-1"));
+    bench.pass();
+    bench.finish(Outcome::Frozen(Tier::Paused));
+    let frozen = bench.now;
+    assert!(!bench.machine.is_stop_under_way());
+    bench.pass();
+    assert!(bench.machine.is_stop_under_way());
+    assert_eq!(bench.told.last().map(String::as_str), Some("being stopped: paused for 1m"));
+    // Whoever comes now does not undo it, and it stays on record.
+    bench.census.held = 1;
+    bench.handle(Event::Held);
+    assert_eq!((bench.phase(), bench.machine.is_stop_under_way()), (Phase::Starting, true));
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!((bench.job(), bench.machine.is_stop_under_way()), (Some(Job::Wake), false));
+    assert_eq!(bench.told.last().map(String::as_str), Some("a request, and it is stopped now"));
+
+    let past = Past::SteppingDown { since: frozen, stopped_at: None };
+    let mut bench = Bench::with_past(policy, false, past);
+    bench.now += IDLE * 3;
+    bench.census.held = 1;
+    bench.handle(Event::Changed);
+    assert_eq!(bench.job(), Some(Job::Freeze(FreezeMode::Stop)), "it may be ending");
+    bench.census.held = 0;
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!((bench.phase(), bench.machine.tier()), (Phase::Frozen, Some(Tier::Stopped)));
+    assert_eq!(bench.machine.since(), frozen, "it has been frozen since it was first");
 }
 
 #[test]
@@ -608,6 +838,65 @@ fn only_an_idle_one_is_evicted() {
 }
 
 #[test]
+fn quiet_tunnels_keep_nothing_awake_and_are_severed_before_the_driver_is_told() {
+    for leaves in [true, false] {
+        let mut bench = Bench::running();
+        let idle_since = bench.now;
+        bench.census.quiet = 1;
+        bench.pass();
+        assert_eq!((bench.now, bench.phase()), (idle_since + IDLE, Phase::Freezing));
+        assert_eq!((bench.severed, bench.job()), (true, None));
+        assert_eq!(bench.told.last().map(String::as_str), Some("idle for 1m"));
+        if leaves {
+            bench.leave_quiet();
+        } else {
+            let severed = bench.now;
+            bench.pass();
+            assert_eq!(bench.now, severed + SEVERED_MAX);
+        }
+        assert_eq!(bench.job(), Some(Job::Freeze(FreezeMode::Stop)));
+    }
+}
+
+#[test]
+fn an_admins_stop_gives_quiet_tunnels_their_time_too() {
+    let mut bench = Bench::running();
+    bench.census.quiet = 2;
+    bench.handle(Event::Stop);
+    assert_eq!((bench.phase(), bench.job()), (Phase::Freezing, None));
+    bench.leave_quiet();
+    assert_eq!((bench.severed, bench.job()), (false, None));
+    let stopped = bench.now;
+    bench.pass();
+    assert_eq!((bench.now, bench.severed), (stopped + policy().drain_grace, true));
+    bench.leave_quiet();
+    assert_eq!(bench.job(), Some(Job::Freeze(FreezeMode::Stop)));
+}
+
+#[test]
+fn one_with_quiet_tunnels_is_evicted_later_than_one_without() {
+    let timeout = Some(EVICT_QUIET_MIN * 5);
+    for (quiet, timeout, from) in [
+        (0, timeout, EVICT_IDLE_MIN),
+        (1, timeout, EVICT_QUIET_MIN),
+        (1, Some(EVICT_QUIET_MIN / 2), EVICT_QUIET_MIN / 2),
+    ] {
+        let mut bench = Bench::running();
+        bench.handle(Event::Policy(Arc::new(Policy { inactivity_timeout: timeout, ..policy() })));
+        bench.census.quiet = quiet;
+        let idle_since = bench.now;
+        let evictable = bench.machine.evictable(bench.census).unwrap();
+        assert_eq!(evictable, Evictable { idle_since, from: Some(idle_since + from) });
+        bench.now += from - Duration::from_millis(1);
+        bench.handle(Event::Evict);
+        assert_eq!(bench.phase(), Phase::Running, "{quiet} quiet ones");
+        bench.now = idle_since + from;
+        bench.handle(Event::Evict);
+        assert_eq!((bench.phase(), bench.severed), (Phase::Freezing, quiet > 0));
+    }
+}
+
+#[test]
 fn another_policy_counts_from_now_on() {
     let mut bench = Bench::running();
     let idle_since = bench.now;
@@ -616,6 +905,23 @@ fn another_policy_counts_from_now_on() {
     assert_eq!(bench.machine.deadline(bench.census, bench.now), Some(idle_since + IDLE * 3));
     bench.handle(Event::Policy(Arc::new(Policy { monitoring: false, ..policy() })));
     assert_eq!(bench.machine.deadline(bench.census, bench.now), None);
+}
+
+#[test]
+fn one_is_evicted_when_it_is_idle_and_nothing_is_done_to_it_and_not_again_at_once() {
+    let mut bench = Bench::running();
+    bench.handle(Event::Changed);
+    let from = |bench: &Bench| bench.machine.evictable(bench.census).unwrap().from;
+    assert_eq!(from(&bench), None, "it is being looked at");
+    bench.finish(running_as("run-1"));
+    assert_eq!(from(&bench), Some(bench.now + EVICT_IDLE_MIN));
+    bench.now += EVICT_IDLE_MIN;
+    bench.handle(Event::Evict);
+    bench.finish(Outcome::FreezeFailed { reason: "the engine is not well".to_owned() });
+    bench.finish(woken("run-1"));
+    assert_eq!(from(&bench), Some(bench.now + RETRY_FIRST));
+    bench.handle(Event::Evict);
+    assert_eq!(bench.phase(), Phase::Running);
 }
 
 /// A generator of numbers that is the same everywhere (SplitMix64).
@@ -656,10 +962,80 @@ fn nothing_stays_of_one_that_could_not_be_made() {
 }
 
 #[test]
+fn what_could_not_be_removed_is_removed_later_and_not_all_the_time() {
+    let max_storage_time = Some(IDLE);
+    let mut bench = Bench::new(Policy { max_storage_time, ..policy() }, false);
+    bench.now += IDLE;
+    bench.handle(Event::Deadline);
+    let began = bench.now;
+    for _ in 0..10 {
+        assert_eq!((bench.phase(), bench.job()), (Phase::Removing, Some(Job::Remove)));
+        bench.finish(remove_failed());
+        assert_eq!(bench.job(), None);
+        bench.pass();
+    }
+    assert!(bench.now - began > RETRY_MAX * 4, "{:?}", bench.now - began);
+    assert_eq!(bench.told.len(), 2, "the same is said once: {:?}", bench.told);
+    bench.finish(remove_failed());
+    for wish in [Event::Resync, Event::Remove] {
+        bench.handle(wish);
+        assert_eq!(bench.job(), Some(Job::Remove), "it was put off");
+        bench.finish(remove_failed());
+    }
+    bench.pass();
+    bench.finish(Outcome::Removed);
+    assert_eq!(bench.phase(), Phase::Removed);
+}
+
+#[test]
 fn what_a_crash_cut_off_in_its_making_or_removal_is_removed() {
     let mut bench = Bench::with_past(policy(), false, Past::Removing { why: "a crash" });
     bench.handle(Event::Changed);
     assert_eq!((bench.phase(), bench.job()), (Phase::Removing, Some(Job::Remove)));
+}
+
+#[test]
+fn one_that_is_too_old_is_removed_whatever_is_done_to_it() {
+    let short_lived = Policy { max_storage_time: Some(IDLE), ..policy() };
+    let mut bench = Bench::new(short_lived, false);
+    bench.slot_is_free = false;
+    bench.handle(Event::Resume);
+    assert_eq!(bench.job(), Some(Job::Queue));
+    bench.pass();
+    assert_eq!((bench.phase(), bench.job()), (Phase::Removing, Some(Job::Remove)));
+
+    let mut bench = Bench::running();
+    bench.handle(Event::Changed);
+    bench.now += IDLE;
+    bench.handle(Event::Policy(Arc::new(Policy { max_storage_time: Some(IDLE), ..policy() })));
+    bench.pass();
+    assert_eq!(bench.job(), Some(Job::Look), "that is not cut short");
+    assert_eq!(bench.machine.deadline(bench.census, bench.now), None);
+    bench.finish(running_as("run-1"));
+    assert_eq!(bench.phase(), Phase::Removing);
+}
+
+#[test]
+fn a_removal_that_failed_is_tried_again_after_a_growing_wait_and_when_it_is_asked_for() {
+    let mut bench = Bench::running();
+    bench.handle(Event::Policy(Arc::new(Policy { max_storage_time: Some(IDLE), ..policy() })));
+    bench.pass();
+    for wait in [1, 2, 4] {
+        let failed_at = bench.now;
+        bench.finish(Outcome::RemoveFailed { reason: "the engine is not well".to_owned() });
+        assert_eq!((bench.phase(), bench.job()), (Phase::Removing, None));
+        bench.pass();
+        assert_eq!(bench.now, failed_at + Duration::from_secs(wait));
+    }
+    assert_eq!(bench.machine.failure(), Some("the engine is not well"));
+    for event in [Event::Remove, Event::Resync] {
+        bench.finish(Outcome::RemoveFailed { reason: "still".to_owned() });
+        bench.handle(event);
+        assert_eq!(bench.job(), Some(Job::Remove));
+    }
+    bench.finish(Outcome::Removed);
+    assert_eq!(bench.phase(), Phase::Removed);
+    assert_eq!(bench.phases.iter().filter(|(phase, _)| *phase == Phase::Removing).count(), 3);
 }
 
 /// Anything may happen in any order; the invariants are asserted after every event by the machine
@@ -683,7 +1059,12 @@ fn random_life(seed: u64) {
         }
         bench.now += Duration::from_millis(dice.roll(30_000));
         bench.slot_is_free = dice.roll(3) > 0;
-        match dice.roll(15) {
+        match dice.roll(17) {
+            15 if bench.census.inside > 0 => {
+                bench.census.quiet += 1;
+                bench.leave();
+            }
+            16 if bench.census.quiet > 0 => bench.leave_quiet(),
             12 => bench.handle(Event::Evict),
             13 => {
                 bench.census.held = 0;
@@ -711,6 +1092,7 @@ fn random_life(seed: u64) {
                         Outcome::FreezeFailed { reason: "it failed".to_owned() }
                     }
                     (Some(Job::Freeze(_)), _) => Outcome::Frozen(Tier::Stopped),
+                    (Some(Job::Remove), 0) => remove_failed(),
                     (Some(Job::Remove), _) => Outcome::Removed,
                     (Some(Job::Create), 0) => create_failed(),
                     (Some(Job::Create), _) => Outcome::Created,

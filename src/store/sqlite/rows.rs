@@ -41,9 +41,11 @@ pub(super) fn load(connection: &Connection) -> Result<Vec<Record>, StoreError> {
 pub(super) fn put(connection: &Connection, record: &Record) -> Result<(), StoreError> {
     let mut statement = connection.prepare_cached(
         "INSERT OR REPLACE INTO workspace (id, origin, driver, project, spec, policy, created_at,
-             phase, tier, since, last_active, intent, stopped_by_admin_at, failure)
+             phase, tier, since, last_active, reported_activity, intent, stopped_by_admin_at,
+             failure)
          VALUES (:id, :origin, :driver, :project, :spec, :policy, :created_at,
-             :phase, :tier, :since, :last_active, :intent, :stopped_by_admin_at, :failure)",
+             :phase, :tier, :since, :last_active, :reported_activity, :intent,
+             :stopped_by_admin_at, :failure)",
     )?;
     let state = &record.state;
     statement.execute(named_params! {
@@ -58,6 +60,7 @@ pub(super) fn put(connection: &Connection, record: &Record) -> Result<(), StoreE
         ":tier": state.tier.map(Word),
         ":since": Date(state.since),
         ":last_active": state.last_active.map(Date),
+        ":reported_activity": state.reported_activity,
         ":intent": state.intent.map(Word),
         ":stopped_by_admin_at": state.stopped_by_admin_at.map(Date),
         ":failure": state.failure,
@@ -74,7 +77,8 @@ pub(super) fn transition(
 ) -> Result<(), StoreError> {
     let mut statement = connection.prepare_cached(
         "UPDATE workspace SET phase = :phase, tier = :tier, since = :since,
-             last_active = :last_active, intent = :intent,
+             last_active = :last_active, reported_activity = :reported_activity,
+             intent = :intent,
              stopped_by_admin_at = :stopped_by_admin_at, failure = :failure
          WHERE id = :id",
     )?;
@@ -84,6 +88,7 @@ pub(super) fn transition(
         ":tier": state.tier.map(Word),
         ":since": Date(state.since),
         ":last_active": state.last_active.map(Date),
+        ":reported_activity": state.reported_activity,
         ":intent": state.intent.map(Word),
         ":stopped_by_admin_at": state.stopped_by_admin_at.map(Date),
         ":failure": state.failure,
@@ -230,6 +235,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
             tier: row.get::<_, Option<Word<_>>>("tier")?.map(|tier| tier.0),
             since: row.get::<_, Date>("since")?.0,
             last_active: row.get::<_, Option<Date>>("last_active")?.map(|date| date.0),
+            reported_activity: row.get("reported_activity")?,
             intent: row.get::<_, Option<Word<_>>>("intent")?.map(|intent| intent.0),
             stopped_by_admin_at: (row.get::<_, Option<Date>>("stopped_by_admin_at")?)
                 .map(|date| date.0),

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{GRACE, boot, driver, id, status, until};
-use crate::images::{Container, Engine, engine, unique};
+use crate::images::{Container, Engine, Network, engine, unique};
 use crate::relay::Relay;
 
 /// A labelled container that is not started.
@@ -116,7 +116,7 @@ async fn a_container_that_was_made_anew_is_found_again() {
 async fn an_address_that_changes_across_a_restart_is_seen() {
     let Some(engine) = engine() else { return };
     let docker = driver();
-    let network = super::Network::new(engine);
+    let network = Network::new(engine);
     let name = unique("moves");
     let label = format!("frostgate.id={name}");
     let arguments = ["--network", &network.name, "--label", "frostgate.enable=true"];
@@ -187,7 +187,7 @@ async fn what_happens_outside_arrives_as_events() {
 async fn a_network_that_is_joined_while_it_runs_is_seen() {
     let Some(engine) = engine() else { return };
     let docker = driver();
-    let network = super::Network::new(engine);
+    let network = Network::new(engine);
     let name = unique("joins");
     let label = format!("frostgate.id={name}");
     let container = labelled(engine, &name, &[&label]);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use frostgate::config::DockerAddress;
 use frostgate::model::{FreezeMode, Phase, Tier};
 
-use super::{Guest, IDLE, NEVER, Network, Stage};
-use crate::images::{Container, Engine, engine, unique};
+use super::{Guest, IDLE, NEVER, Stage};
+use crate::images::{Container, Engine, Network, engine, unique};
 use crate::relay::Relay;
 
 const ADDRESS: &str = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
@@ -73,7 +73,11 @@ async fn an_own_address_that_changes_is_never_a_bad_gateway() {
 /// Stops it outside and by the gateway, in turns, and asks without a break.
 async fn never_a_bad_gateway(address: DockerAddress, arguments: &[&str]) {
     let Some(engine) = engine() else { return };
-    let stage = Stage::start(engine, |config| config.docker.address = address).await;
+    let stage = Stage::start(engine, |config| {
+        config.docker.address = address;
+        config.policy.stop_hold_off = Duration::ZERO;
+    })
+    .await;
     // An application that listens late: until then the published port accepts and hangs up.
     let slow = [arguments, &["--env", "START_DELAY_MS=400"]].concat();
     let guest = stage.guest(FreezeMode::Stop, NEVER, &slow).await;

@@ -6,8 +6,8 @@ use frostgate::config::Config;
 use frostgate::model::{FreezeMode, Image, Phase, Runs, Spec, Tier};
 use tokio::time::sleep;
 
-use super::{Guest, IDLE, NEVER, Network, Stage};
-use crate::images::{Container, engine, unique};
+use super::{Guest, IDLE, NEVER, Stage};
+use crate::images::{Container, Network, engine, unique};
 use crate::support::{self, Client, get, until};
 
 /// So that containers reach it by their default gateway.

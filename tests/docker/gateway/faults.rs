@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use frostgate::model::{FreezeMode, Phase, Tier};
-use tokio::time::{Instant, sleep};
+use frostgate::model::{FreezeMode, Image, Phase, Runs, Tier};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::{IDLE, NEVER, Stage, change};
-use crate::images::{Engine, engine, unique};
+use super::{Guest, IDLE, NEVER, Stage, change};
+use crate::images::{Container, Engine, engine, unique};
 use crate::relay::Relay;
-use crate::support::{PATIENCE, get, until};
+use crate::support::{PATIENCE, get, project, until};
 
 /// A gateway whose engine is behind a relay.
 async fn behind_a_relay(
@@ -168,4 +168,75 @@ async fn nobody_waits_for_ever_for_an_engine_that_hangs() {
         }
         stage.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_creation_is_answered_while_the_engine_is_away_and_nothing_stays_of_it() {
+    let Some(engine) = engine() else { return };
+    let image = engine.image();
+    let (stage, mut relay) = behind_a_relay(engine, |config| {
+        project(config, "app", Runs::Image(Image::new(image)));
+    })
+    .await;
+    let gateway = &stage.gateway;
+    let id = unique("unmade");
+    let _container = Container { name: format!("frostgate-{id}") };
+    let body = format!("project_id=app&id={id}&max_inactive_storage_time=60");
+    let create = || gateway.send("POST /workspaces", "application/x-www-form-urlencoded", &body);
+    relay.cut().await;
+    let began = Instant::now();
+    let reply = timeout(PATIENCE, create()).await.expect("it is never answered");
+    assert!(reply.status >= 500, "{reply:?}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    relay.restore();
+    until("nothing is known of it", || stage.workspace(&id).is_none()).await;
+    let reply = create().await;
+    assert_eq!(reply.status, 201, "{reply:?}");
+    gateway.until(&id, Phase::Running).await;
+    assert_eq!(gateway.call("DELETE", &format!("/workspaces/{id}")).await.status, 204);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_to_be_removed_while_the_engine_is_away_goes_when_it_is_back() {
+    let Some(engine) = engine() else { return };
+    let image = engine.image();
+    let (stage, mut relay) = behind_a_relay(engine, |config| {
+        project(config, "app", Runs::Image(Image::new(image)));
+    })
+    .await;
+    let gateway = &stage.gateway;
+    let guests = [unique("old"), unique("unwanted")].map(|id| {
+        let container = Container { name: format!("frostgate-{id}") };
+        Guest { id, container }
+    });
+    for (guest, age) in guests.iter().zip(["3s", "1h"]) {
+        let body = format!("project_id=app&id={}&max_storage_time={age}", guest.id);
+        let kind = "application/x-www-form-urlencoded";
+        let reply = gateway.send("POST /workspaces", kind, &body).await;
+        assert_eq!(reply.status, 201, "{reply:?}");
+        stage.until(guest, Phase::Running).await;
+    }
+    relay.cut().await;
+    let mut changes = gateway.app().changes();
+    let unwanted = gateway.call("DELETE", &format!("/workspaces/{}", guests[1].id)).await;
+    assert!(unwanted.status >= 500, "{unwanted:?}");
+    change(&mut changes, &guests[0], Phase::Removing).await;
+    // It is tried again and again, but not all the time.
+    sleep(Duration::from_secs(3)).await;
+    let mut tries = 0;
+    while changes.try_recv().is_ok() {
+        tries += 1;
+    }
+    assert!(tries < 10, "{tries} changes");
+    for guest in &guests {
+        assert_eq!(stage.get(guest, "/").await.status, 404);
+        assert_eq!(stage.inspect(guest, "{{.State.Status}}"), "running");
+    }
+    relay.restore();
+    for guest in &guests {
+        until("nothing is known of it", || stage.workspace(&guest.id).is_none()).await;
+        assert!(!engine.tries(&["container", "inspect", &guest.container.name]));
+    }
+    stage.stop().await;
 }

@@ -1,13 +1,14 @@
 //! The main job: idle containers are frozen on time, and thawed for whoever comes.
 
 use std::collections::HashSet;
-use std::time::SystemTime;
+use std::time::Duration;
 
 use frostgate::model::{FreezeMode, Image, Phase, PolicyOverrides, Runs, Spec, Tier};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::{IDLE, MODES, NEVER, Stage, assert_on_time, change};
+use crate::events::Events;
 use crate::images::{Container, engine, unique};
 use crate::support::{self, get};
 
@@ -70,7 +71,7 @@ async fn a_hundred_requests_to_a_frozen_container_cause_one_start() {
                 "unpause"
             }
         };
-        let began = SystemTime::now();
+        let events = Events::listen(engine);
         let address = stage.gateway.public();
         let mut requests = JoinSet::new();
         for _ in 0..100 {
@@ -83,7 +84,7 @@ async fn a_hundred_requests_to_a_frozen_container_cause_one_start() {
             runs.insert(reply.body);
         }
         assert_eq!(runs.len(), 1);
-        assert_eq!(engine.count_events(&guest.container.name, event, began), 1, "{event}");
+        assert_eq!(events.moments(&guest.container.name, event).len(), 1, "{event}");
     }
     stage.stop().await;
 }
@@ -151,5 +152,33 @@ async fn one_that_is_never_to_be_frozen_is_not() {
     let guest = stage.guest(FreezeMode::Stop, NEVER, &[]).await;
     stage.boot(&guest).await;
     assert_eq!(stage.gateway.workspace(&guest.id).view().freeze_at, None);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_forgotten_tab_that_only_pings_keeps_no_container_awake() {
+    let Some(engine) = engine() else { return };
+    let stage = Stage::start(engine, |_| {}).await;
+    for mode in MODES {
+        let labels = ["connection-activity=traffic", "idle-bytes=1KiB"];
+        let labels = labels.map(|label| format!("frostgate.{label}"));
+        let guest = stage.guest(mode, IDLE, &["--label", &labels[0], "--label", &labels[1]]).await;
+        let boot = stage.boot(&guest).await;
+        let mut tab = stage.websocket(&guest).await;
+        let opened = Instant::now();
+        // A ping is answered by a pong, until the server goes away.
+        let goodbye = loop {
+            tab.send([0x89, 0x80, 0, 0, 0, 0]).await;
+            let frame = tab.bytes(2).await;
+            if frame != [0x8a, 0] {
+                break [frame, tab.bytes(2).await].concat();
+            }
+            sleep(Duration::from_millis(50)).await;
+        };
+        assert_eq!(goodbye, [0x88, 2, 0x03, 0xe9]);
+        assert_on_time(opened.elapsed(), IDLE - IDLE / 10);
+        stage.until(&guest, Phase::Frozen).await;
+        assert_eq!(stage.boot(&guest).await == boot, mode == FreezeMode::Pause);
+    }
     stage.stop().await;
 }

@@ -1,13 +1,14 @@
 //! What others do to the containers with the engine's own commands, while the gateway serves them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use frostgate::model::{FreezeMode, Phase, Tier};
+use frostgate::model::{FreezeMode, Image, Phase, Runs, Tier};
 use tokio::time::Instant;
 
 use super::{Guest, IDLE, NEVER, Stage, assert_on_time, change, labels};
 use crate::images::{Container, engine, unique};
-use crate::support::{Client, get, until};
+use crate::support::{Client, get, project, until};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -144,6 +145,43 @@ async fn one_that_is_removed_outside_has_no_route_any_more() {
     let reply = waiting.reply().await;
     assert!(matches!(reply.status, 404 | 502), "{reply:?}");
     assert!(began.elapsed() < Duration::from_secs(5), "it was left waiting");
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_the_engine_makes_late_of_one_that_was_removed_is_removed_too() {
+    let Some(engine) = engine() else { return };
+    let image = engine.image();
+    let stage = Stage::start(engine, |config| {
+        project(config, "app", Runs::Image(Image::new(image)));
+    })
+    .await;
+    let id = unique("late");
+    let name = format!("frostgate-{id}");
+    let body = format!("project_id=app&id={id}");
+    let kind = "application/x-www-form-urlencoded";
+    assert_eq!(stage.gateway.send("POST /workspaces", kind, &body).await.status, 201);
+    stage.gateway.until(&id, Phase::Running).await;
+    let labels = stage.docker(&["inspect", "--format", "{{json .Config.Labels}}", &name]);
+    assert_eq!(stage.gateway.call("DELETE", &format!("/workspaces/{id}")).await.status, 204);
+    // As an attempt to make it would whose answer was lost.
+    let labels: BTreeMap<String, String> = serde_json::from_str(&labels).unwrap();
+    let labels: Vec<String> = labels
+        .iter()
+        .flat_map(|(key, value)| ["--label".to_owned(), format!("{key}={value}")])
+        .collect();
+    let arguments: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let _late = engine.container(&name, &arguments);
+    until("it is gone", || !engine.tries(&["container", "inspect", &name])).await;
+    until("nothing is known of it", || stage.workspace(&id).is_none()).await;
+    // One that was not removed by us is taken in, whoever made it.
+    let other = format!("{id}-other");
+    let labels: Vec<String> = labels.iter().map(|label| label.replace(&id, &other)).collect();
+    let arguments: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let container = engine.container(&format!("frostgate-{other}"), &arguments);
+    let other = Guest { id: other, container };
+    until("it is found", || stage.workspace(&other.id).is_some()).await;
+    stage.boot(&other).await;
     stage.stop().await;
 }
 

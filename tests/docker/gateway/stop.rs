@@ -7,9 +7,11 @@ use tokio::time::Instant;
 
 use super::{Guest, MODES, NEVER, Stage, assert_on_time};
 use crate::images::engine;
-use crate::support::{Client, Reply, until};
+use crate::support::{Client, PATIENCE, Reply, navigate, until};
 
 const DRAIN: Duration = Duration::from_millis(800);
+/// A WebSocket's Close frame with 1001.
+const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 
 impl Stage {
     async fn put(&self, guest: &Guest, verb: &str) -> Reply {
@@ -41,8 +43,11 @@ async fn those_inside_may_finish_and_are_cut_off_when_their_time_is_over() {
         let began = Instant::now();
         let (stopped, held) = tokio::join!(stage.put(&guest, "stop"), async {
             until("it is shut", || stage.gateway.phase(&guest.id) == Phase::Freezing).await;
-            // One that comes now waits for the freeze, and wakes it again.
-            stage.boot(&guest).await
+            // What an open page asks for is refused; who opens one waits for the freeze, and wakes
+            // it again.
+            assert_eq!(stage.get(&guest, "/boot").await.status, 503);
+            let host = format!("{}.localhost", guest.id);
+            navigate(stage.gateway.public(), &host, "/boot").await.text()
         });
         assert_eq!(stopped.status, 200, "{stopped:?}");
         assert!(began.elapsed() >= DRAIN);
@@ -50,7 +55,7 @@ async fn those_inside_may_finish_and_are_cut_off_when_their_time_is_over() {
         assert!(quick.status == 200 && quick.complete, "{quick:?}");
         let slow = slow.reply().await;
         assert!(!slow.complete, "a severed answer must not look whole: {slow:?}");
-        assert!(websocket.is_hung_up_on(Duration::from_secs(1)).await);
+        assert_eq!(websocket.rest(PATIENCE).await.unwrap(), GOING_AWAY);
         assert_eq!(held == boot, mode == FreezeMode::Pause);
     }
     stage.stop().await;

@@ -49,9 +49,22 @@ pub(crate) async fn get(address: SocketAddr, host: &str, path: &str) -> Reply {
     client.reply().await
 }
 
+/// The same, as a browser sends it when somebody opens a page.
+pub(crate) async fn navigate(address: SocketAddr, host: &str, path: &str) -> Reply {
+    let mut client = Client::connect(address).await;
+    let fields = format!("Host: {host}\r\nSec-Fetch-Mode: navigate\r\n");
+    client.send(format!("GET {path} HTTP/1.1\r\n{fields}\r\n")).await;
+    client.reply().await
+}
+
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(address).await.unwrap())
+        Self::try_connect(address).await.unwrap()
+    }
+
+    /// `None`: nobody listens there.
+    pub(crate) async fn try_connect(address: SocketAddr) -> Option<Self> {
+        Some(Self::over(TcpStream::connect(address).await.ok()?))
     }
 
     /// From an address of its own, which all of 127.0.0.0/8 are, and a port that the system gives
@@ -71,6 +84,19 @@ impl Client {
     fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         Self { stream, unread: Vec::new() }
+    }
+
+    /// A WebSocket to a workspace, if it is let in.
+    pub(crate) async fn websocket(address: SocketAddr, id: &str) -> Option<Self> {
+        let mut client = Self::try_connect(address).await?;
+        client
+            .send(format!(
+                "GET /ws HTTP/1.1\r\nHost: {id}.localhost\r\nConnection: Upgrade\r\n\
+                 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            ))
+            .await;
+        client.head().await.starts_with("HTTP/1.1 101").then_some(client)
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -119,6 +145,11 @@ impl Client {
         };
         (reply.body, reply.complete) = timeout(REPLY_MAX, body).await.expect("no body in time");
         reply
+    }
+
+    /// The same, if it came whole.
+    pub(crate) async fn whole_reply(&mut self) -> Option<Reply> {
+        Some(self.reply().await).filter(|reply| reply.complete)
     }
 
     async fn sized_body(&mut self, length: usize) -> (Vec<u8>, bool) {

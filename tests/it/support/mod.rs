@@ -1,9 +1,12 @@
 //! A whole gateway for a test, on ports of its own, with a state directory of its own.
 
 mod client;
+mod dice;
+pub(crate) mod endurance;
 mod origin;
 mod program;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,12 +16,15 @@ use std::time::Duration;
 use frostgate::app::App;
 use frostgate::config::{self, Config, DockerUse};
 use frostgate::lifecycle::Workspace;
-use frostgate::model::{FreezeMode, Phase, PolicyOverrides, Runs, Spec, WorkspaceId};
+use frostgate::model::{
+    FreezeMode, Phase, PolicyOverrides, Project, ProjectId, Runs, Spec, WorkspaceId,
+};
 use tokio::time::{Instant, sleep};
 
-pub(crate) use client::{Client, Reply, get};
+pub(crate) use client::{Client, Reply, get, navigate};
+pub(crate) use dice::Dice;
 pub(crate) use origin::{Connection, Origin, Received, ok};
-pub(crate) use program::Program;
+pub(crate) use program::{Program, Setup};
 
 use crate::fixture;
 
@@ -169,7 +175,7 @@ pub(crate) fn unique_state_dir() -> PathBuf {
     std::env::temp_dir().join(format!("frostgate-it-{}-{number}", std::process::id()))
 }
 
-/// Adds the test workspace as a local process.
+/// Adds the test workspace as a local process of that id.
 pub(crate) fn process(
     config: &mut Config,
     id: &str,
@@ -177,22 +183,37 @@ pub(crate) fn process(
     idle: Duration,
     environment: &[(&str, &str)],
 ) {
-    let argv = vec![fixture::binary().to_str().unwrap().to_owned()];
     let environment =
         environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     add(
         config,
         id,
-        Spec {
-            environment: environment.collect(),
-            ..Spec::new(Runs::Command { argv, directory: None })
-        },
+        Spec { environment: environment.collect(), ..Spec::new(local_process()) },
         PolicyOverrides {
             inactivity_timeout: Some(idle),
             freeze_mode: Some(mode),
             ..PolicyOverrides::default()
         },
     );
+}
+
+/// Adds a local process that passes everything on to `origin`, so that the test is the workspace,
+/// and it can be frozen all the same.
+pub(crate) fn relay(config: &mut Config, id: &str, mode: FreezeMode, idle: Duration, to: &Origin) {
+    process(config, id, mode, idle, &[("RELAY_TO", &to.address.to_string())]);
+}
+
+/// The test workspace as a local process.
+pub(crate) fn local_process() -> Runs {
+    let argv = vec![fixture::binary().to_str().unwrap().to_owned()];
+    Runs::Command { argv, directory: None }
+}
+
+/// Adds a project.
+pub(crate) fn project(config: &mut Config, id: &str, runs: Runs) {
+    let name = format!("The {id}");
+    let project = Project { name, spec: Spec::new(runs), policy: PolicyOverrides::default() };
+    config.projects.insert(ProjectId::parse(id).unwrap(), project);
 }
 
 /// Adds a fixed upstream.
@@ -213,4 +234,11 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// Says why a test does nothing.
+pub(crate) fn skipped(why: &str) {
+    // Not `println!`: the harness would swallow it.
+    let line = format!("SKIPPED: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }

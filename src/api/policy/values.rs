@@ -8,11 +8,17 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::duration;
 use crate::model::FrozenStorage;
+use crate::{duration, size};
 
 /// Minutes that a number may say: a hundred years.
 const MINUTES_MAX: f64 = 100.0 * 365.0 * 24.0 * 60.0;
+
+/// Bytes that a number may say: as far as every program counts without a gap.
+const BYTES_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// The texts that are read as sizes, as far as a pattern can tell what 64 bits can hold.
+const SIZE: &str = "^([0-9]{1,15}|[0-9]{1,6} ?([bB]|[kmgtKMGT]([iI]?[bB])?))$";
 
 /// The texts that are read as times, as far as a pattern can tell: minutes, or up to three numbers
 /// with units. It keeps the sum below a hundred years, which is the limit.
@@ -53,6 +59,11 @@ pub(super) struct NonZeroTime(pub(super) Duration);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Value")]
 pub(super) struct Storage(pub(super) FrozenStorage);
+
+/// An amount of data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Value")]
+pub(in crate::api) struct Bytes(pub(in crate::api) u64);
 
 /// Whether something is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -128,6 +139,27 @@ impl TryFrom<Value> for Storage {
             Time(limit) => FrozenStorage::Limited(limit),
         }))
     }
+}
+
+impl TryFrom<Value> for Bytes {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        let read = match &value {
+            Value::Number(number) => number.as_f64().and_then(whole),
+            Value::String(text) => size::parse(text).ok(),
+            _ => None,
+        };
+        read.map(Self).ok_or_else(|| {
+            format!("{value} is no size: send a whole number of bytes, or one such as \"64KiB\"")
+        })
+    }
+}
+
+/// JSON has no integers of its own: `80.0` is one.
+fn whole(number: f64) -> Option<u64> {
+    let is_whole = number.fract() == 0.0 && (0.0..=BYTES_MAX).contains(&number);
+    is_whole.then_some(number as u64)
 }
 
 impl TryFrom<Value> for Switch {
@@ -212,6 +244,20 @@ impl PartialSchema for Storage {
 
 impl ToSchema for Storage {}
 
+impl PartialSchema for Bytes {
+    fn schema() -> RefOr<Schema> {
+        let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
+        let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(SIZE));
+        OneOfBuilder::new()
+            .item(number.maximum(Some(BYTES_MAX)))
+            .item(text.examples(["64KiB", "2g"]))
+            .description(Some("An amount of data: bytes, or a number with a unit."))
+            .into()
+    }
+}
+
+impl ToSchema for Bytes {}
+
 impl PartialSchema for Switch {
     fn schema() -> RefOr<Schema> {
         OneOfBuilder::new()
@@ -265,6 +311,18 @@ mod tests {
             json!([5]),
         ] {
             assert_eq!(time(value.clone()), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_bytes_or_have_a_unit() {
+        for (value, bytes) in
+            [(json!(0), 0), (json!(1500), 1500), (json!(2.0), 2), (json!("2KiB"), 2048)]
+        {
+            assert_eq!(Bytes::try_from(value.clone()), Ok(Bytes(bytes)), "{value}");
+        }
+        for value in [json!(-1), json!(1.5), json!(1e16), json!("few"), json!(""), json!(null)] {
+            assert!(Bytes::try_from(value.clone()).is_err(), "{value}");
         }
     }
 
