@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use self::image::{Image, InvalidMount, Mount, MountSource, Pull};
 pub use self::public_url::PublicUrl;
@@ -428,7 +429,7 @@ pub enum FrozenStorage {
 }
 
 /// What an open tunnel is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ConnectionActivity {
     /// It is activity.
@@ -438,7 +439,7 @@ pub enum ConnectionActivity {
 }
 
 /// How a workspace is frozen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FreezeMode {
     /// Stopped: memory, CPU and the slot are free, the disk is kept.
@@ -448,7 +449,7 @@ pub enum FreezeMode {
 }
 
 /// Where a frozen workspace is on its way down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
     /// In memory, without CPU.
@@ -467,7 +468,7 @@ impl fmt::Display for Tier {
 }
 
 /// Where a workspace is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// It was asked to run and is not ready yet.

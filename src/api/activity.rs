@@ -1,24 +1,26 @@
 //! Why a workspace is awake, or what froze it: every signal now, the deadlines, and the last lines of
 //! its journal.
 
-use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::Context;
 use super::caller::Caller;
-use super::reply::Problem;
+use super::date::Date;
+use super::reply::{Failure, Json, Problem};
 use super::workspaces::{Id, Representation, find};
-use crate::clock::{Clock, rfc3339, spoken, to_the_millisecond};
+use crate::clock::{spoken, to_the_millisecond};
 use crate::lifecycle::{CheckIn, View, Workspace};
 use crate::model::{FrozenStorage, Phase, Policy, Tier};
 use crate::store::{JOURNAL_LINES_MAX, JournalEntry};
 
-/// What is told.
-#[derive(Debug, Serialize)]
+/// Why a workspace is awake, or what froze it.
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Activity {
     /// In plain words.
+    #[schema(examples("awake: 2 requests and 1 tunnel are inside"))]
     why: String,
     signals: Signals,
     workspace: Representation,
@@ -26,8 +28,8 @@ pub(super) struct Activity {
     journal: Vec<Line>,
 }
 
-/// Everything that counts for or against a freeze, as it is now. Dates are RFC 3339.
-#[derive(Debug, Serialize)]
+/// Everything that counts for or against a freeze, as it is now.
+#[derive(Debug, Serialize, ToSchema)]
 struct Signals {
     /// Requests inside.
     live_requests: u32,
@@ -38,68 +40,82 @@ struct Signals {
     /// Requests that wait at its gate.
     held_requests: usize,
     /// When the last request or tunnel ended; `null`: none has since Frostgate was started.
-    last_request_ended_at: Option<String>,
+    last_request_ended_at: Option<Date>,
     /// Its own last report since it was started; `null`: there is none.
     check_in: Option<Report>,
     /// `false`: only calls freeze it.
     monitoring: bool,
     /// Until when it is not frozen because it was started; `null`: it has no such grace.
-    initial_timeout_ends_at: Option<String>,
+    initial_timeout_ends_at: Option<Date>,
     /// When it is looked at next, if nothing happens before; `null`: nothing is due.
-    next_deadline_at: Option<String>,
+    next_deadline_at: Option<Date>,
 }
 
 /// What the workspace said of itself.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LastCheckIn)]
 struct Report {
     active: bool,
-    at: String,
+    at: Date,
     /// When it no longer counts; `null`: it counts until the next.
-    expires_at: Option<String>,
+    expires_at: Option<Date>,
 }
 
 impl Signals {
     fn of(view: &View, policy: &Policy) -> Self {
-        let date = |at: Instant| Clock::MACHINE.rfc3339(at);
         let report = |CheckIn { active, at, expires_at }| Report {
             active,
-            at: date(at),
-            expires_at: expires_at.map(date),
+            at: at.into(),
+            expires_at: expires_at.map(Date::from),
         };
         Self {
             live_requests: view.requests(),
             live_tunnels: view.tunnels,
             quiet_tunnels: view.quiet_tunnels,
             held_requests: view.held,
-            last_request_ended_at: view.last_left.map(date),
+            last_request_ended_at: view.last_left.map(Date::from),
             check_in: view.check_in.map(report),
             monitoring: policy.monitoring,
-            initial_timeout_ends_at: view.initial_timeout_ends.map(date),
-            next_deadline_at: view.deadline.map(date),
+            initial_timeout_ends_at: view.initial_timeout_ends.map(Date::from),
+            next_deadline_at: view.deadline.map(Date::from),
         }
     }
 }
 
 /// A phase that was entered.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = JournalLine)]
 struct Line {
-    /// RFC 3339.
-    at: String,
+    at: Date,
     phase: Phase,
     tier: Option<Tier>,
+    #[schema(examples("idle for 15m"))]
     reason: String,
-    /// What the wake or the freeze that ended then took, in milliseconds.
+    /// What the wake or the freeze that ended then took, in milliseconds; `null`: none ended.
+    #[schema(examples(420))]
     took_ms: Option<u128>,
 }
 
 impl From<JournalEntry> for Line {
     fn from(entry: JournalEntry) -> Self {
         let JournalEntry { at, phase, tier, reason, took } = entry;
-        Self { at: rfc3339(at), phase, tier, reason, took_ms: took.map(|took| took.as_millis()) }
+        Self { at: at.into(), phase, tier, reason, took_ms: took.map(|took| took.as_millis()) }
     }
 }
 
-/// `GET /api/v1/workspaces/{id}/activity`
+/// Tell why a workspace is awake, or what froze it.
+#[utoipa::path(
+    get,
+    path = "/workspaces/{id}/activity",
+    operation_id = "getWorkspaceActivity",
+    tag = "workspaces",
+    params(Id),
+    responses(
+        (status = 200, description = "Every signal as it is now", body = Activity),
+        Id,
+        Failure,
+    )
+)]
 pub(super) async fn read(
     State(context): State<Context>,
     caller: Caller,

@@ -6,43 +6,96 @@
 
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use futures_util::{StreamExt, stream};
 use http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Context;
 use super::caller::Caller;
 use super::fields::Fields;
-use super::reply::Problem;
+use super::reply::{Failure, Json, Problem};
 use super::workspaces::Id;
 use crate::lifecycle::create::{Order, Template};
-use crate::lifecycle::{Description, Workspace};
+use crate::lifecycle::{CommandError, CreateError, Description, Workspace};
 use crate::model::{FrozenStorage, Image, Phase, PolicyOverrides, ProjectId, Runs, Spec};
 
 /// Workspaces that are described together.
 const DESCRIBED_AT_ONCE: usize = 16;
 
+/// What stands in a path.
+const ID: &str = "Which container: its full id, or that of the workspace.";
+
 /// A workspace as spin-docker would tell it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Container {
     /// In full; the workspace's id where there is no container.
+    #[schema(examples("3f4e8b6f5d1c0a79e2b8d6c4a1f0e3d2c5b4a7968f7e6d5c4b3a29181706f5e4"))]
     container_id: String,
     /// With the slash that the engine puts before it.
+    #[schema(examples("/frostgate-alice"))]
     name: String,
+    /// Empty: it is made of none.
+    #[schema(examples("nginx:alpine"))]
     image: String,
     /// The port of this machine at which its port 22 is published; empty: at none.
+    #[schema(examples("32768"))]
     ssh_port: String,
     /// The same for the port that it listens on. End users need neither: see `url` of
     /// `/api/v1/workspaces/{id}`.
+    #[schema(examples("32769"))]
     app_port: String,
     /// `running`, `stopping` or `stopped`.
+    #[schema(examples("running"))]
     status: &'static str,
     /// `0` if it is idle: how many are inside, and one more if its own last report says so.
+    #[schema(examples("0"))]
     active: String,
+    /// Where it is told of.
+    #[schema(examples(
+        "/v1/containers/3f4e8b6f5d1c0a79e2b8d6c4a1f0e3d2c5b4a7968f7e6d5c4b3a29181706f5e4"
+    ))]
     uri: String,
 }
+
+/// What to make a container from.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewContainer {
+    /// One that the engine has.
+    #[schema(min_length = 1, examples("nginx:alpine"))]
+    image: String,
+}
+
+/// What a container is to be.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ContainerChange {
+    status: WantedStatus,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum WantedStatus {
+    Running,
+    Stopped,
+}
+
+/// Whether to look first.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Audit {
+    /// `true`: compare everything with what runs it, and answer then. May stand in the body instead.
+    #[param(value_type = Option<bool>)]
+    audit: Option<Switch>,
+}
+
+/// True or false, in letters of any size.
+#[derive(Deserialize)]
+#[serde(try_from = "Value")]
+struct Switch(bool);
 
 impl Container {
     async fn of(workspace: &Workspace) -> Self {
@@ -89,8 +142,19 @@ fn status(phase: Phase) -> &'static str {
     }
 }
 
-/// `GET /v1/images`: their names, with tags. Whoever may see some projects alone sees what those
-/// are made from.
+/// List images, by names with tags.
+///
+/// Whoever may see some projects alone sees what those are made from.
+#[utoipa::path(
+    get,
+    path = "/v1/images",
+    operation_id = "listImages",
+    tag = "containers",
+    responses(
+        (status = 200, description = "Those that the engine has", body = Vec<String>),
+        Failure,
+    )
+)]
 pub(super) async fn images(
     State(context): State<Context>,
     caller: Caller,
@@ -103,16 +167,23 @@ pub(super) async fn images(
     Ok(Json(images))
 }
 
-/// `GET /v1/containers`. `audit=true`, in the query or the body: after everything has been compared
-/// with its runtime.
+/// List containers.
+#[utoipa::path(
+    get,
+    path = "/v1/containers",
+    operation_id = "listContainers",
+    tag = "containers",
+    params(Audit),
+    responses((status = 200, description = "All that the token may see", body = Vec<Container>))
+)]
 pub(super) async fn list(
     State(context): State<Context>,
     caller: Caller,
     RawQuery(query): RawQuery,
     fields: Fields,
 ) -> Result<Json<Vec<Container>>, Problem> {
-    let fields = fields.or(Fields::of_query(query.as_deref())?);
-    if audit(&fields)? {
+    let mut fields = fields.or(Fields::of_query(query.as_deref())?);
+    if let Some(Switch(true)) = (Audit { audit: fields.take("audit")? }).audit {
         context.registry.audit().await;
     }
     let all = context.registry.all().into_iter().filter(|workspace| caller.may_see(workspace));
@@ -120,33 +191,42 @@ pub(super) async fn list(
     Ok(Json(stream::iter(described).buffered(DESCRIBED_AT_ONCE).collect().await))
 }
 
-fn audit(fields: &Fields) -> Result<bool, Problem> {
-    match fields.get("audit").map(str::to_ascii_lowercase).as_deref() {
-        None | Some("false") => Ok(false),
-        Some("true") => Ok(true),
-        Some(other) => {
-            Err(Problem::Invalid(format!("audit is {other:?}: send \"true\" or \"false\"")))
+impl TryFrom<Value> for Switch {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        match value.as_str().map(str::to_ascii_lowercase).as_deref() {
+            Some("true") => return Ok(Self(true)),
+            Some("false") => return Ok(Self(false)),
+            _ => {}
         }
+        value.as_bool().map(Self).ok_or_else(|| format!("{value} is neither true nor false"))
     }
 }
 
-/// `POST /v1/containers`: makes one from `image` and starts it; 201 once it is ready. From the
-/// project of that image if there is one, else from the image itself, where that is allowed. It is
-/// frozen when idle, and kept.
+/// Make a container from an image, and start it.
+///
+/// From the project of that image if there is one, else from the image itself, where the
+/// configuration allows it. Answered once it is ready. It is frozen when idle, and kept. The image
+/// may be named in the query instead.
+#[utoipa::path(
+    post,
+    path = "/v1/containers",
+    operation_id = "createContainer",
+    tag = "containers",
+    request_body = NewContainer,
+    responses((status = 201, description = "It is ready", body = Container), CreateError)
+)]
 pub(super) async fn create(
     State(context): State<Context>,
     caller: Caller,
     RawQuery(query): RawQuery,
     fields: Fields,
 ) -> Result<(StatusCode, Json<Container>), Problem> {
-    let fields = fields.or(Fields::of_query(query.as_deref())?);
-    let image = fields.get("image").filter(|image| !image.is_empty());
-    let image = image.ok_or_else(|| {
-        Problem::Invalid("image is missing: name one that GET /v1/images lists".to_owned())
-    })?;
+    let NewContainer { image } = NewContainer::read(fields, Fields::of_query(query.as_deref())?)?;
     let kept =
         PolicyOverrides { storage: Some(FrozenStorage::Unlimited), ..PolicyOverrides::default() };
-    let order = Order { id: None, from: template(&context, &caller, image), policy: kept };
+    let order = Order { id: None, from: template(&context, &caller, &image), policy: kept };
     caller.check_template(&order.from)?;
     let workspace = context.creator.create(order).await?;
     if let Err(error) = workspace.resume().await {
@@ -155,6 +235,17 @@ pub(super) async fn create(
         return Err(Problem::Unmakeable(error.to_string()));
     }
     Ok((StatusCode::CREATED, Json(Container::of(&workspace).await)))
+}
+
+impl NewContainer {
+    fn read(mut body: Fields, mut query: Fields) -> Result<Self, Problem> {
+        let image: Option<String> = body.take("image")?.or(query.take("image")?);
+        body.end()?;
+        let image = image.filter(|image| !image.is_empty()).ok_or_else(|| {
+            Problem::Invalid("image is missing: name one that GET /v1/images lists".to_owned())
+        })?;
+        Ok(Self { image })
+    }
 }
 
 fn template(context: &Context, caller: &Caller, image: &str) -> Template {
@@ -176,7 +267,15 @@ fn project_of<'a>(context: &'a Context, caller: &Caller, image: &str) -> Option<
     found.map(|(id, _)| id)
 }
 
-/// `GET /v1/containers/{id}`
+/// Tell how a container is.
+#[utoipa::path(
+    get,
+    path = "/v1/containers/{id}",
+    operation_id = "getContainer",
+    tag = "containers",
+    params(("id" = String, Path, description = ID, example = "alice")),
+    responses((status = 200, description = "The container", body = Container), Id)
+)]
 pub(super) async fn read(
     State(context): State<Context>,
     caller: Caller,
@@ -185,8 +284,19 @@ pub(super) async fn read(
     Ok(Json(Container::of(&*find(&context, &caller, id)?).await))
 }
 
-/// `PATCH /v1/containers/{id}` with `status=stopped`, which is answered when it has begun, or
-/// `status=running`, which is answered when it is ready.
+/// Stop or start a container.
+///
+/// A stop is answered when it has begun, a start when it is ready. The status may stand in the query
+/// instead.
+#[utoipa::path(
+    patch,
+    path = "/v1/containers/{id}",
+    operation_id = "changeContainer",
+    tag = "containers",
+    params(("id" = String, Path, description = ID, example = "alice")),
+    request_body = ContainerChange,
+    responses((status = 200, description = "The container", body = Container), Id, CommandError)
+)]
 pub(super) async fn change(
     State(context): State<Context>,
     caller: Caller,
@@ -195,21 +305,34 @@ pub(super) async fn change(
     fields: Fields,
 ) -> Result<Json<Container>, Problem> {
     let workspace = find(&context, &caller, id)?;
-    let fields = fields.or(Fields::of_query(query.as_deref())?);
-    match fields.get("status") {
-        Some("running") => workspace.resume().await?,
-        Some("stopped") => workspace.begin_stop().await?,
-        other => {
-            return Err(Problem::Invalid(format!(
-                "status is {:?}: send \"stopped\" or \"running\"",
-                other.unwrap_or_default()
-            )));
-        }
+    let change = ContainerChange::read(fields, Fields::of_query(query.as_deref())?)?;
+    match change.status {
+        WantedStatus::Running => workspace.resume().await?,
+        WantedStatus::Stopped => workspace.begin_stop().await?,
     }
     Ok(Json(Container::of(&workspace).await))
 }
 
-/// `DELETE /v1/containers/{id}`: 204 once it is gone.
+impl ContainerChange {
+    fn read(mut body: Fields, mut query: Fields) -> Result<Self, Problem> {
+        let status = body.take("status")?.or(query.take("status")?);
+        body.end()?;
+        let status = status.ok_or_else(|| {
+            Problem::Invalid("status is missing: send \"stopped\" or \"running\"".to_owned())
+        })?;
+        Ok(Self { status })
+    }
+}
+
+/// Remove a container. Answered once it is gone.
+#[utoipa::path(
+    delete,
+    path = "/v1/containers/{id}",
+    operation_id = "deleteContainer",
+    tag = "containers",
+    params(("id" = String, Path, description = ID, example = "alice")),
+    responses((status = 204, description = "It is gone"), Id, CommandError)
+)]
 pub(super) async fn delete(
     State(context): State<Context>,
     caller: Caller,
@@ -220,11 +343,9 @@ pub(super) async fn delete(
 }
 
 fn find(context: &Context, caller: &Caller, id: Id) -> Result<Arc<Workspace>, Problem> {
-    if let Ok(Path(container_id)) = &id
-        && let Some(workspace) = context.creator.by_container(container_id)
-        && caller.may_see(&workspace)
-    {
-        return Ok(workspace);
+    let of_container = context.creator.by_container(&id.0);
+    match of_container.filter(|workspace| caller.may_see(workspace)) {
+        Some(workspace) => Ok(workspace),
+        None => super::workspaces::find(context, caller, id),
     }
-    super::workspaces::find(context, caller, id)
 }

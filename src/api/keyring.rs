@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::caller::Caller;
 use super::token_file::TokenFile;
@@ -35,7 +36,8 @@ pub struct Keyring {
 }
 
 /// Where a token is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = TokenSource)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Source {
     /// In the state directory.

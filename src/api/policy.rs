@@ -1,69 +1,83 @@
 //! Policies as the API writes them: minutes as numbers, or durations such as `"90s"`.
 
+mod values;
+
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::{IntoResponses, ToSchema};
 
+pub(super) use self::values::{Bytes, Minutes};
+use self::values::{Limit, NonZeroTime, Storage, Switch, Time};
 use super::fields::Fields;
-use super::reply::Problem;
+use super::reply::{ErrorCode, Problem, Responses, problems};
 use crate::clock::spoken;
 use crate::model::{ConnectionActivity, FreezeMode, FrozenStorage, Policy, PolicyOverrides};
-use crate::{duration, size};
-
-/// Minutes that a number may say: a hundred years.
-const MINUTES_MAX: f64 = 100.0 * 365.0 * 24.0 * 60.0;
 
 /// The name that counts, and another in use for the same.
 const STORAGE: &str = "max_inactive_storage_time";
 const STORAGE_ALIAS: &str = "max_inactivity_storage_time";
 
-/// Every field of a policy that a call may name.
-const FIELD_NAMES: [&str; 13] = [
-    "inactivity_timeout",
-    "initial_timeout",
-    STORAGE,
-    STORAGE_ALIAS,
-    "max_storage_time",
-    "freeze_mode",
-    "stop_after",
-    "check_in_ttl",
-    "hold_max",
-    "stop_hold_off",
-    "connection_activity",
-    "idle_bytes",
-    "monitoring",
-];
-
-/// A policy as the API tells it. Times in minutes, fractions included; `null`: never.
-#[derive(Debug, Serialize)]
+/// The policy that is in force.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Policy)]
 pub(super) struct Representation {
+    /// Idle time until it is frozen, or removed if it can't be frozen. `null`: never.
     inactivity_timeout: Option<Minutes>,
+    /// Grace after each start, counted from when it is ready.
     initial_timeout: Minutes,
-    /// 0: it can't be frozen. `null`: it is kept for ever.
+    /// How long it is kept while it is frozen. 0: it can't be frozen. `null`: for ever.
     max_inactive_storage_time: Option<Minutes>,
+    /// Age at which it is removed, even in use. `null`: never.
     max_storage_time: Option<Minutes>,
     freeze_mode: FreezeMode,
+    /// A paused workspace is stopped after this long. `null`: it stays paused.
     stop_after: Option<Minutes>,
+    /// Age at which its own report of activity no longer counts. `null`: never while it runs.
     check_in_ttl: Option<Minutes>,
+    /// How long a request may wait for it to be ready.
     hold_max: Minutes,
+    /// For how long after a stop only a navigation or a resume wakes it.
     stop_hold_off: Minutes,
     connection_activity: ConnectionActivity,
+    /// Where `connection_activity` is `traffic`: as many bytes within `inactivity_timeout` are none.
+    #[schema(examples(1024))]
     idle_bytes: u64,
+    /// `false`: only calls freeze it.
     monitoring: bool,
 }
 
-/// A time in minutes: an integer where it is one.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Minutes(pub(super) Duration);
-
-impl Serialize for Minutes {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let seconds = self.0.as_secs();
-        if self.0.subsec_nanos() == 0 && seconds.is_multiple_of(60) {
-            return serializer.serialize_u64(seconds / 60);
-        }
-        serializer.serialize_f64(self.0.as_secs_f64() / 60.0)
-    }
+/// Changes of a policy. What is left out stays as it is.
+#[derive(Debug, Default, PartialEq, Eq, ToSchema)]
+#[schema(as = PolicyChanges)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Changes {
+    /// Idle time until it is frozen, or removed if it can't be frozen. 0 or `null`: never.
+    inactivity_timeout: Option<Limit>,
+    /// Grace after each start, counted from when it is ready.
+    initial_timeout: Option<Time>,
+    /// How long it is kept while it is frozen. 0: it can't be frozen, so idle means removed. `null`:
+    /// for ever.
+    max_inactive_storage_time: Option<Storage>,
+    /// Another name for `max_inactive_storage_time`; only one of both may be sent.
+    max_inactivity_storage_time: Option<Storage>,
+    /// Age at which it is removed, even in use. 0 or `null`: never.
+    max_storage_time: Option<Limit>,
+    freeze_mode: Option<FreezeMode>,
+    /// A paused workspace is stopped after this long. 0 or `null`: it stays paused.
+    stop_after: Option<Limit>,
+    /// Age at which its own report of activity no longer counts. 0 or `null`: never while it runs.
+    check_in_ttl: Option<Limit>,
+    /// How long a request may wait for it to be ready.
+    hold_max: Option<NonZeroTime>,
+    /// For how long after a stop only a navigation or a resume wakes it.
+    stop_hold_off: Option<Time>,
+    connection_activity: Option<ConnectionActivity>,
+    /// Where `connection_activity` is `traffic`: as many bytes within `inactivity_timeout` are none.
+    idle_bytes: Option<Bytes>,
+    /// `false`: only calls freeze it.
+    monitoring: Option<Switch>,
 }
 
 /// How long it is kept while it is frozen; `None`: for ever.
@@ -94,113 +108,75 @@ impl From<&Policy> for Representation {
     }
 }
 
-/// Refuses fields that are neither of a policy nor among `others`.
-pub(super) fn only(fields: &Fields, others: &[&str]) -> Result<(), Problem> {
-    fields.only(others.iter().chain(&FIELD_NAMES).copied())
-}
+impl Changes {
+    /// Those that a call's fields say.
+    pub(super) fn read(fields: &mut Fields) -> Result<Self, Problem> {
+        Ok(Self {
+            inactivity_timeout: fields.take("inactivity_timeout")?,
+            initial_timeout: fields.take("initial_timeout")?,
+            max_inactive_storage_time: fields.take(STORAGE)?,
+            max_inactivity_storage_time: fields.take(STORAGE_ALIAS)?,
+            max_storage_time: fields.take("max_storage_time")?,
+            freeze_mode: fields.take("freeze_mode")?,
+            stop_after: fields.take("stop_after")?,
+            check_in_ttl: fields.take("check_in_ttl")?,
+            hold_max: fields.take("hold_max")?,
+            stop_hold_off: fields.take("stop_hold_off")?,
+            connection_activity: fields.take("connection_activity")?,
+            idle_bytes: fields.take("idle_bytes")?,
+            monitoring: fields.take("monitoring")?,
+        })
+    }
 
-/// The overrides that a call's fields say. Fields that are of no policy are left alone.
-pub(super) fn overrides(fields: &Fields) -> Result<PolicyOverrides, Problem> {
-    Ok(PolicyOverrides {
-        inactivity_timeout: time(fields, "inactivity_timeout")?,
-        initial_timeout: time(fields, "initial_timeout")?,
-        freeze_mode: freeze_mode(fields)?,
-        check_in_ttl: time(fields, "check_in_ttl")?,
-        hold_max: time(fields, "hold_max")?,
-        stop_hold_off: time(fields, "stop_hold_off")?,
-        connection_activity: connection_activity(fields)?,
-        idle_bytes: bytes(fields, "idle_bytes")?,
-        monitoring: switch(fields, "monitoring")?,
-        stop_after: time(fields, "stop_after")?,
-        storage: storage(fields)?,
-        max_storage_time: time(fields, "max_storage_time")?,
-        ..PolicyOverrides::default()
-    })
-}
+    /// What they change.
+    pub(super) fn overrides(&self) -> Result<PolicyOverrides, Problem> {
+        Ok(PolicyOverrides {
+            inactivity_timeout: self.inactivity_timeout.map(|Limit(time)| time),
+            initial_timeout: self.initial_timeout.map(|Time(time)| time),
+            freeze_mode: self.freeze_mode,
+            check_in_ttl: self.check_in_ttl.map(|Limit(time)| time),
+            hold_max: self.hold_max.map(|NonZeroTime(time)| time),
+            stop_hold_off: self.stop_hold_off.map(|Time(time)| time),
+            connection_activity: self.connection_activity,
+            idle_bytes: self.idle_bytes.map(|Bytes(bytes)| bytes),
+            monitoring: self.monitoring.map(|Switch(on)| on),
+            stop_after: self.stop_after.map(|Limit(time)| time),
+            storage: self.storage()?,
+            max_storage_time: self.max_storage_time.map(|Limit(time)| time),
+            ..PolicyOverrides::default()
+        })
+    }
 
-fn storage(fields: &Fields) -> Result<Option<FrozenStorage>, Problem> {
-    let read = |name| -> Result<Option<FrozenStorage>, Problem> {
-        match fields.get(name) {
-            Some("unlimited" | "null") => Ok(Some(FrozenStorage::Unlimited)),
-            _ => Ok(time(fields, name)?.map(|limit| match limit {
-                Duration::ZERO => FrozenStorage::None,
-                limit => FrozenStorage::Limited(limit),
-            })),
-        }
-    };
-    match (read(STORAGE)?, read(STORAGE_ALIAS)?) {
-        (Some(one), Some(other)) if one != other => Err(Problem::Invalid(format!(
-            "{STORAGE} and {STORAGE_ALIAS} are two names of one field and say different things; \
-             send one of them"
-        ))),
-        (one, other) => Ok(one.or(other)),
+    fn storage(&self) -> Result<Option<FrozenStorage>, Problem> {
+        let said = match (self.max_inactive_storage_time, self.max_inactivity_storage_time) {
+            (Some(_), Some(_)) => {
+                return Err(Problem::Invalid(format!(
+                    "{STORAGE} and {STORAGE_ALIAS} are two names of one field; send one of them"
+                )));
+            }
+            (said, None) | (None, said) => said,
+        };
+        Ok(said.map(|Storage(storage)| storage))
+    }
+
+    /// What the schema of changes can't say in types.
+    pub(super) fn rule() -> Value {
+        json!({ "not": { "required": [STORAGE, STORAGE_ALIAS] } })
     }
 }
 
-fn time(fields: &Fields, name: &str) -> Result<Option<Duration>, Problem> {
-    let Some(text) = fields.get(name) else { return Ok(None) };
-    let minutes = text.parse::<f64>().ok().filter(|minutes| (0.0..=MINUTES_MAX).contains(minutes));
-    let parsed = match minutes {
-        Some(minutes) => Some(Duration::from_secs_f64(minutes * 60.0)),
-        None if text.parse::<f64>().is_ok() => None,
-        None => duration::parse(text).ok(),
-    };
-    parsed.map(Some).ok_or_else(|| {
-        Problem::Invalid(format!(
-            "{name} is {text:?}: send minutes as a number from 0 on, or a duration such as \"90s\""
-        ))
-    })
-}
-
-fn freeze_mode(fields: &Fields) -> Result<Option<FreezeMode>, Problem> {
-    match fields.get("freeze_mode") {
-        None => Ok(None),
-        Some("stop") => Ok(Some(FreezeMode::Stop)),
-        Some("pause") => Ok(Some(FreezeMode::Pause)),
-        Some(other) => {
-            Err(Problem::Invalid(format!("freeze_mode is {other:?}: send \"stop\" or \"pause\"")))
-        }
-    }
-}
-
-fn connection_activity(fields: &Fields) -> Result<Option<ConnectionActivity>, Problem> {
-    match fields.get("connection_activity") {
-        None => Ok(None),
-        Some("open") => Ok(Some(ConnectionActivity::Open)),
-        Some("traffic") => Ok(Some(ConnectionActivity::Traffic)),
-        Some(other) => Err(Problem::Invalid(format!(
-            "connection_activity is {other:?}: send \"open\" or \"traffic\""
-        ))),
-    }
-}
-
-fn bytes(fields: &Fields, name: &str) -> Result<Option<u64>, Problem> {
-    let Some(text) = fields.get(name) else { return Ok(None) };
-    let parsed = size::parse(text).map(Some);
-    parsed.map_err(|error| Problem::Invalid(format!("{name}: {error}")))
-}
-
-fn switch(fields: &Fields, name: &str) -> Result<Option<bool>, Problem> {
-    match fields.get(name) {
-        None => Ok(None),
-        Some("true" | "True" | "1") => Ok(Some(true)),
-        Some("false" | "False" | "0") => Ok(Some(false)),
-        Some(other) => {
-            Err(Problem::Invalid(format!("{name} is {other:?}: send \"true\" or \"false\"")))
-        }
+impl IntoResponses for Changes {
+    fn responses() -> Responses {
+        problems(&[ErrorCode::Contradiction])
     }
 }
 
 /// What can't be changed on its own, in words, if a policy contradicts itself.
 pub(super) fn check(policy: &Policy) -> Result<(), Problem> {
-    if policy.hold_max.is_zero() {
-        let why = "hold_max is 0: a request must be able to wait; send at least \"1s\"";
-        return Err(Problem::Invalid(why.to_owned()));
-    }
     if let (Some(stop_after), FrozenStorage::Limited(limit)) = (policy.stop_after, policy.storage)
         && stop_after > limit
     {
-        return Err(Problem::Invalid(format!(
+        return Err(Problem::Contradiction(format!(
             "stop_after is {}, longer than the {} of {STORAGE}: it would be removed before",
             spoken(stop_after),
             spoken(limit)
@@ -212,51 +188,52 @@ pub(super) fn check(policy: &Policy) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::fields::tests::fields;
 
-    fn read(pairs: &[(&str, &str)]) -> Result<PolicyOverrides, Problem> {
-        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        overrides(&Fields(pairs.collect()))
+    async fn read(body: Value) -> Result<PolicyOverrides, Problem> {
+        let mut fields = fields("application/json", &body.to_string()).await?;
+        let changes = Changes::read(&mut fields)?;
+        fields.end()?;
+        changes.overrides()
     }
 
-    #[test]
-    fn times_are_minutes_or_durations() {
-        let minutes = |text| read(&[("inactivity_timeout", text)]).unwrap().inactivity_timeout;
-        assert_eq!(minutes("5"), Some(Duration::from_secs(300)));
-        assert_eq!(minutes("0.5"), Some(Duration::from_secs(30)));
-        assert_eq!(minutes("90s"), Some(Duration::from_secs(90)));
-        assert_eq!(minutes("0"), Some(Duration::ZERO));
-        for bad in ["-1", "NaN", "inf", "soon", "", "1e99"] {
-            let problem = read(&[("inactivity_timeout", bad)]).unwrap_err();
-            assert!(
-                matches!(&problem, Problem::Invalid(why) if why.contains("inactivity_timeout"))
-            );
-        }
-    }
-
-    #[test]
-    fn what_tunnels_are_worth_is_a_word_and_a_size() {
-        let read = |name, value| read(&[(name, value)]);
-        let traffic = read("connection_activity", "traffic").unwrap();
-        assert_eq!(traffic.connection_activity, Some(ConnectionActivity::Traffic));
-        for (text, bytes) in [("0", 0), ("1500", 1500), ("2KiB", 2048)] {
-            assert_eq!(read("idle_bytes", text).unwrap().idle_bytes, Some(bytes), "{text}");
-        }
-        for (name, bad) in
-            [("idle_bytes", "-1"), ("idle_bytes", "few"), ("connection_activity", "")]
-        {
-            let problem = read(name, bad).unwrap_err();
-            assert!(matches!(&problem, Problem::Invalid(why) if why.contains(name)), "{problem:?}");
-        }
-    }
-
-    #[test]
-    fn both_spellings_of_the_storage_time_mean_the_same() {
+    #[tokio::test]
+    async fn both_spellings_of_the_storage_time_mean_the_same() {
         let limit = Some(FrozenStorage::Limited(Duration::from_secs(300)));
-        assert_eq!(read(&[(STORAGE, "5")]).unwrap().storage, limit);
-        assert_eq!(read(&[(STORAGE_ALIAS, "5")]).unwrap().storage, limit);
-        assert_eq!(read(&[(STORAGE, "5"), (STORAGE_ALIAS, "5m")]).unwrap().storage, limit);
-        assert!(read(&[(STORAGE, "5"), (STORAGE_ALIAS, "6")]).is_err());
-        assert_eq!(read(&[(STORAGE, "0")]).unwrap().storage, Some(FrozenStorage::None));
-        assert_eq!(read(&[(STORAGE, "null")]).unwrap().storage, Some(FrozenStorage::Unlimited));
+        let storage = async |body| read(body).await.map(|overrides| overrides.storage);
+        assert_eq!(storage(json!({ STORAGE: 5 })).await, Ok(limit));
+        assert_eq!(storage(json!({ STORAGE_ALIAS: "5" })).await, Ok(limit));
+        assert!(storage(json!({ STORAGE: 5, STORAGE_ALIAS: 6 })).await.is_err());
+        assert!(storage(json!({ STORAGE: 5, STORAGE_ALIAS: 5 })).await.is_err(), "which counts?");
+        assert_eq!(storage(json!({ STORAGE: 0 })).await, Ok(Some(FrozenStorage::None)));
+    }
+
+    #[tokio::test]
+    async fn a_policy_is_understood_as_it_is_told() {
+        let told = serde_json::to_value(Representation::from(&Policy::default())).unwrap();
+        let understood = read(told).await.unwrap();
+        let other = Policy {
+            inactivity_timeout: Some(Duration::from_secs(1)),
+            storage: FrozenStorage::None,
+            max_storage_time: Some(Duration::from_secs(1)),
+            ..Policy::default()
+        };
+        assert_eq!(understood.over(&other), Policy::default());
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_is_named() {
+        for name in [
+            "inactivity_timeout",
+            "hold_max",
+            STORAGE,
+            "freeze_mode",
+            "connection_activity",
+            "idle_bytes",
+            "monitoring",
+        ] {
+            let problem = read(json!({ name: "soon" })).await.unwrap_err();
+            assert!(matches!(&problem, Problem::Invalid(why) if why.starts_with(name)));
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Query, State};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Context;
 
@@ -33,21 +34,27 @@ impl Check {
 }
 
 /// What is in the query.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Detail {
     /// There, and be it without a value: tell how each part is.
     verbose: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// That it is ready, and, where that was asked, how each part is.
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Readiness {
+    /// `ready`.
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     checks: Option<Vec<Finding>>,
 }
 
-#[derive(Debug, Serialize)]
+/// How one part is.
+#[derive(Debug, Serialize, ToSchema)]
 struct Finding {
+    /// Which part.
     name: &'static str,
     /// `ok` or `degraded`.
     status: &'static str,
@@ -55,7 +62,15 @@ struct Finding {
     detail: String,
 }
 
-/// `GET /readyz`: 200 while requests are served; with `?verbose` also how each part is.
+/// Tell whether requests are served; with `?verbose` also how each part is.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "getReadiness",
+    tag = "gateway",
+    params(Detail),
+    responses((status = 200, description = "They are", body = Readiness))
+)]
 pub(super) async fn read(
     State(context): State<Context>,
     Query(detail): Query<Detail>,

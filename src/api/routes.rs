@@ -1,18 +1,20 @@
 //! The table of contents: every call, and whose token may make it.
 
-use axum::extract::DefaultBodyLimit;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Extension};
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::response::Response;
-use axum::routing::{delete, get, patch, post, put};
-use axum::{Json, Router};
-use http::HeaderValue;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use http::header::{CACHE_CONTROL, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
-use serde_json::json;
+use http::{HeaderValue, Method, StatusCode};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+use utoipa_axum::routes;
 
 use super::caller::Need;
+use super::openapi::Document;
 use super::reply::Problem;
 use super::{
-    Context, activity, auth, check_in, containers, overview, projects, readiness, tokens,
+    Context, activity, auth, check_in, containers, openapi, overview, projects, readiness, tokens,
     workspaces,
 };
 
@@ -24,65 +26,75 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// All calls: for the admin listener, and for the public one's `admin_host`.
 pub fn admin(context: Context) -> Router {
     // Every token, for what it may see.
-    let looking = Router::new()
-        .route("/workspaces", get(workspaces::list))
-        .route("/workspaces/{id}", get(workspaces::read))
-        .route("/workspaces/{id}/activity", get(activity::read));
+    let looking = Calls::new()
+        .at("/workspaces", routes!(workspaces::list))
+        .at("/workspaces/{id}", routes!(workspaces::read))
+        .at("/workspaces/{id}/activity", routes!(activity::read));
     // `admin`, and `projects` for their own workspaces.
-    let changing = Router::new()
-        .route("/workspaces", post(workspaces::create))
-        .route("/workspaces/{id}", patch(workspaces::change).delete(workspaces::delete))
-        .route("/workspaces/{id}/remove", put(workspaces::remove))
-        .route("/workspaces/{id}/stop", put(workspaces::stop))
-        .route("/workspaces/{id}/resume", put(workspaces::resume));
+    let changing = Calls::new()
+        .at("/workspaces", routes!(workspaces::create))
+        .at("/workspaces/{id}", routes!(workspaces::change, workspaces::delete))
+        .at("/workspaces/{id}/remove", routes!(workspaces::remove))
+        .at("/workspaces/{id}/stop", routes!(workspaces::stop))
+        .at("/workspaces/{id}/resume", routes!(workspaces::resume));
     // Every token.
-    let overview = Router::new()
-        .route("/test", get(overview::test))
-        .route("/stats", get(overview::stats))
-        .route("/projects", get(projects::list));
+    let overview = Calls::new()
+        .at("/test", routes!(overview::test))
+        .at("/stats", routes!(overview::stats))
+        .at("/projects", routes!(projects::list));
     // `admin`.
-    let governing = Router::new()
-        .route("/tokens", get(tokens::list).post(tokens::add))
-        .route("/tokens/{name}", delete(tokens::revoke))
-        .route("/tokens/{name}/rotate", post(tokens::rotate));
+    let governing = Calls::new()
+        .at("/tokens", routes!(tokens::list, tokens::add))
+        .at("/tokens/{name}", routes!(tokens::revoke))
+        .at("/tokens/{name}/rotate", routes!(tokens::rotate));
     // spin-docker's own: every token, and as above.
-    let looking_at_containers = Router::new()
-        .route("/v1/images", get(containers::images))
-        .route("/v1/containers", get(containers::list))
-        .route("/v1/containers/{id}", get(containers::read));
-    let changing_containers = Router::new()
-        .route("/v1/containers", post(containers::create))
-        .route("/v1/containers/{id}", patch(containers::change).delete(containers::delete));
+    let looking_at_containers = Calls::new()
+        .at("/v1/images", routes!(containers::images))
+        .at("/v1/containers", routes!(containers::list))
+        .at("/v1/containers/{id}", routes!(containers::read));
+    let changing_containers = Calls::new()
+        .at("/v1/containers", routes!(containers::create))
+        .at("/v1/containers/{id}", routes!(containers::change, containers::delete));
     // Nobody's.
-    let open = Router::new()
-        .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
-        .route("/readyz", get(readiness::read))
-        .route(CHECK_IN_PATH, post(check_in::check_in));
+    let open = Calls::new()
+        .at("/healthz", routes!(overview::health))
+        .at("/openapi.json", routes!(openapi::read))
+        .at("/readyz", routes!(readiness::read))
+        .at(CHECK_IN_PATH, routes!(check_in::check_in));
 
-    let for_need = |need: Need, calls: Router<Context>| {
-        calls.route_layer(from_fn_with_state((context.clone(), need), auth::require))
-    };
+    let workspaces = looking.need(Need::Look, &context).and(changing.need(Need::Change, &context));
+    let others = overview.need(Need::Look, &context).and(governing.need(Need::Govern, &context));
+    let containers = looking_at_containers
+        .need(Need::Look, &context)
+        .and(changing_containers.need(Need::Change, &context));
+    let calls = Calls::below("/api/v1", workspaces.clone().and(others)).and(containers).and(open);
+    let (router, description) = calls.0.split_for_parts();
     // `/workspaces…` and `/api/v1/workspaces…` are the same.
-    let workspaces = for_need(Need::Look, looking).merge(for_need(Need::Change, changing));
-    let others = for_need(Need::Look, overview).merge(for_need(Need::Govern, governing));
-    let containers = for_need(Need::Look, looking_at_containers)
-        .merge(for_need(Need::Change, changing_containers));
-    let calls = Router::new().nest("/api/v1", workspaces.clone().merge(others)).merge(workspaces);
-    finish(calls.merge(containers).merge(open).fallback(async || Problem::UnknownCall), context)
+    let aliases = Router::from(workspaces.0).route("/api/v1/openapi.json", get(openapi::read));
+    let router = router.merge(aliases).layer(Extension(Document::of(description)));
+    finish(router.fallback(async || Problem::UnknownCall), context)
 }
 
 /// What the public listener serves of them.
 pub fn check_in_only(context: Context) -> Router {
-    let check_in = Router::new().route(CHECK_IN_PATH, post(check_in::check_in));
-    finish(check_in.fallback(async || Problem::NoWorkspaceHere), context)
+    let check_in = Calls::new().at(CHECK_IN_PATH, routes!(check_in::check_in));
+    finish(Router::from(check_in.0).fallback(async || Problem::NoWorkspaceHere), context)
 }
 
 fn finish(router: Router<Context>, context: Context) -> Router {
     router
-        .method_not_allowed_fallback(async || Problem::WrongMethod)
+        .method_not_allowed_fallback(other_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(map_response(keep_private))
         .with_state(context)
+}
+
+/// Says by which methods there is a call, in the header `Allow`, which the router adds.
+async fn other_method(method: Method) -> Response {
+    match method {
+        Method::OPTIONS => StatusCode::NO_CONTENT.into_response(),
+        _ => Problem::WrongMethod.into_response(),
+    }
 }
 
 /// Answers are for their caller alone: no cache keeps them, no page is told in a `Referer` how they
@@ -93,4 +105,35 @@ async fn keep_private(mut response: Response) -> Response {
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// Calls, with what they say of themselves.
+#[derive(Clone)]
+struct Calls(OpenApiRouter<Context>);
+
+impl Calls {
+    fn new() -> Self {
+        Self(OpenApiRouter::default())
+    }
+
+    fn below(prefix: &str, calls: Self) -> Self {
+        Self(OpenApiRouter::default().nest(prefix, calls.0))
+    }
+
+    fn and(self, others: Self) -> Self {
+        Self(self.0.merge(others.0))
+    }
+
+    /// Adds those of one path, which is the one that they name themselves.
+    fn at(self, path: &str, calls: UtoipaMethodRouter<Context>) -> Self {
+        let (_, described, _) = &calls;
+        assert!(described.paths.keys().eq([path]), "another path than {path} is described");
+        Self(self.0.routes(calls))
+    }
+
+    /// Lets those through who have a token that is good for it.
+    fn need(mut self, need: Need, context: &Context) -> Self {
+        openapi::describe_need(self.0.get_openapi_mut(), need);
+        Self(self.0.route_layer(from_fn_with_state((context.clone(), need), auth::require)))
+    }
 }

@@ -277,9 +277,9 @@ impl Answer {
         serde_json::from_slice(&self.0).context("the gateway's answer can't be read; is it older?")
     }
 
-    /// The answer itself, as it came.
+    /// The answer itself, as it came, without the newline at its end.
     pub(super) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0).into_owned()
+        String::from_utf8_lossy(&self.0).trim_end().to_owned()
     }
 }
 

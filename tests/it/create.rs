@@ -61,7 +61,7 @@ async fn what_is_wrong_with_a_creation_is_named() {
     let gateway = Gateway::start(two_projects).await;
     for (fields, status, named) in [
         (json!({}), 400, "project_id"),
-        (json!({ "project_id": "nobody" }), 400, "project_id"),
+        (json!({ "project_id": "nobody" }), 422, "project_id"),
         (json!({ "project_id": "python", "id": "Not An Id" }), 400, "id"),
         (json!({ "project_id": "python", "inactivity_timeout": -1 }), 400, "inactivity_timeout"),
         (json!({ "project_id": "python", "max_storage_time": "soon" }), 400, "max_storage_time"),
@@ -74,7 +74,7 @@ async fn what_is_wrong_with_a_creation_is_named() {
         ),
         (
             json!({ "project_id": "python", "stop_after": 9, "max_inactive_storage_time": 5 }),
-            400,
+            422,
             "stop_after",
         ),
         (json!({ "project_id": "python", "spec": { "image": "x" } }), 400, "spec"),

@@ -28,6 +28,7 @@ mod layering;
 mod leases;
 mod lifecycle_model;
 mod limits;
+mod openapi;
 mod policies;
 mod pool;
 mod process_driver;

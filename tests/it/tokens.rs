@@ -118,7 +118,7 @@ async fn each_scope_opens_its_own_calls_and_no_others() {
         ("DELETE /v1/containers/bob", "", [404, 403, 204]),
         // The third is told that the second has taken the id.
         ("POST /api/v1/workspaces", mine, [201, 403, 409]),
-        ("POST /workspaces", theirs, [400, 403, 201]),
+        ("POST /workspaces", theirs, [422, 403, 201]),
         // Which the configuration allows nobody.
         ("POST /workspaces", own_spec, [403, 403, 403]),
         ("PUT /workspaces/carol/remove", "", [404, 403, 200]),
@@ -189,7 +189,7 @@ async fn a_token_of_projects_sees_nothing_of_the_others() {
     assert!(own == 2 && all > own, "{own} of {all} lines");
     let foreign = call(&gateway, "POST /workspaces", &token, "{\"project_id\":\"theirs\"}").await;
     let unknown = call(&gateway, "POST /workspaces", &token, "{\"project_id\":\"nowhere\"}").await;
-    assert_eq!(foreign.status, 400);
+    assert_eq!(foreign.status, 422);
     assert_eq!(foreign.text(), unknown.text().replace("nowhere", "theirs"));
     gateway.stop().await;
 }
@@ -445,7 +445,7 @@ async fn refusals_are_told_in_the_same_words_every_time() {
     };
     let wrong = "Authorization: Bearer wrong\r\n";
     let unauthorized = json!({
-        "type": "about:blank", "title": "Not authorized", "status": 401,
+        "type": "about:blank", "title": "Unauthorized", "status": 401,
         "message": "send a token as \"Authorization: Bearer <token>\"",
         "error_code": "unauthorized",
     });
@@ -456,7 +456,7 @@ async fn refusals_are_told_in_the_same_words_every_time() {
     assert_eq!(
         say("GET /api/v1/tokens", &read).await,
         json!({
-            "type": "about:blank", "title": "Not allowed", "status": 403,
+            "type": "about:blank", "title": "Forbidden", "status": 403,
             "message": "this call needs a token of the scope \"admin\"; the token \"reader\" has the \
                         scope \"read\"",
             "error_code": "forbidden",
@@ -470,13 +470,13 @@ async fn refusals_are_told_in_the_same_words_every_time() {
     assert_eq!(
         say("GET /workspaces/nobody", &read).await,
         json!({
-            "type": "about:blank", "title": "Unknown workspace", "status": 404,
+            "type": "about:blank", "title": "Not Found", "status": 404,
             "message": "there is no workspace \"nobody\"",
             "error_code": "unknown_workspace",
         })
     );
     let limited = json!({
-        "type": "about:blank", "title": "Too many wrong tokens", "status": 429,
+        "type": "about:blank", "title": "Too Many Requests", "status": 429,
         "message": "too many wrong tokens were sent; a right one is accepted at any time",
         "error_code": "too_many_failures",
     });

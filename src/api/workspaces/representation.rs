@@ -1,35 +1,42 @@
 //! A workspace as the API tells it.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
-use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::api::Context;
+use crate::api::date::Date;
 use crate::api::policy::{self, Minutes};
-use crate::clock::{Clock, rfc3339};
 use crate::lifecycle::Workspace;
-use crate::model::{Phase, Tier};
+use crate::model::{Phase, Tier, WorkspaceId};
 
-/// See the module's head. Dates are RFC 3339.
-#[derive(Debug, Serialize)]
+/// A workspace: a container or a local process that is frozen when nobody is inside.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Workspace)]
 pub(in crate::api) struct Representation {
-    id: String,
+    id: WorkspaceId,
     /// The project that it was created from; `null`: from none.
     project: Option<Project>,
     /// Where end users find it.
+    #[schema(format = "uri", examples("http://alice.localhost:8080/"))]
     url: String,
+    /// What runs it: `docker`, `process`, or `upstream` for what is only routed to.
+    #[schema(examples("docker"))]
     driver: &'static str,
     /// The phase, as a number and a word of few, for programs.
     state: State,
     phase: Phase,
+    /// Where it is on its way down while it is frozen; `null`: it isn't.
     tier: Option<Tier>,
     /// When it entered its phase.
-    since: String,
+    since: Date,
     /// When it was first known.
-    created_at: String,
-    /// `null`: a workspace that is gone is not shown.
-    terminated_at: Option<String>,
+    created_at: Date,
+    /// Always `null`: a workspace that is gone is not shown.
+    terminated_at: Option<Date>,
     /// When it was active last; `null`: not since Frostgate was started.
-    last_usage: Option<String>,
+    last_usage: Option<Date>,
     /// As in `policy`; `null`: never.
     inactivity_timeout: Option<Minutes>,
     /// As in `policy`. 0: it can't be frozen. `null`: it is kept for ever.
@@ -44,37 +51,46 @@ pub(in crate::api) struct Representation {
     /// Whether its own last check-in says that it is active.
     reports_activity: bool,
     /// Until when only a navigation or a resume wakes it, because an admin stopped it; else `null`.
-    hold_off_until: Option<String>,
+    hold_off_until: Option<Date>,
     /// When it will be frozen if nothing happens. `null` while it is in use, doesn't run, or is
     /// never frozen by itself.
-    freeze_at: Option<String>,
+    freeze_at: Option<Date>,
     /// When it will be removed as things are. `null`: never.
-    remove_at: Option<String>,
+    remove_at: Option<Date>,
     policy: policy::Representation,
-    /// Why it failed.
+    /// Why it failed; `null`: it didn't.
+    #[schema(examples("it was not ready within 60 s"))]
     last_error: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// Who is inside.
+#[derive(Debug, Serialize, ToSchema)]
 struct LiveConnections {
+    /// Requests that are being answered.
     requests: u32,
+    /// WebSockets and other tunnels.
     tunnels: u32,
     /// Tunnels that don't keep it awake by being open.
     quiet_tunnels: u32,
 }
 
-/// A project, in a workspace or in a list.
-#[derive(Debug, Serialize)]
+/// A template that workspaces are created from.
+#[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct Project {
+    #[schema(examples("notebook"))]
     pub(in crate::api) id: String,
     /// For people.
+    #[schema(examples("Notebook"))]
     pub(in crate::api) name: String,
 }
 
-/// A state, as programs that know other systems want it.
-#[derive(Debug, Clone, Copy, Serialize)]
+/// A phase, as programs that know other systems want it.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub(super) struct State {
+    /// 1, starting; 2, running; 3, stopping; 4, stopped; 5, removing; 6, removed; 7, failed.
+    #[schema(minimum = 1, maximum = 7, examples(2))]
     code: u8,
+    #[schema(examples("running"))]
     name: &'static str,
 }
 
@@ -104,23 +120,28 @@ pub(super) fn phase_named(text: &str) -> Option<Phase> {
     STATES.into_iter().find(|(phase, state)| is_named(*phase, *state)).map(|(phase, _)| phase)
 }
 
+/// Every name that [`phase_named`] knows, once.
+pub(super) fn state_names() -> BTreeSet<String> {
+    let names = STATES.into_iter().map(|(phase, state)| [phase.to_string(), state.name.to_owned()]);
+    names.flatten().collect()
+}
+
 impl Representation {
     pub(in crate::api) fn of(workspace: &Workspace, context: &Context) -> Self {
         let view = workspace.view();
         let policy = workspace.policy();
-        let date = |at: Instant| Clock::MACHINE.rfc3339(at);
         Self {
-            id: workspace.id().to_string(),
+            id: workspace.id().clone(),
             project: workspace.project().map(|id| Project::of(id, context)),
             url: context.public_url.of_workspace(workspace.id()),
             driver: workspace.driver_name(),
             state: State::of(view.phase),
             phase: view.phase,
             tier: view.tier,
-            since: date(view.since),
-            created_at: rfc3339(workspace.created_at()),
+            since: view.since.into(),
+            created_at: workspace.created_at().into(),
             terminated_at: None,
-            last_usage: view.last_active.map(date),
+            last_usage: view.last_active.map(Date::from),
             inactivity_timeout: policy.inactivity_timeout.map(Minutes),
             max_inactive_storage_time: policy::stored(&policy),
             max_storage_time: policy.max_storage_time.map(Minutes),
@@ -132,9 +153,9 @@ impl Representation {
             held: view.held,
             queue_position: view.queue_position,
             reports_activity: view.reports_activity,
-            hold_off_until: view.held_off_until.map(date),
-            freeze_at: view.freeze_at.map(date),
-            remove_at: view.remove_at.map(date),
+            hold_off_until: view.held_off_until.map(Date::from),
+            freeze_at: view.freeze_at.map(Date::from),
+            remove_at: view.remove_at.map(Date::from),
             policy: (&*policy).into(),
             last_error: view.failure,
         }
