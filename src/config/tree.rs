@@ -16,7 +16,8 @@ const PREFIX: &str = "FROSTGATE_";
 
 /// Variables that are no configuration: they choose the file, belong to clients and logs, or are
 /// what a workspace finds in its own environment (Frostgate may run inside one).
-pub(super) const OTHER_VARIABLES: [&str; 8] = [
+pub(super) const OTHER_VARIABLES: [&str; 9] = [
+    "FROSTGATE_BLESS",
     "FROSTGATE_CHECK_IN_URL",
     "FROSTGATE_CONFIG",
     "FROSTGATE_LOG",
@@ -126,9 +127,8 @@ impl Tree {
                 put(&mut self.keys, &keys, bare(flag, text));
             }
         };
-        let list = |addresses: &[String]| (!addresses.is_empty()).then(|| addresses.join(","));
-        put_flag(&["listen", "public"], "--listen", &list(&flags.listen));
-        put_flag(&["listen", "tls"], "--listen-tls", &list(&flags.listen_tls));
+        let listen = flags.listen.join(",");
+        put_flag(&["listen", "public"], "--listen", &(!listen.is_empty()).then_some(listen));
         put_flag(&["listen", "admin"], "--admin", &flags.admin);
         put_flag(&["state_dir"], "--state-dir", &flags.state_dir);
         put_flag(&["routing", "domain"], "--domain", &flags.domain);
