@@ -233,14 +233,14 @@ impl Actor {
                     next = Some(answer);
                 }
             }
-            // Room that has just been given to it is for the event that comes next.
-            if next.is_none() {
-                let footprint = self.workspace.lock_machine().footprint();
-                self.make_room(footprint);
-            }
-            let phase = self.workspace.lock_machine().phase();
-            self.settle(phase);
         }
+        let (footprint, phase) = {
+            let machine = self.workspace.lock_machine();
+            (machine.footprint(), machine.phase())
+        };
+        // Not before: room may be for the event that came last, and an answer may follow from it.
+        self.make_room(footprint);
+        self.settle(phase);
         let census = self.workspace.census();
         let deadline = self.workspace.lock_machine().deadline(census, Instant::now());
         self.workspace.shared.deadlines.set(self.workspace.serial(), deadline);

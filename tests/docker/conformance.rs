@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::events::Events;
 use crate::images::{Container, Engine, Network, unique};
-use crate::support::{PATIENCE, Program, Reply, Setup};
+use crate::support::{PATIENCE, Program, Reply, Setup, navigate};
 
 /// What is too late, on a machine that is busy with something else.
 const LATE: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ impl Town {
             "workers = 2\n\
              [docker]\nenable = true\nscope = \"{scope}\"\nnetwork = \"{network}\"\n\
              [projects.app]\nimage = \"{image}\"\nport = 80\nstop_grace = \"5s\"\n\
-             drain_grace = \"500ms\"\nstop_hold_off = 0\n{configuration}",
+             drain_grace = \"500ms\"\n{configuration}",
             scope = unique("scope"),
             network = network.name,
             image = engine.image(),
@@ -97,8 +97,10 @@ impl Town {
         assert_eq!(reply.status, 200, "{reply:?}");
     }
 
+    /// Somebody opens it in a browser: the run that answers.
     async fn boot(&self, guest: &Guest) -> String {
-        let reply = self.program.get(&guest.id, "/boot").await;
+        let host = format!("{}.localhost", guest.id);
+        let reply = navigate(self.program.public, &host, "/boot").await;
         assert_eq!(reply.status, 200, "{reply:?}\n{}", self.program.log());
         reply.text()
     }

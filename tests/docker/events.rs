@@ -88,10 +88,12 @@ impl Drop for Events {
 
 fn listen(output: ChildStdout, heard: &Mutex<Vec<Event>>) {
     for line in BufReader::new(output).lines().map_while(Result::ok) {
-        let mut words = line.split('\t').map(str::to_owned);
-        let mut word = || words.next().unwrap();
-        let at = UNIX_EPOCH + Duration::from_nanos(word().parse().unwrap());
-        let (action, id, name) = (word(), word(), word());
+        let words: Vec<&str> = line.split('\t').collect();
+        // What is executed in a container stands in its event, and may have lines of its own.
+        let &[at, action, id, name] = &words[..] else { continue };
+        let Ok(since_1970) = at.parse() else { continue };
+        let at = UNIX_EPOCH + Duration::from_nanos(since_1970);
+        let [action, id, name] = [action, id, name].map(str::to_owned);
         heard.lock().unwrap().push(Event { at, action, name, id });
     }
 }

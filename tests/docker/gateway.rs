@@ -11,6 +11,8 @@ mod check_in;
 mod containers;
 #[path = "gateway/crash.rs"]
 mod crash;
+#[path = "gateway/crowd.rs"]
+mod crowd;
 #[path = "gateway/faults.rs"]
 mod faults;
 #[path = "gateway/freeze_and_wake.rs"]

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use frostgate::lifecycle::Change;
 use frostgate::model::{FreezeMode, Phase, Tier};
 use tokio::task::JoinSet;
 
@@ -31,6 +32,37 @@ async fn the_one_idle_longest_makes_room() {
     assert_eq!(gateway.phase("b"), Phase::Frozen, "b was idle longest");
     assert_eq!((gateway.phase("a"), gateway.phase("c")), (Phase::Running, Phase::Running));
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_make_room_than_is_needed_however_long_that_takes() {
+    let gateway = Gateway::start(|config| {
+        config.limits.slots = 3;
+        for id in ["a", "b", "c", "d"] {
+            process(config, id, FreezeMode::Stop, PATIENCE * 9, &[("DYING_MS", "700")]);
+        }
+    })
+    .await;
+    for id in ["a", "b", "c"] {
+        assert_eq!(gateway.get(id, "/").await.status, 200);
+    }
+    let freezes = gateway.app().changes();
+    // All three may be evicted by then.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    assert_eq!(gateway.get("d", "/").await.status, 200);
+    assert_eq!(running(&gateway), 3);
+    assert_eq!(gateway.phase("a"), Phase::Frozen, "a was idle longest");
+    assert_eq!(frozen(freezes), 1);
+    gateway.stop().await;
+}
+
+/// How many freezes have begun.
+fn frozen(mut changes: tokio::sync::broadcast::Receiver<Change>) -> usize {
+    let mut freezes = 0;
+    while let Ok(change) = changes.try_recv() {
+        freezes += usize::from(change.phase == Phase::Freezing);
+    }
+    freezes
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,7 +12,9 @@ async fn a_hundred_who_come_at_once_cause_one_start_and_lose_nothing_that_they_s
     let Some(engine) = engine() else { return };
     let town = Town::start(engine, "").await;
     let guest = town.guest(json!({ "max_inactive_storage_time": "1h" })).await;
-    assert_eq!(town.put(&guest, "stop").await.status, 200);
+    town.patch(&guest, json!({ "inactivity_timeout": "300ms" })).await;
+    town.until_status(&guest, "exited").await;
+    town.patch(&guest, json!({ "inactivity_timeout": "1h" })).await;
     let host = format!("{}.localhost", guest.id);
     let public = town.program.public;
     let mut visitors = JoinSet::new();
