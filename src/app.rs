@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::api::{self, CHECK_IN_PATH, Failures, Keyring, Peer};
+use crate::clock::Clock;
 use crate::config::{self, Config, DockerAddress, DockerUse};
 use crate::driver::Driver;
 use crate::driver::docker::{self, Docker};
@@ -404,6 +405,7 @@ fn lifecycle_options(config: &Config, addresses: &Addresses) -> anyhow::Result<l
         starts_max: config.limits.starts_max,
         check_in_key: CheckInKey::new(&key),
         public_port: addresses.public.first().map_or(0, SocketAddr::port),
+        clock: Clock::MACHINE,
     })
 }
 

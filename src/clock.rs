@@ -10,17 +10,28 @@ use tokio::time::Instant;
 
 /// Turns monotonic moments into dates, at the moment of asking.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock;
+pub struct Clock {
+    wall: fn() -> SystemTime,
+}
 
 impl Clock {
+    /// The machine's wall clock.
+    pub const MACHINE: Self = Self { wall: SystemTime::now };
+
+    /// Another wall clock, for tests in which time is paused.
+    pub fn new(wall: fn() -> SystemTime) -> Self {
+        Self { wall }
+    }
+
+    /// The date right now.
+    pub fn now(self) -> SystemTime {
+        (self.wall)()
+    }
+
     /// The date of `moment`, past or future, as far as the wall clock can be believed right now.
     pub fn date_of(self, moment: Instant) -> SystemTime {
         let now = Instant::now();
-        if moment >= now {
-            SystemTime::now() + (moment - now)
-        } else {
-            SystemTime::now() - (now - moment)
-        }
+        if moment >= now { self.now() + (moment - now) } else { self.now() - (now - moment) }
     }
 
     /// `moment` as RFC 3339 in UTC with milliseconds, e.g. `2026-11-20T10:20:37.125Z`.

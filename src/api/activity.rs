@@ -60,7 +60,7 @@ struct Report {
 
 impl Signals {
     fn of(view: &View, policy: &Policy) -> Self {
-        let date = |at: Instant| Clock.rfc3339(at);
+        let date = |at: Instant| Clock::MACHINE.rfc3339(at);
         let report = |CheckIn { active, at, expires_at }| Report {
             active,
             at: date(at),

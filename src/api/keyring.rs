@@ -206,7 +206,7 @@ impl Keyring {
 
     async fn keep_new(&self, name: TokenName, scope: Scope) -> Result<Made, ChangeError> {
         let token = Token::new(secrets::random()?);
-        let created_at = Clock.date_of(Instant::now());
+        let created_at = Clock::MACHINE.date_of(Instant::now());
         let record = TokenRecord { name, hash: token.hash(), scope, created_at };
         self.store.put_token(record.clone()).await?;
         let listed = Listed::from(&record);

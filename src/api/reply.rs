@@ -35,6 +35,8 @@ pub(super) enum Problem {
     UnknownWorkspace(String),
     /// There is no such token.
     UnknownToken(String),
+    /// The workspace is gone, since a moment ago.
+    Gone,
     /// Whoever checked in is no workspace.
     UnknownSender,
     /// Something in the call can't be used; names it and the fix.
@@ -68,6 +70,7 @@ impl From<CommandError> for Problem {
         match error {
             CommandError::Impossible(reason) => Self::Conflict(reason),
             CommandError::Failed(reason) => Self::Failed(reason),
+            CommandError::Gone => Self::Gone,
             CommandError::Unavailable => Self::Unavailable,
         }
     }
@@ -164,6 +167,12 @@ impl Problem {
             Self::UnknownToken(detail) => {
                 (StatusCode::NOT_FOUND, "unknown_token", "Unknown token", detail.clone())
             }
+            Self::Gone => (
+                StatusCode::NOT_FOUND,
+                "unknown_workspace",
+                "Unknown workspace",
+                "the workspace is gone".to_owned(),
+            ),
             Self::UnknownSender => (
                 StatusCode::NOT_FOUND,
                 "unknown_sender",

@@ -85,7 +85,7 @@ impl TokenFile {
 
     fn rotate_now(&self, mut disk: OwnedMutexGuard<Disk>) -> Result<(Token, Known), SecretError> {
         let token = Token::new(secrets::random()?);
-        let known = Known { hash: token.hash(), since: Clock.date_of(Instant::now()) };
+        let known = Known { hash: token.hash(), since: Clock::MACHINE.date_of(Instant::now()) };
         secrets::write(&self.path, token.text())?;
         disk.stamp = Stamp::of(&self.path);
         *self.lock_known() = Some(known);
@@ -123,7 +123,7 @@ impl Disk {
             return before;
         }
         let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
-        let since = modified.unwrap_or_else(|_| Clock.date_of(self.looked_at));
+        let since = modified.unwrap_or_else(|_| Clock::MACHINE.date_of(self.looked_at));
         match secrets::read(path) {
             Ok(token) => token.map(|token| Known { hash: TokenHash::of(&token), since }),
             Err(error) => {

@@ -224,7 +224,7 @@ fn line(change: &Change) -> Option<String> {
         (Phase::Running, Some(took)) => format!(" after {}", spoken(took)),
         _ => String::new(),
     };
-    let time = Clock.time_of_day(change.at);
+    let time = Clock::MACHINE.time_of_day(change.at);
     Some(format!("{time}  {:<5}  {state}{after}: {}", change.workspace.as_str(), change.reason))
 }
 

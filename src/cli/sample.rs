@@ -228,7 +228,7 @@ async fn tell_time(upgraded: Upgraded) {
     loop {
         tokio::select! {
             moment = seconds.tick() => {
-                let time = Message::text(Clock.time_of_day(moment));
+                let time = Message::text(Clock::MACHINE.time_of_day(moment));
                 // A visitor who does not read within a second's ticks is gone or asleep.
                 let sent = tokio::time::timeout(HEADER_TIMEOUT, socket.send(time)).await;
                 if !matches!(sent, Ok(Ok(()))) {

@@ -16,6 +16,8 @@ use tokio::time::Instant;
 use super::{Call, Driver, DriverError, DriverEvent, Found, Health, Sighting, Status};
 use crate::model::{Blueprint, WorkspaceId};
 
+/// How long a creation that never ends is waited for: the driver keeps the time of those itself.
+const CREATE_MAX: Duration = Duration::from_secs(60);
 /// Calls beyond this are counted but no longer written down.
 const LOG_MAX: usize = 1_000_000;
 
@@ -59,8 +61,13 @@ pub enum Failure {
     Refuse(String),
     /// [`DriverError::Unreachable`].
     Unreachable,
-    /// Never answers.
+    /// Never answers, unless it is a creation, which the driver gives up after a minute.
     Hang,
+    /// [`DriverError::Interrupted`] when it would have succeeded.
+    Interrupt {
+        /// Whether it was carried out all the same.
+        carried_out: bool,
+    },
     /// [`DriverError::TimedOut`] after this time.
     TimeOut {
         /// How long it takes.
@@ -122,10 +129,17 @@ struct Script {
     workspaces: BTreeMap<WorkspaceId, Workspace>,
     latencies: BTreeMap<Action, Duration>,
     failures: BTreeMap<(WorkspaceId, Action), VecDeque<Failure>>,
+    /// What every call does while the runtime is away.
+    away: Option<Failure>,
+    /// After how long a call is carried out that its caller gave up.
+    carry_on_after: Option<Duration>,
     found: Vec<Found>,
     /// Events that the watch has not sent yet; a workspace is in it once at most.
     changed: BTreeSet<WorkspaceId>,
     resync: bool,
+    /// Whether events are lost.
+    deaf: bool,
+    event_delay: Duration,
     log: Vec<Line>,
     counts: BTreeMap<(WorkspaceId, Action), usize>,
     under_way: BTreeMap<WorkspaceId, Action>,
@@ -140,8 +154,14 @@ struct Workspace {
     generation: u64,
     endpoint: Option<SocketAddr>,
     health: Option<Health>,
+    /// How long after a start its health check finds it healthy.
+    healthy_after: Option<Duration>,
+    started_at: Option<Instant>,
     exit: Option<String>,
 }
+
+/// What a call does to the workspace that it is for.
+type Change = fn(&mut Workspace) -> Result<(), &'static str>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Life {
@@ -169,6 +189,21 @@ impl Fake {
         queue.push_back(failure);
     }
 
+    /// Failures that have not come to pass yet never will.
+    pub fn fail_no_more(&self) {
+        self.script().failures.clear();
+    }
+
+    /// A call that its caller gives up is carried out this long after that; `None`: never.
+    pub fn carry_on_after(&self, delay: Option<Duration>) {
+        self.script().carry_on_after = delay;
+    }
+
+    /// How long events take. What happens meanwhile is merged into them.
+    pub fn set_event_delay(&self, delay: Duration) {
+        self.script().event_delay = delay;
+    }
+
     /// Where the workspace listens whenever it runs; `None`: it has no address. Unless told
     /// otherwise it is `127.0.0.1:9`, where nobody answers.
     pub fn set_endpoint(&self, id: &WorkspaceId, endpoint: Option<SocketAddr>) {
@@ -181,7 +216,13 @@ impl Fake {
         self.changed(id);
     }
 
-    /// What [`Driver::list`] answers.
+    /// Its health check has no verdict for this long after every start, and is fine from then on.
+    pub fn set_healthy_after(&self, id: &WorkspaceId, delay: Duration) {
+        self.workspace(id, |workspace| workspace.healthy_after = Some(delay));
+        self.changed(id);
+    }
+
+    /// What [`Driver::list`] answers, as far as it exists.
     pub fn set_found(&self, found: Vec<Found>) {
         self.script().found = found;
     }
@@ -221,14 +262,39 @@ impl Fake {
 
     /// Sends [`DriverEvent::Changed`], whether anything has changed or not.
     pub fn changed(&self, id: &WorkspaceId) {
-        self.script().changed.insert(id.clone());
-        self.shared.news.notify_one();
+        let mut script = self.script();
+        if !script.deaf {
+            script.changed.insert(id.clone());
+            self.shared.news.notify_one();
+        }
     }
 
     /// Sends [`DriverEvent::Resync`], as after a lost event stream.
     pub fn resync(&self) {
         self.script().resync = true;
         self.shared.news.notify_one();
+    }
+
+    /// The stream of events breaks, and what was on its way is lost too.
+    pub fn lose_events(&self) {
+        let mut script = self.script();
+        script.deaf = true;
+        script.changed.clear();
+    }
+
+    /// Its runtime goes away: calls that begin from now on do this, and events are lost.
+    pub fn go_away(&self, failure: Failure) {
+        self.lose_events();
+        self.script().away = Some(failure);
+    }
+
+    /// Its runtime answers again, and so does the stream of events.
+    pub fn come_back(&self) {
+        let mut script = self.script();
+        script.away = None;
+        script.deaf = false;
+        drop(script);
+        self.resync();
     }
 }
 
@@ -250,9 +316,14 @@ impl Fake {
         self.script().violations.clone()
     }
 
+    /// How it is, without a call that would be written down.
+    pub fn sighting(&self, id: &WorkspaceId) -> Sighting {
+        self.script().sighting(id)
+    }
+
     /// Whether it runs, without a call that would be written down.
     pub fn status(&self, id: &WorkspaceId) -> Status {
-        self.script().sighting(id).status
+        self.sighting(id).status
     }
 
     /// Panics if a promise was broken.
@@ -273,63 +344,114 @@ impl Fake {
     }
 
     fn outside(&self, id: &WorkspaceId, change: impl FnOnce(&mut Workspace)) {
-        self.workspace(id, change);
+        let mut healthy_after = None;
+        self.workspace(id, |workspace| {
+            let generation = workspace.generation;
+            change(workspace);
+            healthy_after = workspace.healthy_after.filter(|_| workspace.generation != generation);
+        });
         self.changed(id);
+        if let Some(delay) = healthy_after {
+            self.later(delay, id, Self::changed);
+        }
+    }
+
+    /// Something that the runtime does by itself.
+    fn later(
+        &self,
+        delay: Duration,
+        id: &WorkspaceId,
+        act: impl FnOnce(&Self, &WorkspaceId) + Send + 'static,
+    ) {
+        let (shared, id) = (Arc::downgrade(&self.shared), id.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            if let Some(shared) = shared.upgrade() {
+                act(&Self { shared }, &id);
+            }
+        });
     }
 
     /// A call from begin to end: waits, fails as it was told to, or makes the change.
-    async fn call<T>(
+    async fn call(
         &self,
         id: &WorkspaceId,
         action: Action,
-        carry_out: impl FnOnce(&Self) -> Result<T, DriverError>,
-    ) -> Result<T, DriverError> {
-        let attempt = Attempt::begin(self, id, action);
+        change: Option<Change>,
+    ) -> Result<(), DriverError> {
+        let attempt = Attempt::begin(self, id, action, change);
         let (latency, failure) = {
             let mut script = self.script();
             let latency = script.latencies.get(&action).copied().unwrap_or_default();
+            let away = script.away.clone();
             let queue = script.failures.get_mut(&(id.clone(), action));
-            (latency, queue.and_then(VecDeque::pop_front))
+            (latency, away.or_else(|| queue?.pop_front()))
+        };
+        let failure = match failure {
+            Some(Failure::Hang) if action == Action::Create => {
+                Some(Failure::TimeOut { limit: CREATE_MAX, carried_out: false })
+            }
+            failure => failure,
         };
         let wait = match &failure {
             Some(Failure::TimeOut { limit, .. }) => *limit,
-            Some(Failure::Refuse(_) | Failure::Unreachable | Failure::Hang) | None => latency,
+            Some(
+                Failure::Refuse(_)
+                | Failure::Unreachable
+                | Failure::Hang
+                | Failure::Interrupt { .. },
+            )
+            | None => latency,
         };
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
         let answer = match failure {
-            None => carry_out(self),
-            Some(Failure::Refuse(reason)) => Err(refused(id, action, &reason)),
-            Some(Failure::Unreachable) => Err(DriverError::Unreachable {
-                runtime: "the fake runtime".to_owned(),
-                reason: "the test said so".to_owned(),
-            }),
+            None => self.carry_out(id, action, change),
             Some(Failure::Hang) => std::future::pending().await,
-            Some(Failure::TimeOut { limit, carried_out }) => {
-                if carried_out {
-                    let _ = carry_out(self); // whatever came of it, nobody is told
+            Some(failure) => {
+                if failure.is_carried_out() {
+                    let _ = self.carry_out(id, action, change); // nobody is told
                 }
-                Err(DriverError::TimedOut { action: action.verb(), id: id.clone(), limit })
+                Err(failure.into_error(id, action))
             }
         };
         attempt.answered();
         answer
     }
 
-    /// A call that changes the workspace, of which a real runtime would send an event.
-    async fn change(
+    /// A real runtime would send an event of it.
+    fn carry_out(
         &self,
         id: &WorkspaceId,
         action: Action,
-        change: impl FnOnce(&mut Workspace) -> Result<(), &'static str>,
+        change: Option<Change>,
     ) -> Result<(), DriverError> {
-        let carry_out = |fake: &Self| {
-            let mut outcome = Ok(());
-            fake.outside(id, |workspace| outcome = change(workspace));
-            outcome.map_err(|reason| refused(id, action, reason))
-        };
-        self.call(id, action, carry_out).await
+        let Some(change) = change else { return Ok(()) };
+        let mut outcome = Ok(());
+        self.outside(id, |workspace| outcome = change(workspace));
+        outcome.map_err(|reason| refused(id, action, reason))
+    }
+}
+
+impl Failure {
+    fn is_carried_out(&self) -> bool {
+        match self {
+            Self::TimeOut { carried_out, .. } | Self::Interrupt { carried_out } => *carried_out,
+            Self::Refuse(_) | Self::Unreachable | Self::Hang => false,
+        }
+    }
+
+    fn into_error(self, id: &WorkspaceId, action: Action) -> DriverError {
+        let (id, action, reason) = (id.clone(), action.verb(), "the test said so".to_owned());
+        match self {
+            Self::Refuse(reason) => DriverError::Refused { action, id, reason },
+            Self::Unreachable | Self::Hang => {
+                DriverError::Unreachable { runtime: "the fake runtime".to_owned(), reason }
+            }
+            Self::Interrupt { .. } => DriverError::Interrupted { action, id, reason },
+            Self::TimeOut { limit, .. } => DriverError::TimedOut { action, id, limit },
+        }
     }
 }
 
@@ -342,11 +464,12 @@ struct Attempt<'a> {
     fake: &'a Fake,
     id: &'a WorkspaceId,
     action: Action,
+    change: Option<Change>,
     edge: Edge,
 }
 
 impl<'a> Attempt<'a> {
-    fn begin(fake: &'a Fake, id: &'a WorkspaceId, action: Action) -> Self {
+    fn begin(fake: &'a Fake, id: &'a WorkspaceId, action: Action, change: Option<Change>) -> Self {
         let mut script = fake.script();
         script.write(id, action, Edge::Begin);
         *script.counts.entry((id.clone(), action)).or_default() += 1;
@@ -354,7 +477,7 @@ impl<'a> Attempt<'a> {
             let words = format!("{id}: {} during {}", action.verb(), other.verb());
             script.violations.push(words);
         }
-        Self { fake, id, action, edge: Edge::Dropped }
+        Self { fake, id, action, change, edge: Edge::Dropped }
     }
 
     fn answered(mut self) {
@@ -367,6 +490,14 @@ impl Drop for Attempt<'_> {
         let mut script = self.fake.script();
         script.under_way.remove(self.id);
         script.write(self.id, self.action, self.edge);
+        let carried_on = script.carry_on_after.filter(|_| self.edge == Edge::Dropped);
+        drop(script);
+        if let (Some(delay), Some(change)) = (carried_on, self.change) {
+            let action = self.action;
+            self.fake.later(delay, self.id, move |fake, id| {
+                let _ = fake.carry_out(id, action, Some(change)); // nobody is told
+            });
+        }
     }
 }
 
@@ -385,6 +516,11 @@ impl Script {
         resync.into_iter().chain(changed).collect()
     }
 
+    fn found(&self) -> Vec<Found> {
+        let exists = |id| self.workspaces.get(id).is_some_and(|one| one.exists);
+        self.found.iter().filter(|one| exists(&one.id)).cloned().collect()
+    }
+
     fn sighting(&self, id: &WorkspaceId) -> Sighting {
         let Some(workspace) = self.workspaces.get(id).filter(|one| one.exists) else {
             return Sighting::down(Status::Missing, None);
@@ -399,7 +535,7 @@ impl Script {
             run: Some(format!("fake-{}", workspace.generation)),
             endpoint: workspace.endpoint,
             addresses: workspace.endpoint.iter().map(SocketAddr::ip).collect(),
-            health: workspace.health,
+            health: workspace.health(),
             exit: None,
         }
     }
@@ -413,6 +549,8 @@ impl Default for Workspace {
             generation: 0,
             endpoint: Some(SocketAddr::from(([127, 0, 0, 1], 9))),
             health: None,
+            healthy_after: None,
+            started_at: None,
             exit: None,
         }
     }
@@ -423,6 +561,7 @@ impl Workspace {
         self.exists = true;
         if self.life == Life::Stopped {
             self.generation += 1;
+            self.started_at = Some(Instant::now());
             self.exit = None;
         }
         self.life = Life::Running;
@@ -452,6 +591,14 @@ impl Workspace {
         self.exists = false;
     }
 
+    fn health(&self) -> Option<Health> {
+        let (Some(delay), Some(started_at)) = (self.healthy_after, self.started_at) else {
+            return self.health;
+        };
+        let healthy = started_at.elapsed() >= delay;
+        Some(if healthy { Health::Healthy } else { Health::Starting })
+    }
+
     fn only_if_up(&mut self, change: impl FnOnce(&mut Self)) -> Result<(), &'static str> {
         match self.life {
             Life::Stopped => Err("it does not run"),
@@ -469,50 +616,69 @@ impl Driver for Fake {
     }
 
     fn create<'a>(&'a self, blueprint: &'a Blueprint) -> Call<'a, ()> {
-        Box::pin(self.change(&blueprint.id, Action::Create, |workspace| {
+        let create: Change = |workspace| {
             workspace.exists = true;
             Ok(())
-        }))
+        };
+        Box::pin(self.call(&blueprint.id, Action::Create, Some(create)))
     }
 
     fn start<'a>(&'a self, blueprint: &'a Blueprint) -> Call<'a, ()> {
-        Box::pin(self.change(&blueprint.id, Action::Start, |workspace| {
+        let start: Change = |workspace| {
             if !workspace.exists {
                 return Err("there is no such workspace");
             }
             workspace.start();
             Ok(())
-        }))
+        };
+        Box::pin(self.call(&blueprint.id, Action::Start, Some(start)))
     }
 
     fn stop<'a>(&'a self, id: &'a WorkspaceId, _grace: Duration) -> Call<'a, ()> {
-        Box::pin(self.change(id, Action::Stop, |workspace| {
+        let stop: Change = |workspace| {
             workspace.stop("killed by signal 15");
             Ok(())
-        }))
+        };
+        Box::pin(self.call(id, Action::Stop, Some(stop)))
     }
 
     fn pause<'a>(&'a self, id: &'a WorkspaceId) -> Call<'a, ()> {
-        Box::pin(self.change(id, Action::Pause, |one| one.only_if_up(Workspace::pause)))
+        let pause: Change = |workspace| workspace.only_if_up(Workspace::pause);
+        Box::pin(self.call(id, Action::Pause, Some(pause)))
     }
 
     fn unpause<'a>(&'a self, id: &'a WorkspaceId) -> Call<'a, ()> {
-        Box::pin(self.change(id, Action::Unpause, |one| one.only_if_up(Workspace::unpause)))
+        let unpause: Change = |workspace| workspace.only_if_up(Workspace::unpause);
+        Box::pin(self.call(id, Action::Unpause, Some(unpause)))
     }
 
     fn remove<'a>(&'a self, id: &'a WorkspaceId) -> Call<'a, ()> {
-        Box::pin(self.change(id, Action::Remove, |workspace| {
+        let remove: Change = |workspace| {
             workspace.remove();
             Ok(())
-        }))
+        };
+        Box::pin(self.call(id, Action::Remove, Some(remove)))
     }
 
     fn inspect<'a>(&'a self, id: &'a WorkspaceId) -> Call<'a, Sighting> {
-        Box::pin(self.call(id, Action::Inspect, |fake| Ok(fake.script().sighting(id))))
+        Box::pin(async move {
+            self.call(id, Action::Inspect, None).await?;
+            Ok(self.sighting(id))
+        })
     }
 
     fn list(&self) -> Call<'_, Vec<Found>> {
-        Box::pin(async { Ok(self.script().found.clone()) })
+        Box::pin(async {
+            let away = self.script().away.clone();
+            match away {
+                Some(Failure::Hang) => std::future::pending().await,
+                Some(_) => Err(DriverError::Unreachable {
+                    runtime: "the fake runtime".to_owned(),
+                    reason: "the test said so".to_owned(),
+                }),
+                None => Ok(self.script().found()),
+            }
+        })
     }
 
     /// Returns as soon as the watch has begun.
@@ -525,7 +691,10 @@ impl Driver for Fake {
                 events,
             ));
             let mut owner = self.shared.watch.lock().unwrap_or_else(PoisonError::into_inner);
-            *owner = Some(watch.abort_handle());
+            // The one that watched in an earlier life must not take the news.
+            if let Some(before) = owner.replace(watch.abort_handle()) {
+                before.abort();
+            }
             Ok(())
         })
     }
@@ -541,6 +710,11 @@ async fn forward(fake: Weak<Shared>, news: Arc<Notify>, events: mpsc::Sender<Dri
             }
         }
         news.notified().await;
+        let Some(shared) = fake.upgrade() else { return };
+        let delay = Fake { shared }.script().event_delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
     }
 }
 
@@ -606,6 +780,55 @@ mod tests {
         let (first, second) = tokio::join!(fake.create(&plan), fake.create(&plan));
         first.and(second).unwrap();
         assert_eq!(fake.violations(), ["a: create during create"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_given_up_may_be_carried_out_all_the_same() {
+        let (fake, plan) = (Fake::new(), blueprint());
+        fake.set_latency(Action::Create, Duration::from_secs(2));
+        for (delay, expected) in
+            [(None, Status::Missing), (Some(Duration::from_secs(3)), Status::Stopped)]
+        {
+            fake.carry_on_after(delay);
+            let limit = Duration::from_secs(1);
+            assert!(tokio::time::timeout(limit, fake.create(&plan)).await.is_err());
+            assert_eq!(fake.status(&plan.id), Status::Missing);
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            assert_eq!(fake.status(&plan.id), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_health_check_takes_its_time_after_every_start() {
+        let (fake, plan) = (Fake::new(), blueprint());
+        fake.set_healthy_after(&plan.id, Duration::from_secs(5));
+        fake.start_outside(&plan.id);
+        let health = || fake.sighting(&plan.id).health;
+        assert_eq!(health(), Some(Health::Starting));
+        let (sender, mut events) = mpsc::channel(9);
+        fake.watch(sender).await.unwrap();
+        let begun = Instant::now();
+        while health() != Some(Health::Healthy) {
+            assert!(events.recv().await.is_some());
+        }
+        assert_eq!(begun.elapsed(), Duration::from_secs(5), "an event told of it");
+    }
+
+    #[tokio::test]
+    async fn while_its_runtime_is_away_calls_fail_and_events_are_lost() {
+        let (fake, plan) = (Fake::new(), blueprint());
+        let (sender, mut events) = mpsc::channel(9);
+        fake.watch(sender).await.unwrap();
+        assert_eq!(events.recv().await, Some(DriverEvent::Resync));
+        fake.go_away(Failure::Unreachable);
+        fake.start_outside(&plan.id);
+        let failed = fake.inspect(&plan.id).await;
+        assert!(matches!(failed, Err(DriverError::Unreachable { .. })), "{failed:?}");
+        assert!(fake.list().await.is_err());
+        assert!(events.try_recv().is_err());
+        fake.come_back();
+        assert_eq!(events.recv().await, Some(DriverEvent::Resync));
+        assert_eq!(fake.inspect(&plan.id).await.unwrap().status, Status::Running);
     }
 
     #[tokio::test]

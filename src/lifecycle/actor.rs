@@ -11,11 +11,9 @@ use tokio::time::Instant;
 use super::jobs::{self, Announce, Rest, Running};
 use super::machine::{Effect, Event, Footprint, Job, Outcome};
 use super::mailbox::{Answer, Command, CommandError, Inbox};
-use super::records;
 use super::slots::Room;
 use super::workspace::Workspace;
 use super::{Change, Ending, Notice, Refusal};
-use crate::clock::Clock;
 use crate::model::{Phase, Tier};
 use crate::store::RecordState;
 
@@ -34,6 +32,8 @@ pub(super) async fn live(workspace: Arc<Workspace>, announce: Announce) -> Farew
         creation_failure: None,
         suspects: Vec::new(),
     };
+    // Whoever has it made asked before its life began, and must hear of a failure at once.
+    actor.read_mail();
     actor.handle(Event::Changed);
     if !actor.workspace.can_freeze() {
         // It runs without us, so there is no reason to wait for a request.
@@ -125,7 +125,6 @@ impl Actor {
         let Inbox { commands, changed, resync, deadline, emptied, replaced, .. } = inbox;
         if emptied && self.workspace.is_empty() {
             self.handle(Event::Emptied);
-            self.workspace.shared.slots.look_again();
         }
         for command in commands {
             self.obey(command);
@@ -149,15 +148,9 @@ impl Actor {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Created(answer) => {
-                if self.creation_failure.is_none() && self.workspace.lock_machine().is_made() {
-                    drop(answer.send(Ok(())));
-                } else {
-                    self.waiting.push((Wish::Created, answer));
-                }
-            }
+            Command::Created(answer) => self.waiting.push((Wish::Created, answer)),
             Command::Stop(answer) => {
-                self.waiting.push((Wish::Frozen, answer));
+                self.promise(Wish::Frozen, answer);
                 self.handle(Event::Stop);
             }
             Command::BeginStop(answer) => {
@@ -166,7 +159,7 @@ impl Actor {
                 self.answer(Ok(()), |wish| wish == Wish::StopBegun);
             }
             Command::Resume(answer) => {
-                self.waiting.push((Wish::Running, answer));
+                self.promise(Wish::Running, answer);
                 self.handle(Event::Resume);
             }
             Command::BeginResume(answer) => {
@@ -186,9 +179,9 @@ impl Actor {
                 if taken {
                     self.handle(Event::CheckIn(active));
                     if active != before {
-                        self.workspace.shared.records.known(self.workspace.record());
+                        let record = self.workspace.record(&self.workspace.lock_machine());
+                        self.workspace.shared.records.known(record);
                     }
-                    self.workspace.shared.slots.look_again();
                 }
                 let refusal = || CommandError::Impossible("it is being frozen".to_owned());
                 // Whoever hung up no longer wants to know.
@@ -216,6 +209,18 @@ impl Actor {
         }
     }
 
+    /// Answers when it comes about. What is so already need not come about once more, which may
+    /// take for ever: somebody may wait at the gate of one that is frozen.
+    fn promise(&mut self, wish: Wish, answer: oneshot::Sender<Answer>) {
+        let phase = self.workspace.lock_machine().phase();
+        match (wish, phase) {
+            (Wish::Frozen, Phase::Frozen) | (Wish::Running, Phase::Running) => {
+                drop(answer.send(Ok(())));
+            }
+            _ => self.waiting.push((wish, answer)),
+        }
+    }
+
     /// One event, and everything that follows from it at once.
     fn handle(&mut self, event: Event) {
         let mut next = Some(event);
@@ -239,6 +244,9 @@ impl Actor {
         let census = self.workspace.census();
         let deadline = self.workspace.lock_machine().deadline(census, Instant::now());
         self.workspace.shared.deadlines.set(self.workspace.serial(), deadline);
+        if self.workspace.evictable().is_some() {
+            self.workspace.shared.slots.look_again();
+        }
     }
 
     /// Does what the rules said. An effect may have an answer, which is an event.
@@ -317,15 +325,14 @@ impl Actor {
             Effect::CreateFailed { reason, refused: false } => {
                 self.creation_failure = Some(CommandError::Failed(reason));
             }
-            Effect::StopFailed { reason } => {
-                self.fail_stops(&CommandError::Failed(reason));
-                // Nor will it be made, though not all of it is gone yet.
-                if let Some(failure) = self.creation_failure.clone() {
-                    self.answer(Err(failure), |wish| wish == Wish::Created);
-                }
-            }
+            Effect::StopFailed { reason } => self.fail_stops(&CommandError::Failed(reason)),
             Effect::ResumeFailed { reason } => self.fail_resumes(&CommandError::Failed(reason)),
             Effect::StopRefused { reason } => self.fail_stops(&CommandError::Impossible(reason)),
+            Effect::RemoveFailed { reason } => {
+                self.answer(Err(CommandError::Failed(reason)), |wish| wish == Wish::Removed);
+                // It goes on being removed; nobody waits for that as long as it may take.
+                self.answer(Err(self.why_not_created()), |wish| wish == Wish::Created);
+            }
         }
         None
     }
@@ -389,8 +396,14 @@ impl Actor {
             let machine = self.workspace.lock_machine();
             // A step down in tier leaves the time of the freeze as it was.
             let since = if machine.phase() == *phase { machine.since() } else { change.at };
-            let state = records::state_of(&machine);
-            RecordState { phase: *phase, tier: change.tier, since: Clock.date_of(since), ..state }
+            let records = &self.workspace.shared.records;
+            let state = records.state_of(&machine);
+            RecordState {
+                phase: *phase,
+                tier: change.tier,
+                since: records.clock.date_of(since),
+                ..state
+            }
         };
         if state.failure.is_some() {
             tracing::warn!(%workspace, took_ms, "{workspace} {words}: {reason}");
@@ -410,17 +423,11 @@ impl Actor {
                 (Wish::Frozen, Phase::Frozen | Phase::Removed)
                 | (Wish::Running, Phase::Running)
                 | (Wish::Removed, Phase::Removed) => Some(Ok(())),
-                (Wish::Created, Phase::Removed) => {
-                    let removed =
-                        || CommandError::Failed("it was removed before it was made".to_owned());
-                    Some(Err(self.creation_failure.clone().unwrap_or_else(removed)))
-                }
+                (Wish::Created, Phase::Removed) => Some(Err(self.why_not_created())),
                 (Wish::Running, Phase::Failed) => {
                     Some(Err(CommandError::Failed(failure.clone().unwrap_or_default())))
                 }
-                (Wish::Running, Phase::Removing | Phase::Removed) => {
-                    Some(Err(CommandError::Unavailable))
-                }
+                (Wish::Running, Phase::Removing | Phase::Removed) => Some(Err(CommandError::Gone)),
                 (Wish::SteppedDown, _) if self.workspace.lock_machine().is_stepping_down() => None,
                 (Wish::SteppedDown, _) => Some(Ok(())),
                 (Wish::Evicted, Phase::Freezing) => None,
@@ -437,10 +444,14 @@ impl Actor {
         }
     }
 
+    fn why_not_created(&self) -> CommandError {
+        let removed = || CommandError::Failed("it was removed before it was made".to_owned());
+        self.creation_failure.clone().unwrap_or_else(removed)
+    }
+
     fn fail_stops(&mut self, error: &CommandError) {
         self.answer(Err(error.clone()), |wish| {
-            use Wish::{Evicted, Frozen, Removed, SteppedDown, StopBegun};
-            matches!(wish, Frozen | StopBegun | Removed | Evicted | SteppedDown)
+            matches!(wish, Wish::Frozen | Wish::StopBegun | Wish::Evicted | Wish::SteppedDown)
         });
     }
 

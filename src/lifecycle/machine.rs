@@ -23,7 +23,7 @@ use crate::model::{FreezeMode, FrozenStorage, Phase, Policy, Tier};
 
 pub use effect::{Effect, Job};
 pub use event::{Event, Outcome, Seen};
-pub use reading::Footprint;
+pub use reading::{Evictable, Footprint};
 
 /// First wait after a failed start; it doubles with every failure after that.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -118,9 +118,10 @@ pub struct Machine {
     since: Instant,
     created: Instant,
     job: Option<Job>,
-    check_in: Option<CheckIn>,
-    /// When the report that counted last stopped counting.
-    check_in_ended: Option<Instant>,
+    /// What it reported last.
+    report: Option<Report>,
+    /// When the report of activity before that stopped counting.
+    report_ended: Option<Instant>,
     /// It reported activity in an earlier life of this program, and may run still.
     reported_before: bool,
     /// It was awake when this program ended, and was not looked at since.
@@ -198,7 +199,14 @@ enum Drain {
     Severed(Instant),
 }
 
-/// What the workspace reported last.
+/// What the workspace reported last. When it no longer counts is a matter of the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Report {
+    active: bool,
+    at: Instant,
+}
+
+/// What the workspace reported last, and how long that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckIn {
     /// Whether it said that it is active.
@@ -255,8 +263,8 @@ impl Machine {
             state,
             since,
             job: None,
-            check_in: None,
-            check_in_ended: None,
+            report: None,
+            report_ended: None,
             reported_before: matches!(past, Past::Awake { reported_activity: true }),
             unseen: matches!(past, Past::Awake { .. }),
             look_wanted: false,
@@ -309,11 +317,6 @@ impl Machine {
         self.policy.inactivity_timeout.filter(|_| frozen_by_itself)
     }
 
-    fn live_check_in(&self, now: Instant) -> Option<CheckIn> {
-        let counts = |report: &CheckIn| report.expires_at.is_none_or(|at| at > now);
-        self.check_in.filter(|report| report.active && counts(report))
-    }
-
     fn on_held(&mut self, effects: &mut Vec<Effect>, now: Instant) {
         match &self.state {
             State::Failed { retry_at, .. } if now < *retry_at => {}
@@ -328,8 +331,11 @@ impl Machine {
     }
 
     fn on_resume(&mut self, effects: &mut Vec<Effect>, now: Instant) {
-        self.stop_wanted = false;
-        match &self.state {
+        if std::mem::take(&mut self.stop_wanted) {
+            let reason = "another call wants it to run".to_owned();
+            effects.push(Effect::StopFailed { reason });
+        }
+        match &mut self.state {
             State::Frozen { .. } | State::Failed { .. } => {
                 self.wake(effects, "an admin", true, now)
             }
@@ -345,7 +351,10 @@ impl Machine {
                 self.leave_queue_at(Some(now + self.policy.hold_max));
             }
             State::Running { .. } => {}
-            State::Removing { .. } | State::Removed => {}
+            State::Removing { .. } | State::Removed => {
+                let reason = "it is being removed".to_owned();
+                effects.push(Effect::ResumeFailed { reason });
+            }
         }
     }
 
@@ -354,7 +363,10 @@ impl Machine {
             let reason = "it can't be frozen: its max_inactive_storage_time is 0".to_owned();
             return effects.push(Effect::StopRefused { reason });
         }
-        self.resume_wanted = false;
+        if std::mem::take(&mut self.resume_wanted) {
+            let reason = "another call wants it frozen".to_owned();
+            effects.push(Effect::ResumeFailed { reason });
+        }
         match &self.state {
             State::Running { .. } => {
                 // Before the gate shuts, so that nobody sits down between the two.
@@ -444,13 +456,11 @@ impl Machine {
     }
 
     fn on_shut(&mut self, effects: &mut Vec<Effect>, shut: bool, census: Census, now: Instant) {
-        let State::Running { ready_at, .. } = &self.state else { return };
         let evicted = std::mem::take(&mut self.evicted);
         if !shut {
             return;
         }
-        let idle_since = census.last_left.unwrap_or(*ready_at).max(*ready_at);
-        let idle = spoken(now - idle_since);
+        let idle = spoken(self.idle_since(census).map_or(Duration::ZERO, |since| now - since));
         let why = match evicted {
             false => format!("idle for {idle}"),
             true => format!("idle for {idle}, and its slot was wanted"),
@@ -469,14 +479,11 @@ impl Machine {
 
     fn on_check_in(&mut self, active: bool, now: Instant) {
         self.reported_before = false;
-        if self.live_check_in(now).is_some() {
+        if self.report.is_some_and(|report| report.active) {
             // From here on it was idle, unless the new report says otherwise.
-            self.check_in_ended = Some(now);
-        } else if let Some(CheckIn { expires_at: Some(at), .. }) = self.check_in {
-            self.check_in_ended = Some(at);
+            self.report_ended = Some(self.report_ends().map_or(now, |at| at.min(now)));
         }
-        let ttl = self.policy.check_in_ttl.filter(|_| active);
-        self.check_in = Some(CheckIn { active, at: now, expires_at: ttl.map(|ttl| now + ttl) });
+        self.report = Some(Report { active, at: now });
     }
 
     /// What failed may have failed because the runtime was away, and is not put off any longer.
@@ -532,7 +539,7 @@ impl Machine {
         if is_news {
             self.tell(effects, &format!("it is still to be removed: {reason}"), None);
         }
-        effects.push(Effect::StopFailed { reason });
+        effects.push(Effect::RemoveFailed { reason });
     }
 
     fn remove_again(&mut self) {
@@ -585,8 +592,8 @@ impl Machine {
 
     /// Frozen to make room, if nobody is inside and it may be frozen for idleness at all.
     fn on_evict(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
-        let due = self.evictable_from(census, now).is_some_and(|at| at <= now);
-        if due && self.job.is_none() {
+        let from = self.evictable(census).and_then(|evictable| evictable.from);
+        if from.is_some_and(|at| at <= now) {
             self.evicted = true;
             effects.push(Effect::ShutIfIdle { idle_before: now });
         }
@@ -746,8 +753,8 @@ impl Machine {
         let why = why.clone();
         self.resume_wanted = false;
         // A start clears what was reported before it (DESIGN §2).
-        self.check_in = None;
-        self.check_in_ended = None;
+        self.report = None;
+        self.report_ended = None;
         self.go(starting, now);
         effects.push(Effect::Hold);
         self.tell(effects, &why, None);

@@ -20,8 +20,11 @@ pub enum CommandError {
     /// It was tried and failed.
     #[error("{0}")]
     Failed(String),
-    /// The workspace is gone, or too many ask something of it.
-    #[error("the workspace doesn't take commands")]
+    /// The workspace is gone.
+    #[error("the workspace is gone")]
+    Gone,
+    /// Too many ask something of it.
+    #[error("the workspace takes no commands at the moment")]
     Unavailable,
 }
 
@@ -78,7 +81,10 @@ impl Mailbox {
 
     pub(super) fn put(&self, command: Command) -> Answer {
         let mut inbox = self.lock();
-        if inbox.closed || inbox.commands.len() >= COMMANDS_MAX {
+        if inbox.closed {
+            return Err(CommandError::Gone);
+        }
+        if inbox.commands.len() >= COMMANDS_MAX {
             return Err(CommandError::Unavailable);
         }
         inbox.commands.push_back(command);

@@ -88,3 +88,6 @@ pub struct Ending {
     /// `false`: drop idle connections. `true`: close those in use as well.
     pub sever: bool,
 }
+
+#[cfg(test)]
+mod tests;

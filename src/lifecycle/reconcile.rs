@@ -131,6 +131,8 @@ impl Reconciler {
                 return Some(LIST_AGAIN);
             }
         };
+        let listed = found.iter().map(|one| one.id.clone()).collect();
+        self.registry.forget_missing(self.driver.name(), &listed);
         let mut again = false;
         for one in found {
             again |= self.bring_in(one);

@@ -5,12 +5,13 @@
 //! no freeze waits for a disk. What a crash can cost is the last lines of the journal; how things
 //! are is found out from the drivers at every start, not believed from a file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::Change;
@@ -31,6 +32,7 @@ const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// See the module's head.
 pub(super) struct Records {
     store: Arc<dyn Store>,
+    pub(super) clock: Clock,
     /// What was found at the start, until its workspace is known again.
     found: Mutex<HashMap<WorkspaceId, Box<Record>>>,
     queue: mpsc::Sender<Note>,
@@ -40,6 +42,8 @@ pub(super) struct Records {
 #[derive(Debug)]
 enum Note {
     Known(Box<Record>),
+    /// Somebody waits until it is stored.
+    Keep(Box<Record>, oneshot::Sender<Result<(), StoreError>>),
     Changed(WorkspaceId, RecordState, JournalEntry),
     Gone(WorkspaceId),
     /// Everything before this has been handed to the store when it is dropped.
@@ -93,11 +97,12 @@ impl Records {
     /// Begins with what a store has. The task that writes is for the caller to run.
     pub(super) fn new(
         store: Arc<dyn Store>,
+        clock: Clock,
         found: Vec<Record>,
     ) -> (Arc<Self>, impl Future<Output = ()> + use<>) {
         let (queue, notes) = mpsc::channel(BEHIND_MAX);
         let found = found.into_iter().map(|record| (record.id.clone(), Box::new(record))).collect();
-        let records = Self { store: store.clone(), found: Mutex::new(found), queue };
+        let records = Self { store: store.clone(), clock, found: Mutex::new(found), queue };
         (Arc::new(records), write(store, notes))
     }
 
@@ -105,10 +110,10 @@ impl Records {
     pub(super) fn recall(&self, id: &WorkspaceId, driver: &str, origin: Origin) -> Remembered {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(record) = found.remove(id) else {
-            self.known(new_record(id, driver, origin));
+            self.known(self.new_record(id, driver, origin));
             return Remembered::default();
         };
-        let now = SystemTime::now();
+        let now = self.clock.now();
         // The clock may have been set back meanwhile; nothing is younger than nothing.
         let age = |date: SystemTime| now.duration_since(date).unwrap_or_default();
         let state = &record.state;
@@ -143,15 +148,44 @@ impl Records {
             .collect()
     }
 
-    /// Keeps a record that is new, or has a policy that was changed. Durable when it returns.
-    pub(super) async fn keep(&self, record: Record) -> Result<(), StoreError> {
-        self.store.put(record).await
+    /// Forgets those that a driver found in an earlier life of this program and that are not among
+    /// what it has now: whatever has such an id one day is another one, with a life of its own.
+    pub(super) fn forget_missing(&self, driver: &str, listed: &HashSet<WorkspaceId>) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.retain(|id, record| {
+            let was_here = record.origin == Origin::Discovered && record.driver == driver;
+            let is_missing = was_here && !listed.contains(id);
+            if is_missing {
+                self.gone(id);
+            }
+            !is_missing
+        });
+    }
+
+    /// Keeps a record that is new, or has a policy that was changed, in its place among the changes:
+    /// after the removal of another of the same id, and before its own. Durable when what is
+    /// returned is ready.
+    pub(super) fn keep(
+        &self,
+        record: Record,
+    ) -> impl Future<Output = Result<(), StoreError>> + use<> {
+        let (answer, stored) = oneshot::channel();
+        let asked = self.queue.try_send(Note::Keep(Box::new(record), answer));
+        async move {
+            asked.map_err(|error| match error {
+                TrySendError::Full(_) => {
+                    StoreError::Disk { reason: "too many changes wait for it".to_owned() }
+                }
+                TrySendError::Closed(_) => StoreError::Closed,
+            })?;
+            stored.await.unwrap_or(Err(StoreError::Closed))
+        }
     }
 
     /// Writes down that a phase was entered.
     pub(super) fn changed(&self, change: &Change, state: RecordState) {
         let Change { workspace, phase, tier, reason, took, at } = change;
-        let at = Clock.date_of(*at);
+        let at = self.clock.date_of(*at);
         let reason = reason.clone();
         let entry = JournalEntry { at, phase: *phase, tier: *tier, reason, took: *took };
         self.note(Note::Changed(workspace.clone(), state, entry));
@@ -187,48 +221,53 @@ impl Records {
         }
     }
 
+    /// The record of a workspace as it is when it is first known, or changed.
+    pub(super) fn new_record(&self, id: &WorkspaceId, driver: &str, origin: Origin) -> Record {
+        let now = self.clock.now();
+        Record {
+            id: id.clone(),
+            origin,
+            driver: driver.to_owned(),
+            project: None,
+            spec: None,
+            policy: PolicyOverrides::default(),
+            created_at: now,
+            state: RecordState {
+                phase: Phase::Frozen,
+                tier: Some(Tier::Stopped),
+                since: now,
+                last_active: None,
+                reported_activity: false,
+                intent: None,
+                stopped_by_admin_at: None,
+                failure: None,
+            },
+        }
+    }
+
+    /// How a workspace is, as it is written down.
+    pub(super) fn state_of(&self, machine: &Machine) -> RecordState {
+        let intent = match (machine.is_made(), machine.is_stop_under_way()) {
+            (false, _) => Some(Intent::Create),
+            (true, true) => Some(Intent::Stop),
+            (true, false) => None,
+        };
+        RecordState {
+            phase: machine.phase(),
+            tier: machine.tier(),
+            since: self.clock.date_of(machine.since()),
+            last_active: None,
+            reported_activity: machine.reported_activity(),
+            intent,
+            stopped_by_admin_at: machine.stopped_at().map(|at| self.clock.date_of(at)),
+            failure: machine.failure().map(str::to_owned),
+        }
+    }
+
     fn note(&self, note: Note) {
         if let Err(error) = self.queue.try_send(note) {
             tracing::warn!(%error, "a change is lost to the journal");
         }
-    }
-}
-
-/// The record of a workspace as it is when it is first known, or changed.
-pub(super) fn new_record(id: &WorkspaceId, driver: &str, origin: Origin) -> Record {
-    let now = SystemTime::now();
-    Record {
-        id: id.clone(),
-        origin,
-        driver: driver.to_owned(),
-        project: None,
-        spec: None,
-        policy: PolicyOverrides::default(),
-        created_at: now,
-        state: RecordState {
-            phase: Phase::Frozen,
-            tier: Some(Tier::Stopped),
-            since: now,
-            last_active: None,
-            reported_activity: false,
-            intent: None,
-            stopped_by_admin_at: None,
-            failure: None,
-        },
-    }
-}
-
-/// How a workspace is, as it is written down.
-pub(super) fn state_of(machine: &Machine) -> RecordState {
-    RecordState {
-        phase: machine.phase(),
-        tier: machine.tier(),
-        since: Clock.date_of(machine.since()),
-        last_active: None,
-        reported_activity: machine.reported_activity(),
-        intent: machine.is_stop_under_way().then_some(Intent::Stop),
-        stopped_by_admin_at: machine.stopped_at().map(|at| Clock.date_of(at)),
-        failure: machine.failure().map(str::to_owned),
     }
 }
 
@@ -253,6 +292,11 @@ async fn write(store: Arc<dyn Store>, mut notes: mpsc::Receiver<Note>) {
 async fn write_one(store: &dyn Store, note: Note) {
     let written = match note {
         Note::Known(record) => store.put(*record).await,
+        Note::Keep(record, answer) => {
+            // Whoever hung up no longer wants to know.
+            drop(answer.send(store.put(*record).await));
+            Ok(())
+        }
         Note::Changed(id, state, entry) => match store.transition(&id, state, entry).await {
             // It was removed meanwhile.
             Err(StoreError::Unknown { .. }) => Ok(()),

@@ -28,6 +28,7 @@ use super::records::{Records, Remembered};
 use super::slots::{self, Capacity, Slots};
 use super::workspace::{Shared, Workspace};
 use super::{Change, CommandError, Notice, Refusal};
+use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::model::{CheckInAccess, Policy, PolicyOverrides, ProjectId, Spec, WorkspaceId};
 use crate::store::{Origin, Record, Store, StoreError};
@@ -66,6 +67,8 @@ pub struct Options {
     pub check_in_key: CheckInKey,
     /// The public listener's port, for the URL that workspaces check in at.
     pub public_port: u16,
+    /// By which dates are kept.
+    pub clock: Clock,
 }
 
 /// See the module's head.
@@ -147,7 +150,7 @@ impl Registry {
         runtime: Handle,
     ) -> Result<Arc<Self>, StoreError> {
         let found = store.load().await?;
-        let (records, write) = Records::new(store, found);
+        let (records, write) = Records::new(store, options.clock, found);
         let shared = Arc::new(Shared {
             epoch: Instant::now(),
             deadlines: Deadlines::default(),
@@ -241,8 +244,9 @@ impl Registry {
         let unlisted = Unlisted { registry: self, workspace: &workspace };
         workspace.keep_new().await?;
         std::mem::forget(unlisted);
+        let made = workspace.made();
         self.begin(&workspace);
-        workspace.made().await?;
+        made.await?;
         Ok(workspace)
     }
 
@@ -279,6 +283,11 @@ impl Registry {
     /// Those that were made by a call in an earlier life of this program.
     pub(super) fn made_before(&self) -> Vec<Record> {
         self.shared.records.created()
+    }
+
+    /// What a driver has now: what it had once and is not among that is forgotten.
+    pub(super) fn forget_missing(&self, driver: &str, listed: &HashSet<WorkspaceId>) {
+        self.shared.records.forget_missing(driver, listed);
     }
 
     fn enlist(
@@ -443,6 +452,8 @@ struct Unlisted<'a> {
 
 impl Drop for Unlisted<'_> {
     fn drop(&mut self) {
+        // Nobody will ever read what was asked of it meanwhile.
+        self.workspace.mailbox.close();
         self.registry.forget(self.workspace);
     }
 }

@@ -10,16 +10,14 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::machine::Evictable;
 use super::registry::Registry;
 use super::workspace::Workspace;
-
-/// A report of activity may run out, of which nobody tells: so often it is looked who may be evicted.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+use crate::clock::sleep_until;
 
 /// How much there is; `None`: as much as is wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -261,17 +259,20 @@ pub(super) async fn evict(slots: Arc<Slots>, registry: Weak<Registry>) {
                 drop(paused.step_down().await);
                 continue;
             }
-            let again = match first_evictable(&registry) {
-                Some((workspace, from)) if from <= Instant::now() => {
-                    tracing::debug!(workspace = %workspace.id(), "evicting the one idle longest");
-                    drop(workspace.evict().await);
-                    continue;
-                }
-                Some((_, from)) => from,
-                None => Instant::now() + LOOK_AGAIN,
-            };
+            let candidates = candidates(&registry);
+            let now = Instant::now();
+            let due = candidates.iter().filter(|one| one.from.is_none_or(|at| at <= now));
+            let idle_longest = due.min_by_key(|one| one.idle_since);
+            // One that something is being done to is waited for: it rings when that is over.
+            if let Some(Candidate { workspace, from: Some(_), .. }) = idle_longest {
+                tracing::debug!(workspace = %workspace.id(), "evicting the one idle longest");
+                // Frozen, found in use, or busy: either way the next look shows something else.
+                drop(workspace.evict().await);
+                continue;
+            }
+            let next = candidates.iter().filter_map(|one| one.from).filter(|at| *at > now).min();
             tokio::select! {
-                () = tokio::time::sleep_until(again) => {}
+                () = sleep_until(next) => {}
                 () = slots.bell.notified() => {}
             }
         }
@@ -279,16 +280,25 @@ pub(super) async fn evict(slots: Arc<Slots>, registry: Weak<Registry>) {
     }
 }
 
-fn first_evictable(registry: &Registry) -> Option<(Arc<Workspace>, Instant)> {
-    let idle = registry.all().into_iter().filter_map(|workspace| {
-        let from = workspace.evictable_from()?;
-        Some((workspace, from))
+/// A workspace that may be evicted, though not before `from`.
+struct Candidate {
+    workspace: Arc<Workspace>,
+    idle_since: Instant,
+    from: Option<Instant>,
+}
+
+fn candidates(registry: &Registry) -> Vec<Candidate> {
+    let candidates = registry.all().into_iter().filter_map(|workspace| {
+        let Evictable { idle_since, from } = workspace.evictable()?;
+        Some(Candidate { workspace, idle_since, from })
     });
-    idle.min_by_key(|(_, from)| *from)
+    candidates.collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn one_slot() -> Capacity {

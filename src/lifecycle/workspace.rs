@@ -20,12 +20,11 @@ use super::records::{self, Records, Remembered};
 use super::registry::Newcomer;
 use super::slots::Slots;
 use super::{Change, Notice};
-use crate::clock::Clock;
 use crate::driver::{Description, Driver, DriverError};
 use crate::model::{
     Blueprint, CheckInAccess, Phase, Policy, PolicyOverrides, ProjectId, Tier, WorkspaceId,
 };
-use crate::store::{Intent, JournalEntry, Origin, Record, StoreError};
+use crate::store::{JournalEntry, Origin, Record, StoreError};
 
 /// How long a runtime may take to describe a workspace.
 const DESCRIBE_MAX: Duration = Duration::from_secs(10);
@@ -184,7 +183,7 @@ impl Workspace {
             policy: RwLock::new(current),
             first_policy: policy,
             changed_policy: Mutex::new(unless_empty(remembered.policy)),
-            created_at: Clock.date_of(created),
+            created_at: shared.records.clock.date_of(created),
             driver,
             origin,
             project,
@@ -225,9 +224,16 @@ impl Workspace {
         // One after another, so that none is stored without the one before.
         let _turn = self.shared.policy_changes.lock().await;
         let changed = self.own_policy().and(changes);
-        let record = Record { policy: changed.clone(), ..self.record() };
-        let stored = self.shared.records.keep(record).await;
-        stored.map_err(|error| CommandError::Failed(error.to_string()))?;
+        let stored = {
+            // While this is held it can't be forgotten; afterwards nothing of it is stored.
+            let machine = self.lock_machine();
+            if machine.phase() == Phase::Removed {
+                return Err(CommandError::Gone);
+            }
+            let record = Record { policy: changed.clone(), ..self.record(&machine) };
+            self.shared.records.keep(record)
+        };
+        stored.await.map_err(|error| CommandError::Failed(error.to_string()))?;
         *self.lock_changed_policy() = unless_empty(changed);
         let policy = Arc::new(changes.over(&self.policy()));
         self.ask(|answer| Command::Policy { policy, answer }).await
@@ -244,19 +250,18 @@ impl Workspace {
 
     /// Keeps that it is to be made. What a crash leaves of it before it is made is removed.
     pub(super) async fn keep_new(&self) -> Result<(), StoreError> {
-        let mut record = self.record();
-        record.state.intent = Some(Intent::Create);
-        self.shared.records.keep(record).await
+        let stored = self.shared.records.keep(self.record(&self.lock_machine()));
+        stored.await
     }
 
     /// What is to be remembered of it.
-    pub(super) fn record(&self) -> Record {
-        let mut record = records::new_record(self.id(), self.driver.name(), self.origin);
+    pub(super) fn record(&self, machine: &Machine) -> Record {
+        let mut record = self.shared.records.new_record(self.id(), self.driver.name(), self.origin);
         record.project = self.project().map(str::to_owned);
         record.spec = (self.origin == Origin::Api).then(|| self.blueprint.spec.clone());
         record.policy = self.own_policy();
         record.created_at = self.created_at;
-        record.state = records::state_of(&self.lock_machine());
+        record.state = self.shared.records.state_of(machine);
         record
     }
 
@@ -399,9 +404,16 @@ impl Workspace {
         self.ask_for_good(Command::Remove).await
     }
 
-    /// Returns when it has been made, or could not be and is gone.
-    pub(super) async fn made(&self) -> Answer {
-        self.ask_for_good(Command::Created).await
+    /// Asks at once; returns when it has been made, or could not be and is gone.
+    pub(super) fn made(&self) -> impl Future<Output = Answer> + '_ {
+        let (answer, answered) = oneshot::channel();
+        let asked = self.mailbox.put(Command::Created(answer));
+        async move {
+            asked?;
+            let answer = answered.await.unwrap_or(Err(CommandError::Gone));
+            self.shared.records.flush().await;
+            answer
+        }
     }
 
     /// The workspace's own report of its activity.
@@ -440,10 +452,10 @@ impl Workspace {
         self.blueprint.spec.memory.unwrap_or(self.shared.memory_assumed)
     }
 
-    /// From when on its slot may be taken from it, if nothing happens.
-    pub(super) fn evictable_from(&self) -> Option<Instant> {
+    /// Whether its slot may be taken from it.
+    pub(super) fn evictable(&self) -> Option<machine::Evictable> {
         let census = self.census();
-        self.lock_machine().evictable_from(census, Instant::now())
+        self.lock_machine().evictable(census)
     }
 
     /// The driver says that something may have changed.
@@ -502,7 +514,7 @@ impl Workspace {
     async fn ask(&self, command: impl FnOnce(oneshot::Sender<Answer>) -> Command) -> Answer {
         let (answer, answered) = oneshot::channel();
         self.mailbox.put(command(answer))?;
-        answered.await.unwrap_or(Err(CommandError::Unavailable))
+        answered.await.unwrap_or(Err(CommandError::Gone))
     }
 
     /// How it is right now.

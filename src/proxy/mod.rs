@@ -3,7 +3,8 @@
 //! [`Proxy`] belongs to one thread. It finds the workspace (`route`), enters its gate, edits the
 //! head (`headers`), sends the request over a connection of this thread's own pool (`upstream`),
 //! and hands the answer's body to the listener with the lease inside. After an upgrade, `tunnel`
-//! moves the bytes. What goes wrong becomes an answer in `reply`, and nowhere else.
+//! moves the bytes; it knows where frames end (`frames`), and how much passes where that is what
+//! counts (`meter`). What goes wrong becomes an answer in `reply`, and nowhere else.
 
 mod forward;
 mod frames;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -21,6 +21,8 @@ const ORPHANED_JOURNALS_MAX: usize = 1_000;
 #[derive(Debug, Default)]
 pub struct Memory {
     state: Mutex<State>,
+    /// Calls that take their time do so one after another, in the order in which they came.
+    turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +32,7 @@ struct State {
     journals: BTreeMap<WorkspaceId, VecDeque<JournalEntry>>,
     tokens: BTreeMap<TokenName, TokenRecord>,
     failure: Option<StoreError>,
+    latency: Duration,
 }
 
 impl Memory {
@@ -43,6 +46,11 @@ impl Memory {
         self.lock().failure = failure;
     }
 
+    /// For tests: every call from now on takes so long, and what is asked meanwhile waits for it.
+    pub fn set_latency(&self, latency: Duration) {
+        self.lock().latency = latency;
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -52,6 +60,11 @@ impl Memory {
         work: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'a,
     ) -> Call<'a, T> {
         Box::pin(async move {
+            let _turn = self.turn.lock().await;
+            let latency = self.lock().latency;
+            if !latency.is_zero() {
+                tokio::time::sleep(latency).await;
+            }
             let mut state = self.lock();
             match &state.failure {
                 Some(failure) => Err(failure.clone()),
@@ -162,6 +175,6 @@ impl State {
 }
 
 fn oldest_kept() -> SystemTime {
-    let now = Clock.date_of(Instant::now());
+    let now = Clock::MACHINE.date_of(Instant::now());
     now.checked_sub(JOURNAL_AGE_MAX).unwrap_or(SystemTime::UNIX_EPOCH)
 }

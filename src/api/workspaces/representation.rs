@@ -108,7 +108,7 @@ impl Representation {
     pub(in crate::api) fn of(workspace: &Workspace, context: &Context) -> Self {
         let view = workspace.view();
         let policy = workspace.policy();
-        let date = |at: Instant| Clock.rfc3339(at);
+        let date = |at: Instant| Clock::MACHINE.rfc3339(at);
         Self {
             id: workspace.id().to_string(),
             project: workspace.project().map(|id| Project::of(id, context)),

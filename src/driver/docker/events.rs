@@ -131,7 +131,7 @@ async fn ping(shared: &Shared) -> Result<(), String> {
 fn options() -> EventsOptions {
     let actions = ACTIONS.into_iter().chain(NETWORK_ACTIONS).collect();
     let filters = HashMap::from([("type", vec!["container", "network"]), ("event", actions)]);
-    let now = Clock.date_of(Instant::now()).duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = Clock::MACHINE.date_of(Instant::now()).duration_since(UNIX_EPOCH).unwrap_or_default();
     let since = now.saturating_sub(REPLAY).as_secs().to_string();
     EventsOptionsBuilder::new().since(&since).filters(&filters).build()
 }

@@ -68,6 +68,11 @@ pub enum Effect {
         /// For admins.
         reason: String,
     },
+    /// It could not be removed yet.
+    RemoveFailed {
+        /// For admins.
+        reason: String,
+    },
     /// An admin wants it frozen, which it can't be.
     StopRefused {
         /// For admins.

@@ -6,6 +6,9 @@ use tokio::time::Instant;
 use super::{Effect, Machine, Seen, State};
 use crate::model::Tier;
 
+/// What a missing one is told of that we made ourselves.
+const MADE_AGAIN: &str = "removed outside; it is made again when needed";
+
 impl Machine {
     pub(super) fn on_looked(&mut self, effects: &mut Vec<Effect>, seen: Seen, now: Instant) {
         if !matches!(seen, Seen::Running { .. }) {
@@ -71,11 +74,14 @@ impl Machine {
     }
 
     fn on_missing(&mut self, effects: &mut Vec<Effect>, is_news: bool, now: Instant) {
-        const WHY: &str = "removed outside; it is made again when needed";
         match &self.state {
             _ if self.nature.discovered => self.gone(effects, "removed outside", now),
-            State::Running { .. } => self.fell(effects, Tier::Stopped, WHY, now),
-            State::Frozen { .. } if is_news => self.tell(effects, WHY, None),
+            State::Running { .. } => self.fell(effects, Tier::Stopped, MADE_AGAIN, now),
+            State::Frozen { tier: Tier::Paused } => {
+                self.state = State::Frozen { tier: Tier::Stopped };
+                self.tell(effects, MADE_AGAIN, None);
+            }
+            State::Frozen { .. } if is_news => self.tell(effects, MADE_AGAIN, None),
             _ => self.forget_failed_run(),
         }
     }

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{Census, CheckIn, Drain, EVICT_IDLE_MIN, EVICT_QUIET_MIN, Job, Machine, State};
+use super::{Census, CheckIn, Drain, EVICT_IDLE_MIN, EVICT_QUIET_MIN, Job, Machine, Report, State};
 use crate::model::{FreezeMode, FrozenStorage, Phase, Tier};
 
 /// What a workspace takes of this machine.
@@ -14,6 +14,15 @@ pub enum Footprint {
     Memory,
     /// Both.
     Running,
+}
+
+/// A workspace whose slot may be taken from it, now or soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evictable {
+    /// Since when it is idle, or from when on it will be.
+    pub idle_since: Instant,
+    /// Not before this; `None`: something is being done to it, which will not take long.
+    pub from: Option<Instant>,
 }
 
 impl Machine {
@@ -79,17 +88,37 @@ impl Machine {
     /// does not run.
     pub fn freeze_at(&self, census: Census) -> Option<Instant> {
         let State::Running { ready_at, .. } = &self.state else { return None };
-        let timeout = self.inactivity_timeout()?;
-        if census.inside > 0 {
+        let (idle_since, timeout) = (self.idle_since(census)?, self.inactivity_timeout()?);
+        let grace_ends = *ready_at + self.policy.initial_timeout;
+        // One that nobody has used yet is idle from the end of its grace on.
+        let idle_since = if idle_since > *ready_at { idle_since } else { grace_ends };
+        Some(grace_ends.max(idle_since + timeout))
+    }
+
+    /// Since when it is idle, or from when on it will be if nothing happens; `None`: it is in use,
+    /// and nobody knows for how long.
+    pub(super) fn idle_since(&self, census: Census) -> Option<Instant> {
+        let State::Running { ready_at, .. } = &self.state else { return None };
+        let report_counts_on = self.reported_at().is_some() && self.policy.check_in_ttl.is_none();
+        if census.inside > 0 || report_counts_on {
             return None;
         }
-        let reported_until = match self.check_in {
-            Some(CheckIn { active: true, expires_at, .. }) => Some(expires_at?),
-            Some(CheckIn { active: false, .. }) | None => self.check_in_ended,
-        };
-        let idle_since =
-            [census.last_left, reported_until].into_iter().flatten().fold(*ready_at, Instant::max);
-        Some((*ready_at + self.policy.initial_timeout).max(idle_since) + timeout)
+        let ends = [census.last_left, self.report_ends()];
+        Some(ends.into_iter().flatten().fold(*ready_at, Instant::max))
+    }
+
+    /// When the last report of activity stops counting, or has; `None`: there is none, or it counts
+    /// on.
+    pub(super) fn report_ends(&self) -> Option<Instant> {
+        match self.reported_at() {
+            Some(at) => Some(at + self.policy.check_in_ttl?),
+            None => self.report_ended,
+        }
+    }
+
+    /// When it reported activity that it has not taken back.
+    fn reported_at(&self) -> Option<Instant> {
+        self.report.filter(|report| report.active).map(|report| report.at)
     }
 
     /// Where it is in its life.
@@ -181,22 +210,25 @@ impl Machine {
         if census.inside > 0 || self.reports_activity(now) {
             return Some(now);
         }
-        census.last_left.max(self.check_in_ended)
+        census.last_left.max(self.report_ends())
     }
 
     /// Whether its last report said that it is active; that may have expired since.
     pub fn reported_activity(&self) -> bool {
-        self.check_in.is_some_and(|report| report.active) || self.reported_before
+        self.reported_at().is_some() || self.reported_before
     }
 
     /// Whether the workspace itself says that it is active.
     pub fn reports_activity(&self, now: Instant) -> bool {
-        self.live_check_in(now).is_some()
+        let Some(at) = self.reported_at() else { return false };
+        self.policy.check_in_ttl.is_none_or(|ttl| now < at + ttl)
     }
 
     /// What it reported last, since it was started.
     pub fn check_in(&self) -> Option<CheckIn> {
-        self.check_in
+        let Report { active, at } = self.report?;
+        let ttl = self.policy.check_in_ttl.filter(|_| active);
+        Some(CheckIn { active, at, expires_at: ttl.map(|ttl| at + ttl) })
     }
 
     /// The end of the grace after its start; `None`: it has none, or does not run.
@@ -212,21 +244,18 @@ impl Machine {
         matches!(self.state, State::Running { .. } | State::Starting { .. })
     }
 
-    /// From when on its slot may be taken from it, if nothing happens; `None`: it is in use, or not
-    /// frozen by itself.
-    pub fn evictable_from(&self, census: Census, now: Instant) -> Option<Instant> {
-        let State::Running { ready_at, .. } = &self.state else { return None };
+    /// Whether its slot may be taken from it: it is idle, and may be frozen for that at all.
+    pub fn evictable(&self, census: Census) -> Option<Evictable> {
         let timeout = self.inactivity_timeout()?;
-        let in_use = census.inside > 0 || self.live_check_in(now).is_some();
-        if in_use || self.policy.storage == FrozenStorage::None {
+        if self.policy.storage == FrozenStorage::None {
             return None;
         }
-        let ends = [census.last_left, self.check_in_ended];
-        let idle_since = ends.into_iter().flatten().fold(*ready_at, Instant::max);
+        let idle_since = self.idle_since(census)?;
         let idle_min = match census.quiet {
             0 => EVICT_IDLE_MIN,
             _ => EVICT_QUIET_MIN.min(timeout),
         };
-        Some(idle_since + idle_min)
+        let from = self.freeze_not_before.max(Some(idle_since + idle_min));
+        Some(Evictable { idle_since, from: from.filter(|_| self.job.is_none()) })
     }
 }

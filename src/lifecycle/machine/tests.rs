@@ -106,7 +106,9 @@ impl Bench {
                     }
                     Effect::Hold => self.held_off_until = None,
                     Effect::HoldOff { until } => self.held_off_until = Some(until),
-                    Effect::StopFailed { .. } => self.failed_stops += 1,
+                    Effect::StopFailed { .. } | Effect::RemoveFailed { .. } => {
+                        self.failed_stops += 1;
+                    }
                 }
             }
         }
@@ -297,15 +299,15 @@ fn the_initial_timeout_is_counted_from_readiness() {
     bench.finish(woken("run-1"));
     let ready_at = bench.now;
     let freeze_at = |bench: &Bench| bench.machine.freeze_at(bench.census);
-    assert_eq!(freeze_at(&bench), Some(ready_at + initial_timeout + IDLE));
+    assert_eq!(freeze_at(&bench), Some(ready_at + initial_timeout + IDLE), "nobody has come yet");
     // Whoever leaves within the grace does not shorten it; who leaves after it starts the clock.
-    for (left_at, counted_from) in
-        [(initial_timeout / 2, initial_timeout), (initial_timeout * 2, initial_timeout * 2)]
+    for (left_at, counted) in
+        [(initial_timeout / 2, initial_timeout), (initial_timeout * 2, initial_timeout * 2 + IDLE)]
     {
         bench.census.inside = 1;
         bench.now = ready_at + left_at;
         bench.leave();
-        assert_eq!(freeze_at(&bench), Some(ready_at + counted_from + IDLE));
+        assert_eq!(freeze_at(&bench), Some(ready_at + counted));
     }
 }
 
@@ -364,6 +366,19 @@ fn a_report_expires_after_its_ttl() {
     assert_eq!(bench.machine.freeze_at(bench.census), Some(reported + IDLE * 3));
     bench.pass();
     assert_eq!((bench.phase(), bench.now), (Phase::Freezing, reported + IDLE * 3));
+}
+
+#[test]
+fn another_ttl_counts_for_the_report_that_was_made_already() {
+    let mut bench = Bench::running();
+    bench.handle(Event::CheckIn(true));
+    let reported = bench.now;
+    bench.now += IDLE / 2;
+    let with_ttl = Policy { check_in_ttl: Some(IDLE * 2), ..policy() };
+    bench.handle(Event::Policy(Arc::new(with_ttl)));
+    bench.pass();
+    assert_eq!((bench.phase(), bench.now), (Phase::Freezing, reported + IDLE * 3));
+    assert_eq!(bench.told.last().map(String::as_str), Some("idle for 1m"));
 }
 
 #[test]
@@ -505,6 +520,9 @@ fn a_stop_during_the_start_serves_those_who_wait_first() {
     assert_eq!(bench.phase(), Phase::Starting);
     bench.finish(woken("run-1"));
     assert_eq!((bench.phase(), bench.census.inside), (Phase::Freezing, 1));
+    assert_eq!(bench.job(), None, "they have drain_grace, like everybody");
+    bench.leave();
+    assert_eq!(bench.job(), Some(Job::Freeze(FreezeMode::Stop)));
 }
 
 #[test]
@@ -566,6 +584,15 @@ fn what_happens_outside_is_followed() {
         bench.finish(seen.clone());
         assert_eq!((bench.phase(), bench.open), (phase, open), "{seen:?}");
     }
+}
+
+#[test]
+fn one_that_was_paused_and_is_missing_is_as_good_as_stopped() {
+    let frozen = Past::Frozen { tier: Tier::Paused, since: Instant::now(), stopped_at: None };
+    let mut bench = Bench::with_past(policy(), false, frozen);
+    bench.handle(Event::Changed);
+    bench.finish(Outcome::Looked(Seen::Missing));
+    assert_eq!((bench.phase(), bench.machine.tier()), (Phase::Frozen, Some(Tier::Stopped)));
 }
 
 #[test]
@@ -856,8 +883,8 @@ fn one_with_quiet_tunnels_is_evicted_later_than_one_without() {
         bench.handle(Event::Policy(Arc::new(Policy { inactivity_timeout: timeout, ..policy() })));
         bench.census.quiet = quiet;
         let idle_since = bench.now;
-        let evictable = bench.machine.evictable_from(bench.census, bench.now);
-        assert_eq!(evictable, Some(idle_since + from));
+        let evictable = bench.machine.evictable(bench.census).unwrap();
+        assert_eq!(evictable, Evictable { idle_since, from: Some(idle_since + from) });
         bench.now += from - Duration::from_millis(1);
         bench.handle(Event::Evict);
         assert_eq!(bench.phase(), Phase::Running, "{quiet} quiet ones");
@@ -876,6 +903,23 @@ fn another_policy_counts_from_now_on() {
     assert_eq!(bench.machine.deadline(bench.census, bench.now), Some(idle_since + IDLE * 3));
     bench.handle(Event::Policy(Arc::new(Policy { monitoring: false, ..policy() })));
     assert_eq!(bench.machine.deadline(bench.census, bench.now), None);
+}
+
+#[test]
+fn one_is_evicted_when_it_is_idle_and_nothing_is_done_to_it_and_not_again_at_once() {
+    let mut bench = Bench::running();
+    bench.handle(Event::Changed);
+    let from = |bench: &Bench| bench.machine.evictable(bench.census).unwrap().from;
+    assert_eq!(from(&bench), None, "it is being looked at");
+    bench.finish(running_as("run-1"));
+    assert_eq!(from(&bench), Some(bench.now + EVICT_IDLE_MIN));
+    bench.now += EVICT_IDLE_MIN;
+    bench.handle(Event::Evict);
+    bench.finish(Outcome::FreezeFailed { reason: "the engine is not well".to_owned() });
+    bench.finish(woken("run-1"));
+    assert_eq!(from(&bench), Some(bench.now + RETRY_FIRST));
+    bench.handle(Event::Evict);
+    assert_eq!(bench.phase(), Phase::Running);
 }
 
 /// A generator of numbers that is the same everywhere (SplitMix64).
@@ -946,6 +990,29 @@ fn what_a_crash_cut_off_in_its_making_or_removal_is_removed() {
     let mut bench = Bench::with_past(policy(), false, Past::Removing { why: "a crash" });
     bench.handle(Event::Changed);
     assert_eq!((bench.phase(), bench.job()), (Phase::Removing, Some(Job::Remove)));
+}
+
+#[test]
+fn a_removal_that_failed_is_tried_again_after_a_growing_wait_and_when_it_is_asked_for() {
+    let mut bench = Bench::running();
+    bench.handle(Event::Policy(Arc::new(Policy { max_storage_time: Some(IDLE), ..policy() })));
+    bench.pass();
+    for wait in [1, 2, 4] {
+        let failed_at = bench.now;
+        bench.finish(Outcome::RemoveFailed { reason: "the engine is not well".to_owned() });
+        assert_eq!((bench.phase(), bench.job()), (Phase::Removing, None));
+        bench.pass();
+        assert_eq!(bench.now, failed_at + Duration::from_secs(wait));
+    }
+    assert_eq!(bench.machine.failure(), Some("the engine is not well"));
+    for event in [Event::Remove, Event::Resync] {
+        bench.finish(Outcome::RemoveFailed { reason: "still".to_owned() });
+        bench.handle(event);
+        assert_eq!(bench.job(), Some(Job::Remove));
+    }
+    bench.finish(Outcome::Removed);
+    assert_eq!(bench.phase(), Phase::Removed);
+    assert_eq!(bench.phases.iter().filter(|(phase, _)| *phase == Phase::Removing).count(), 3);
 }
 
 /// Anything may happen in any order; the invariants are asserted after every event by the machine

@@ -128,7 +128,7 @@ impl Writer {
         if now < self.trim_due {
             return;
         }
-        let oldest = Clock.date_of(now).checked_sub(JOURNAL_AGE_MAX);
+        let oldest = Clock::MACHINE.date_of(now).checked_sub(JOURNAL_AGE_MAX);
         let more = match rows::trim(&self.connection, oldest.unwrap_or(SystemTime::UNIX_EPOCH)) {
             Ok(more) => more,
             Err(error) => {

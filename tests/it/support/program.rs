@@ -56,7 +56,7 @@ struct Directory(PathBuf);
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        eprintln!("KEPT {:?}", self.0);
+        drop(fs::remove_dir_all(&self.0));
     }
 }
 
