@@ -9,6 +9,8 @@ mod conformance;
 mod driver;
 #[path = "docker/endurance.rs"]
 mod endurance;
+#[path = "docker/events.rs"]
+mod events;
 #[path = "fixture/mod.rs"]
 mod fixture;
 #[path = "docker/gateway.rs"]

@@ -329,7 +329,9 @@ impl Actor {
             Effect::ResumeFailed { reason } => self.fail_resumes(&CommandError::Failed(reason)),
             Effect::StopRefused { reason } => self.fail_stops(&CommandError::Impossible(reason)),
             Effect::RemoveFailed { reason } => {
-                self.answer(Err(CommandError::Failed(reason)), |wish| wish == Wish::Removed);
+                self.answer(Err(CommandError::Failed(reason)), |wish| {
+                    matches!(wish, Wish::Removed | Wish::Frozen)
+                });
                 // It goes on being removed; nobody waits for that as long as it may take.
                 self.answer(Err(self.why_not_created()), |wish| wish == Wish::Created);
             }

@@ -434,6 +434,7 @@ impl Machine {
                 self.wake(effects, "a request", false, now);
             }
             State::Failed { run: Some(_), .. } if self.deadline(census, now) <= Some(now) => {
+                effects.push(Effect::Hold);
                 self.freeze_now(effects, "it never became ready", now);
             }
             State::Frozen { tier: Tier::Paused } => {

@@ -172,6 +172,18 @@ async fn one_that_is_being_looked_at_makes_room_after_that() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_never_became_ready_and_was_stopped_can_be_woken_at_once() {
+    let bench = Bench::new(None).await;
+    let alice = bench.add("alice", Policy { start_timeout: 5 * SECOND, ..Policy::default() });
+    bench.fake.set_health(alice.id(), Some(Health::Starting));
+    assert!(alice.resume().await.is_err());
+    bench.fake.set_health(alice.id(), Some(Health::Healthy));
+    assert_eq!(alice.stop().await, Ok(()));
+    let entered = alice.enter(Visit::Navigation).await;
+    assert!(entered.is_ok(), "{entered:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_creation_that_fails_at_once_is_told_why() {
     let bench = Bench::new(None).await;
     // Which of two things that are ready is taken first is for chance to say.
@@ -284,4 +296,19 @@ async fn a_stop_of_one_that_is_being_removed_is_answered_when_it_is_gone() {
     });
     assert_eq!((removed, stopped), (Ok(()), Ok(())));
     assert!(bench.registry.get("alice").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_is_told_to_those_whose_wish_it_ends_however_long_it_takes() {
+    let bench = Bench::new(None).await;
+    let alice = bench.add("alice", Policy::default());
+    bench.fake.set_latency(Action::Start, 10 * SECOND);
+    bench.fake.set_latency(Action::Remove, 10 * SECOND);
+    let begun = Instant::now();
+    let (resumed, removed) = tokio::join!(alice.resume(), async {
+        tokio::time::sleep(SECOND).await;
+        timeout(SECOND, alice.remove()).await
+    });
+    assert_eq!(resumed, Err(CommandError::Gone));
+    assert!(removed.is_err() && begun.elapsed() < 3 * SECOND);
 }

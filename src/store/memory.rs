@@ -51,6 +51,16 @@ impl Memory {
         self.lock().latency = latency;
     }
 
+    /// For tests: a record as it stands right now, whatever calls are doing.
+    pub fn record(&self, id: &WorkspaceId) -> Option<Record> {
+        self.lock().records.get(id).cloned()
+    }
+
+    /// For tests: the same of a journal, the oldest line first.
+    pub fn lines(&self, id: &WorkspaceId) -> Vec<JournalEntry> {
+        self.lock().journals.get(id).into_iter().flatten().cloned().collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -23,6 +23,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use crate::events::Events;
 use crate::images::{Container, Engine, Network, unique};
 use crate::support::{PATIENCE, Program, Reply, Setup};
 
@@ -34,7 +35,7 @@ struct Town {
     engine: Engine,
     network: Network,
     program: Program,
-    began: SystemTime,
+    events: Events,
 }
 
 /// A workspace that a call has created.
@@ -58,8 +59,8 @@ impl Town {
         );
         let public = vec![SocketAddr::new(network.gateway, 80)];
         let setup = Setup { public, configuration, ..Setup::default() };
-        let began = SystemTime::now();
-        Self { engine, network, program: Program::run(setup).await, began }
+        let events = Events::listen(engine);
+        Self { engine, network, program: Program::run(setup).await, events }
     }
 
     /// A workspace that runs.
@@ -124,7 +125,7 @@ impl Town {
 
     /// The moments at which the engine did that with its container.
     fn moments(&self, guest: &Guest, event: &str) -> Vec<SystemTime> {
-        self.engine.moments(&guest.container.name, event, self.began)
+        self.events.moments(&guest.container.name, event)
     }
 
     /// From the last start of its container to its end, which is waited for.

@@ -11,6 +11,9 @@ use crate::images::{Engine, engine};
 use crate::support::endurance::{Remains, World, common_prefix, endure_in_lanes};
 
 const LANES: u32 = 2;
+/// Looks at the engine that find nothing more, and how often one is taken.
+const QUIET_LOOKS: u32 = 3;
+const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// Each gateway has the containers of its own scope, which is called as their ids begin.
 #[derive(Clone)]
@@ -47,15 +50,21 @@ impl World for Containers {
     }
 }
 
-/// Takes away what a test that failed has left.
+/// Takes away what a test that failed has left, and what the engine still makes for it.
 struct Swept(Engine);
 
 impl Drop for Swept {
     fn drop(&mut self) {
         let ours = format!("name=^/frostgate-{}", common_prefix());
-        let left = self.0.docker(&["ps", "--all", "--quiet", "--filter", &ours]);
-        for container in left.lines() {
-            self.0.tries(&["rm", "--force", "--volumes", container]);
+        let left = || self.0.docker(&["ps", "--all", "--quiet", "--filter", &ours]);
+        let mut quiet = 0;
+        while quiet < QUIET_LOOKS {
+            let left = left();
+            quiet = if left.is_empty() { quiet + 1 } else { 0 };
+            for container in left.lines() {
+                self.0.tries(&["rm", "--force", "--volumes", container]);
+            }
+            std::thread::sleep(LOOK_EVERY);
         }
     }
 }

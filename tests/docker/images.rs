@@ -8,7 +8,6 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::fixture;
 use crate::support::skipped;
@@ -95,38 +94,6 @@ impl Engine {
         guard
     }
 
-    /// How often a container did something since `since`, as the engine remembers it.
-    pub(crate) fn count_events(self, container: &str, event: &str, since: SystemTime) -> usize {
-        self.moments(container, event, since).len()
-    }
-
-    /// When it did.
-    pub(crate) fn moments(
-        self,
-        container: &str,
-        event: &str,
-        since: SystemTime,
-    ) -> Vec<SystemTime> {
-        let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).expect("it is after 1970");
-        let stamp = |at| format!("{:.9}", seconds(at).as_secs_f64());
-        let (container, event) = (format!("container={container}"), format!("event={event}"));
-        let listed = self.docker(&[
-            "events",
-            "--since",
-            &stamp(since),
-            "--until",
-            &stamp(SystemTime::now()),
-            "--filter",
-            &container,
-            "--filter",
-            &event,
-            "--format",
-            "{{.TimeNano}}",
-        ]);
-        let nanoseconds = listed.lines().map(|line| line.parse().expect("a number"));
-        nanoseconds.map(|since_1970| UNIX_EPOCH + Duration::from_nanos(since_1970)).collect()
-    }
-
     fn imported(self, variant: &str, changes: &[&str], programs: &[&str]) -> String {
         let image = format!("{REPOSITORY}:{}{variant}", fixture::version());
         let binary = fixture::binary();
@@ -206,7 +173,8 @@ impl Drop for Network {
     }
 }
 
-fn command(arguments: &[&str]) -> Command {
+/// The command `docker`, which gets nothing to read.
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new("docker");
     command.args(arguments).stdin(Stdio::null());
     command

@@ -30,13 +30,15 @@ impl Machine {
     /// which the workspace could be idle for long enough: there it looks again. So a request costs
     /// no timer, and the freeze is on time all the same.
     pub fn deadline(&self, census: Census, now: Instant) -> Option<Instant> {
+        // It is too old whatever is done to it. When that is known there is no more to be told.
+        let remove_at = self.remove_at().filter(|_| self.remove_wanted.is_none());
         // When the job is done there is a new deadline; a look takes milliseconds.
         match (&self.state, self.job) {
             (_, None) => {}
             (State::Starting { leave_at, .. }, Some(Job::Queue)) => {
-                return leave_at.iter().copied().chain(self.remove_at()).min();
+                return leave_at.iter().copied().chain(remove_at).min();
             }
-            (_, Some(_)) => return None,
+            (_, Some(_)) => return remove_at,
         }
         let not_too_soon = |at: Instant| self.freeze_not_before.map_or(at, |limit| at.max(limit));
         let of_phase = match &self.state {
@@ -59,7 +61,7 @@ impl Machine {
             | State::Failed { .. }
             | State::Removed => None,
         };
-        of_phase.into_iter().chain(self.remove_at()).min()
+        of_phase.into_iter().chain(remove_at).min()
     }
 
     /// When it will be removed, whatever happens; `None`: never, as things are.

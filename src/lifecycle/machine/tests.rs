@@ -318,8 +318,10 @@ fn one_that_reported_activity_before_a_restart_is_active_until_it_says_otherwise
     bench.finish(running_as("run-1"));
     bench.finish(woken("run-1"));
     assert_eq!(bench.machine.freeze_at(bench.census), None);
+    assert!(bench.machine.reported_activity());
     bench.handle(Event::CheckIn(false));
     assert_eq!(bench.machine.freeze_at(bench.census), Some(bench.now + IDLE));
+    assert!(!bench.machine.reported_activity());
 }
 
 #[test]
@@ -990,6 +992,27 @@ fn what_a_crash_cut_off_in_its_making_or_removal_is_removed() {
     let mut bench = Bench::with_past(policy(), false, Past::Removing { why: "a crash" });
     bench.handle(Event::Changed);
     assert_eq!((bench.phase(), bench.job()), (Phase::Removing, Some(Job::Remove)));
+}
+
+#[test]
+fn one_that_is_too_old_is_removed_whatever_is_done_to_it() {
+    let short_lived = Policy { max_storage_time: Some(IDLE), ..policy() };
+    let mut bench = Bench::new(short_lived, false);
+    bench.slot_is_free = false;
+    bench.handle(Event::Resume);
+    assert_eq!(bench.job(), Some(Job::Queue));
+    bench.pass();
+    assert_eq!((bench.phase(), bench.job()), (Phase::Removing, Some(Job::Remove)));
+
+    let mut bench = Bench::running();
+    bench.handle(Event::Changed);
+    bench.now += IDLE;
+    bench.handle(Event::Policy(Arc::new(Policy { max_storage_time: Some(IDLE), ..policy() })));
+    bench.pass();
+    assert_eq!(bench.job(), Some(Job::Look), "that is not cut short");
+    assert_eq!(bench.machine.deadline(bench.census, bench.now), None);
+    bench.finish(running_as("run-1"));
+    assert_eq!(bench.phase(), Phase::Removing);
 }
 
 #[test]

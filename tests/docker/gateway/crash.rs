@@ -1,11 +1,12 @@
 //! `kill -9` of the real program, in front of a container, at the worst moments.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use frostgate::model::FreezeMode;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Guest, NEVER, labels};
+use crate::events::Events;
 use crate::images::{Container, Engine, engine, unique};
 use crate::support::{Client, PATIENCE, Program, Setup, get, navigate};
 
@@ -120,7 +121,7 @@ async fn a_crash_during_a_start_leaves_one_container_that_is_adopted() {
         guest.id,
         engine.image()
     );
-    let began = SystemTime::now();
+    let events = Events::listen(engine);
     let program = start(&scope, &workspace).await;
     let mut held = Client::connect(program.public).await;
     held.send(format!("GET /boot HTTP/1.1\r\nHost: {}.localhost\r\n\r\n", guest.id)).await;
@@ -135,6 +136,6 @@ async fn a_crash_during_a_start_leaves_one_container_that_is_adopted() {
     assert_eq!(reply.status, 200, "{reply:?}\n{}", program.log());
     let all = engine.docker(&list[..5]);
     assert_eq!(all.lines().count(), 1, "{all}");
-    assert_eq!(engine.count_events(&guest.container.name, "start", began), 1);
+    assert_eq!(events.moments(&guest.container.name, "start").len(), 1);
     assert!(held.is_hung_up_on(Duration::from_secs(1)).await);
 }

@@ -1,13 +1,14 @@
 //! The main job: idle containers are frozen on time, and thawed for whoever comes.
 
 use std::collections::HashSet;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use frostgate::model::{FreezeMode, Image, Phase, PolicyOverrides, Runs, Spec, Tier};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::{IDLE, MODES, NEVER, Stage, assert_on_time, change};
+use crate::events::Events;
 use crate::images::{Container, engine, unique};
 use crate::support::{self, get};
 
@@ -70,7 +71,7 @@ async fn a_hundred_requests_to_a_frozen_container_cause_one_start() {
                 "unpause"
             }
         };
-        let began = SystemTime::now();
+        let events = Events::listen(engine);
         let address = stage.gateway.public();
         let mut requests = JoinSet::new();
         for _ in 0..100 {
@@ -83,7 +84,7 @@ async fn a_hundred_requests_to_a_frozen_container_cause_one_start() {
             runs.insert(reply.body);
         }
         assert_eq!(runs.len(), 1);
-        assert_eq!(engine.count_events(&guest.container.name, event, began), 1, "{event}");
+        assert_eq!(events.moments(&guest.container.name, event).len(), 1, "{event}");
     }
     stage.stop().await;
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -179,7 +179,9 @@ impl Caller {
         let entry = ledger.entry(id);
         if entry.kind == Kind::Fleeting && reply.status == 404 {
             entry.fate = Fate::Gone;
-        } else if !(entry.kind == Kind::Fleeting && reply.status == 409) {
+        } else if entry.kind == Kind::Fleeting && matches!(reply.status, 409 | 503) {
+            // It can't be stopped, or is being removed.
+        } else {
             assert_eq!(reply.status, status, "{line}: {reply:?}");
         }
         Some(())
@@ -203,6 +205,6 @@ impl Caller {
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap()
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

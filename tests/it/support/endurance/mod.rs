@@ -7,7 +7,7 @@ mod ledger;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -153,27 +153,37 @@ impl<W: World> Siege<W> {
         let listed = self.listed().await;
         for (id, entry) in &self.ledger().entries {
             match listed.get(id) {
-                None => assert!(!entry.must_live(), "{id} is lost: {entry:?}\n{}", self.log()),
+                None => assert!(!entry.must_live(), "{id} is lost: {entry:?}\n{}", self.log_of(id)),
                 Some(told) => {
-                    assert!(entry.may_live(), "{id} is back: {told}\n{}", self.log());
+                    assert!(entry.may_live(), "{id} is back: {told}\n{}", self.log_of(id));
+                    if told["phase"] == "removing" {
+                        continue;
+                    }
                     let hold = told["policy"]["hold_max"].as_u64().unwrap();
                     assert!(entry.holds.contains(&hold), "{id}: {entry:?}, not {told}");
-                    let reports = told["reports_activity"].as_bool().unwrap();
-                    let known = entry.must_live() && entry.reports.len() == 1;
-                    // Nothing is known of it before its first look.
-                    let runs = told["phase"] == "running";
-                    let right = !known || !runs || entry.reports.contains(&reports);
-                    assert!(right, "{id}: {entry:?}, not {told}\n{}", self.log());
                 }
             }
         }
         self.until_at_rest().await;
-        self.learn(&self.listed().await);
+        let listed = self.listed().await;
+        self.assert_reports(&listed);
+        self.learn(&listed);
         self.visit().await;
         let log = self.log();
         let errors: Vec<_> =
             log.lines().filter(|line| line.contains(r#""level":"ERROR""#)).collect();
-        assert!(errors.is_empty() && !log.contains("panicked"), "{errors:#?}\n{log}");
+        assert!(errors.is_empty() && !log.contains("panicked"), "{errors:#?}");
+    }
+
+    /// Who is active by its own word is so after a crash.
+    fn assert_reports(&self, listed: &BTreeMap<String, Value>) {
+        let ledger = self.ledger();
+        let known = ledger.entries.iter().filter(|(_, entry)| entry.must_live());
+        for (id, entry) in known.filter(|(_, entry)| entry.reports.len() == 1) {
+            let told = &listed[id];
+            let reports = told["reports_activity"].as_bool().unwrap();
+            assert!(entry.reports.contains(&reports), "{entry:?}, not {told}\n{}", self.log_of(id));
+        }
     }
 
     async fn until_at_rest(&self) {
@@ -183,20 +193,21 @@ impl<W: World> Siege<W> {
             if problems.is_empty() {
                 return;
             }
-            assert!(Instant::now() < deadline, "{problems:#?}\n{}", self.log());
+            let logs: String = problems.keys().map(|id| self.log_of(id)).collect();
+            assert!(Instant::now() < deadline, "{problems:#?}\n{logs}");
             sleep(Duration::from_millis(20)).await;
         }
     }
 
     /// Where what we say, what there is and what the journal says differ.
-    async fn problems(&self) -> Vec<String> {
+    async fn problems(&self) -> BTreeMap<String, String> {
         let listed = self.listed().await;
         let remains = self.remains().await;
         self.assert_nobody_is_double(&remains);
-        let mut problems = Vec::new();
+        let mut problems = BTreeMap::new();
         for (id, what) in &remains {
             if !listed.contains_key(id) {
-                problems.push(format!("{id} is gone, and there is {what:?}"));
+                problems.insert(id.clone(), format!("it is gone, and there is {what:?}"));
             }
         }
         for (id, told) in &listed {
@@ -208,10 +219,11 @@ impl<W: World> Siege<W> {
                 ("frozen", Some("paused")) => (what.running, what.paused) == (0, 1),
                 _ => false,
             };
-            if !right || what == Remains::default() {
-                problems.push(format!("{id} has {what:?}, yet we say {told}"));
-            }
-            problems.extend(self.journal_problem(id).await.map(|what| format!("{id}: {what}")));
+            let problem = match right && what != Remains::default() {
+                true => self.journal_problem(id).await,
+                false => Some(format!("there is {what:?}, yet we say {told}")),
+            };
+            problems.extend(problem.map(|problem| (id.clone(), problem)));
         }
         problems
     }
@@ -245,7 +257,7 @@ impl<W: World> Siege<W> {
             entry.fate = match (listed.contains_key(id), entry.fate) {
                 (true, _) => Fate::Lives,
                 (false, Fate::Lives) => {
-                    assert_eq!(entry.kind, Kind::Fleeting, "{id} is lost: {}", self.log());
+                    assert_eq!(entry.kind, Kind::Fleeting, "{id} is lost: {}", self.log_of(id));
                     Fate::Gone
                 }
                 (false, _) => Fate::Gone,
@@ -275,7 +287,7 @@ impl<W: World> Siege<W> {
                     self.ledger().saw(id, &reply.text(), entry.stops);
                     break;
                 }
-                assert!(Instant::now() < deadline, "{id}: {reply:?}\n{}", self.log());
+                assert!(Instant::now() < deadline, "{id}: {reply:?}\n{}", self.log_of(id));
                 sleep(Duration::from_millis(20)).await;
             }
         }
@@ -321,16 +333,23 @@ impl<W: World> Siege<W> {
             assert!(
                 what.running + what.paused <= 1,
                 "{id} is there twice: {what:?}\n{}",
-                self.log()
+                self.log_of(id)
             );
         }
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap()
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn log(&self) -> String {
         self.program.log()
+    }
+
+    /// What it has logged of one workspace.
+    fn log_of(&self, id: &str) -> String {
+        let log = self.log();
+        let lines = log.lines().filter(|line| line.contains(id) || line.contains("serving"));
+        lines.map(|line| format!("{line}\n")).collect()
     }
 }
