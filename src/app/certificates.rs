@@ -46,7 +46,12 @@ pub(super) async fn follow(certificates: Arc<Certificates>) {
         // Watched first and read then, so that no change is missed, and watched anew each time: a
         // directory may have been put in place of another.
         let changed = Arc::new(Notify::new());
-        let watcher = watch(certificates.directories(), changed.clone());
+        let directories = certificates.directories();
+        let watcher = watch(directories.clone(), changed.clone());
+        if certificates.directories() != directories {
+            // A link has led elsewhere before it was watched.
+            continue;
+        }
         if let Err(error) = &watcher {
             tracing::warn!(%error, "changes of certificates are noticed after a day only");
         }

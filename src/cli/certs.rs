@@ -21,7 +21,6 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::time::Instant;
 
 use crate::clock::{Clock, rfc3339};
 use crate::config::Config;
@@ -168,7 +167,7 @@ fn make_certificate(
 
 fn params(hosts: &[String], valid: Duration) -> anyhow::Result<CertificateParams> {
     let mut params = CertificateParams::new(hosts).context("a host is no name")?;
-    let now = now();
+    let now = Clock::MACHINE.now();
     params.distinguished_name = DistinguishedName::new();
     params.not_before = (now - VALID_BEFORE).into();
     params.not_after = (now + valid).into();
@@ -181,7 +180,8 @@ fn check(hosts: &[String], cert: &CertificateDer<'_>, authority: &str) -> anyhow
     roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let client = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-    let now = UnixTime::since_unix_epoch(now().duration_since(SystemTime::UNIX_EPOCH)?);
+    let now =
+        UnixTime::since_unix_epoch(Clock::MACHINE.now().duration_since(SystemTime::UNIX_EPOCH)?);
     for host in hosts.iter().filter(|host| !host.starts_with("*.")) {
         let name = ServerName::try_from(host.as_str()).context(format!("{host:?} is no host"))?;
         client.verify_server_cert(cert, &[], &name, &[], now).context(host.clone())?;
@@ -225,10 +225,6 @@ fn tell(
         authority.key.display()
     ));
     io::stdout().write_all(text.as_bytes()).context("could not write to the terminal")
-}
-
-fn now() -> SystemTime {
-    Clock::MACHINE.date_of(Instant::now())
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {

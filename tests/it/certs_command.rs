@@ -190,7 +190,7 @@ async fn the_commands_that_call_the_api_know_it_by_its_certificates() {
     .await;
     let (admin, state) = (gateway.admin(), gateway.state_dir());
     let text = format!("state_dir = {state:?}\n[listen]\nadmin = \"{admin}\"\nadmin_tls = true\n");
-    fs::write(place.0.join("frostgate.toml"), text).unwrap();
+    fs::write(place.0.join("frostgate.toml"), &text).unwrap();
     let list = place.run(&["token", "list"]);
     assert!(list.status.success(), "{list:?}");
     // Others are known by who vouches for them.
@@ -199,9 +199,10 @@ async fn the_commands_that_call_the_api_know_it_by_its_certificates() {
     assert!(!stranger.status.success(), "{stranger:?}");
     let trusted = elsewhere.env("SSL_CERT_FILE", place.file("ca.crt")).output().unwrap();
     assert!(trusted.status.success(), "{trusted:?}");
-    // An impostor at the same place.
-    fs::remove_dir_all(place.0.join("certs")).unwrap();
-    place.certs(&["--directory", "certs"]);
+    // One with other certificates is an impostor.
+    place.certs(&["--directory", "others"]);
+    let text = format!("{text}[tls]\ndirectory = \"others\"\n");
+    fs::write(place.0.join("frostgate.toml"), text).unwrap();
     let told = place.run(&["token", "list"]);
     let told = String::from_utf8_lossy(&told.stderr);
     assert!(told.contains("is frostgate running?") && told.contains("UnknownIssuer"), "{told}");

@@ -9,11 +9,10 @@ use std::fs;
 use std::io;
 use std::path::{self, Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use tokio::time::Instant;
 
 use super::certificate::{Certificate, CertificateError, Pair};
 use super::set::Set;
@@ -162,7 +161,7 @@ impl State {
     /// What is used after a reading: what it found, and where that is not right, what was there
     /// before.
     fn followed_by(&self, reading: Vec<Result<Certificate, CertificateError>>) -> Self {
-        let now = now();
+        let now = Clock::MACHINE.now();
         let mut used = Vec::new();
         let mut refused = Vec::new();
         for read in reading {
@@ -233,10 +232,6 @@ fn pairs_in(directory: &Path) -> io::Result<Vec<Pair>> {
     Ok(stems.into_iter().map(pair).collect())
 }
 
-fn now() -> SystemTime {
-    Clock::MACHINE.date_of(Instant::now())
-}
-
 fn tell_changes(old: &State, new: &State) {
     for certificate in new.set.all() {
         if !old.set.of(certificate.pair()).is_some_and(|old| Arc::ptr_eq(old, certificate)) {
@@ -269,10 +264,11 @@ fn tell_ends(set: &Set) {
 /// What has to be said about a certificate that is not valid, or not for long.
 fn end(certificate: &Certificate) -> Option<String> {
     let (name, until) = (certificate.name(), rfc3339(certificate.not_after()));
-    if !certificate.is_valid(now()) {
+    let now = Clock::MACHINE.now();
+    if !certificate.is_valid(now) {
         return Some(format!("{name}: it is not valid now; it ends {until}"));
     }
-    (!certificate.is_valid(now() + SOON)).then(|| format!("{name}: it ends {until}"))
+    (!certificate.is_valid(now + SOON)).then(|| format!("{name}: it ends {until}"))
 }
 
 fn place(directory: Option<&Path>) -> String {
