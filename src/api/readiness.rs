@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Query, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Context;
+use super::reply::Json;
 
 /// How a part of the program is.
 #[derive(Debug, Clone, PartialEq, Eq)]
