@@ -351,10 +351,8 @@ impl Machine {
                 self.leave_queue_at(Some(now + self.policy.hold_max));
             }
             State::Running { .. } => {}
-            State::Removing { .. } | State::Removed => {
-                let reason = "it is being removed".to_owned();
-                effects.push(Effect::ResumeFailed { reason });
-            }
+            // Whoever wants it to run is told that it is gone.
+            State::Removing { .. } | State::Removed => {}
         }
     }
 
