@@ -46,8 +46,7 @@ pub(super) struct Detail {
 pub(super) struct Readiness {
     /// `ready`.
     status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    /// `null`: that was not asked.
     checks: Option<Vec<Finding>>,
 }
 

@@ -150,6 +150,7 @@ impl TryFrom<Value> for Bytes {
             Value::String(text) => size::parse(text).ok(),
             _ => None,
         };
+        let read = read.filter(|bytes| *bytes as f64 <= BYTES_MAX);
         read.map(Self).ok_or_else(|| {
             format!("{value} is no size: send a whole number of bytes, or one such as \"64KiB\"")
         })
