@@ -52,7 +52,7 @@ fn play(seed: u64) -> Outcome {
 
 /// By hand, until it knows of everything that the rules do: `cargo test lifecycle_model -- --ignored`.
 #[test]
-#[ignore = "the reference differs from the rules in about one run of thirty; see its report"]
+#[ignore = "the reference differs from the rules in about one run of twelve"]
 fn whatever_happens_it_is_as_the_reference_says() {
     note_panics();
     if let Ok(seed) = std::env::var(SEED) {
