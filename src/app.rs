@@ -6,46 +6,47 @@
 
 mod certificates;
 mod data_plane;
+mod drivers;
+mod files;
+mod handover;
+mod reload;
+mod serving;
+mod settings;
 mod sockets;
+mod waiting_page;
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::rc::Rc;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper::{Request, Response};
 use tokio::runtime::Handle;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::api::{self, CHECK_IN_PATH, Failures, Keyring, Peer};
-use crate::clock::Clock;
-use crate::config::{self, Config, DockerAddress, DockerUse};
-use crate::driver::Driver;
-use crate::driver::docker::{self, Docker};
-use crate::driver::process::{self, Process};
-use crate::driver::upstream::Upstream;
-use crate::lifecycle::check_in::CheckInKey;
-use crate::lifecycle::create::{self, Creator};
+use crate::api::{Keyring, ReloadError, Reloaded};
+use crate::config::{Config, TOKEN_FILE};
 use crate::lifecycle::reconcile::Reconciler;
-use crate::lifecycle::registry::Newcomer;
-use crate::lifecycle::slots::Capacity;
-use crate::lifecycle::{self, Change, Registry};
+use crate::lifecycle::{Change, Registry};
 use crate::listen::tls::{Certificates, Tls};
-use crate::listen::{self, Ends, Listener, Serve};
-use crate::model::{Policy, PolicyOverrides, PublicUrl};
-use crate::proxy::{self, Body, Elsewhere, Proxy, Redirect};
-use crate::secrets::{self, SecretError};
-use crate::store::{Origin, Sqlite, Store, StoreError};
+use crate::listen::{Clients, Listener};
+use crate::proxy::{Proxy, Template};
+use crate::secrets;
+use crate::store::{Sqlite, Store, StoreError};
 use crate::token::Token;
 use data_plane::Plan;
+use drivers::Drivers;
+use handover::{Door, Leases};
+use reload::{Parts, Reloader};
+use serving::{Admin, Public};
 use sockets::{Addresses, Sockets};
+
+pub use handover::{Offer, Successor};
+pub use reload::Source;
+pub use sockets::{Inherited, Role};
 
 /// Connections to the admin listener at a time: people, scripts and dashboards of one team.
 const ADMIN_CONNECTIONS_MAX: usize = 1_000;
@@ -53,26 +54,47 @@ const ADMIN_CONNECTIONS_MAX: usize = 1_000;
 /// its thread a moment.
 const DRAIN_SLACK: Duration = Duration::from_secs(3);
 
+/// How long connections that were accepted may take to say what they want, when all is handed over;
+/// more than `listen` gives them. What comes later and needs a wake is refused.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long wakes and freezes that are under way then may take to be finished.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
+
 /// How long to wait for another Frostgate to let go of the state directory, and how often to look.
 const STORE_FREE_MAX: Duration = Duration::from_secs(15);
 const STORE_FREE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The running program.
 pub struct App {
-    registry: Arc<Registry>,
-    addresses: Addresses,
-    /// `None`: nothing speaks TLS.
-    certificates: Option<Arc<Certificates>>,
+    reloader: Arc<Reloader>,
     draining: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
     /// The reconcilers, and who keeps the certificates up to date.
     followers: JoinSet<()>,
-    drain_grace: Duration,
+    /// `None`: nobody can take over.
+    door: Option<Door>,
+}
+
+/// How a program begins.
+#[derive(Default)]
+pub struct Start {
+    /// Where the configuration can be read again; `None`: nowhere.
+    pub source: Option<Source>,
+    /// Sockets that are bound already.
+    pub inherited: Vec<Inherited>,
+    /// Whom it takes over from.
+    pub offer: Option<Offer>,
 }
 
 impl App {
     /// Binds every listener and starts serving. Returns once all ports are bound.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
+        Self::start_as(config, Start::default()).await
+    }
+
+    /// The same, and goes on from what is there already.
+    pub async fn start_as(config: Config, start: Start) -> anyhow::Result<Self> {
+        let Start { source, mut inherited, mut offer } = start;
         secrets::make_state_dir(&config.state_dir)?;
         secrets::read_or_make(&config.token_file(), |random| Token::new(random).text().to_owned())?;
         let workers = match config.listen.workers {
@@ -80,116 +102,106 @@ impl App {
             workers => workers,
         };
         let certificates = certificates::open(&config)?.map(Arc::new);
-        let sockets = Sockets::bind(&config.listen, workers)?;
-        let addresses = sockets.addresses()?;
-        let public_url = public_url(&config, &addresses);
+        inherited.extend(offer.iter_mut().flat_map(Offer::take_sockets));
+        let sockets = Sockets::bind(&config.listen, workers, inherited)?;
+        let (addresses, copies) = (sockets.addresses()?, sockets.copies()?);
 
+        // From here on it is ours to decide, and nobody else's.
+        let predecessor = match offer {
+            Some(offer) => Some(offer.accept().await),
+            None => None,
+        };
         let store = open_store(&config.state_dir).await?;
-        let options = lifecycle_options(&config, &addresses)?;
+        let options = settings::lifecycle_options(&config, &addresses)?;
         let keyring =
             Keyring::open(config.token_file(), config.tokens.clone(), store.clone()).await?;
         let registry = Registry::open(options, store, Handle::current()).await?;
         let drivers = Drivers::make(&config)?;
         drivers.check(&config).await?;
-        let policy = Arc::new(config.policy.clone());
-        let creator = Arc::new(creator(&config, &registry, &drivers));
-        add_configured(&config, &policy, &registry, &creator)?;
+        let creator = Arc::new(settings::creator(&config, &registry, &drivers));
+        add_configured(&config, &registry, &drivers)?;
         creator.restore();
-        let mut followers = JoinSet::new();
-        for driver in drivers.all() {
-            let mut reconciler = Reconciler::new(registry.clone(), driver, policy.clone());
-            reconciler.take_stock().await;
-            followers.spawn(reconciler.follow());
-        }
-
-        let mut checks = Vec::new();
-        if let Some(certificates) = &certificates {
-            followers.spawn(certificates::follow(certificates.clone()));
-            checks.push(certificates::check(certificates.clone()));
-        }
-        let context = api::Context {
-            registry: registry.clone(),
-            creator,
-            keyring: Arc::new(keyring),
-            failures: Arc::new(Failures::default()),
-            trusted_proxies: config.routing.trusted_proxies.clone().into(),
-            public_url: Arc::new(public_url),
-            checks: checks.into(),
-        };
-        let (draining, drained) = watch::channel(false);
-        let mut app = Self {
+        let parts = Parts {
             registry,
-            addresses,
+            drivers,
+            keyring: Arc::new(keyring),
             certificates,
-            draining,
-            threads: Vec::new(),
-            followers,
-            drain_grace: config.listen.drain_grace,
+            certificates_moved: Arc::new(Notify::new()),
+            page: Arc::new(Template::open(config.waiting_page.directory.clone())),
+            addresses,
+            clients: Clients::new(config.listen.connections_per_client_max),
+            pseudonym: settings::pseudonym()?,
+            state_dir: config.state_dir.clone(),
+            source,
         };
-        app.start_threads(&config, context, sockets, drained)?;
+        let reloader = Reloader::new(config.clone(), creator, parts);
+        let (draining, drained) = watch::channel(false);
+        let followers = JoinSet::new();
+        let mut app = Self { reloader, draining, threads: Vec::new(), followers, door: None };
+        app.follow().await;
+        app.start_threads(&config, sockets, &drained)?;
+        if let Some(predecessor) = predecessor {
+            app.followers.spawn(predecessor.look_after(app.registry().clone()));
+        }
+        app.door = Door::open(&config.state_dir, copies)
+            .inspect_err(|error| tracing::warn!("nobody can take over from us: {error:#}"))
+            .ok();
         Ok(app)
+    }
+
+    /// Takes in what runs already, and follows what happens outside.
+    async fn follow(&mut self) {
+        let parts = self.reloader.parts();
+        for driver in parts.drivers.all() {
+            let policies = self.reloader.policies();
+            let mut reconciler = Reconciler::new(parts.registry.clone(), driver, policies);
+            reconciler.take_stock().await;
+            self.followers.spawn(reconciler.follow());
+        }
+        if let Some(certificates) = parts.certificates.clone() {
+            let moved = parts.certificates_moved.clone();
+            self.followers.spawn(files::follow(certificates, moved));
+        }
+        if parts.page.directory().is_some() {
+            self.followers.spawn(files::follow(parts.page.clone(), Arc::new(Notify::new())));
+        }
     }
 
     fn start_threads(
         &mut self,
         config: &Config,
-        context: api::Context,
         sockets: Sockets,
-        draining: watch::Receiver<bool>,
-    ) -> anyhow::Result<()> {
-        let tls = self.certificates.clone().map(Tls::new).transpose()?;
-        let admin_tls = tls.clone().filter(|_| config.listen.admin_tls);
-        let listeners = sockets.into_listeners(tls, admin_tls);
-        self.start_data_plane(config, &context, listeners.workers, &draining)?;
-        self.start_admin(config, context, listeners.admin, draining)
-    }
-
-    fn start_data_plane(
-        &mut self,
-        config: &Config,
-        context: &api::Context,
-        workers: Vec<Vec<Listener>>,
         draining: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
-        let elsewhere = elsewhere(context, config.routing.admin_host.clone());
-        let options = proxy_options(config, &context.public_url)?;
-        let connections_max = config.listen.connections_max.div_ceil(workers.len().max(1));
-        for (number, listeners) in workers.into_iter().enumerate() {
-            let plan = Plan {
-                name: format!("worker-{number}"),
-                listeners,
-                options: listen_options(config),
-                connections_max,
-                draining: draining.clone(),
-                grace: config.listen.drain_grace,
-            };
-            let (registry, options) = (self.registry.clone(), options.clone());
-            let elsewhere = elsewhere.clone();
-            self.threads.push(data_plane::start(plan, move |tunnels| {
-                Proxy::new(registry, options, elsewhere, tunnels)
+        let certificates = self.reloader.parts().certificates.clone();
+        let tls = certificates.map(Tls::new).transpose()?;
+        let admin_tls = tls.clone().filter(|_| config.listen.admin_tls);
+        let listeners = sockets.into_listeners(tls, admin_tls);
+        let workers = listeners.workers.len().max(1);
+        let connections_max = config.listen.connections_max.div_ceil(workers);
+        for (number, listeners) in listeners.workers.into_iter().enumerate() {
+            let plan = self.plan(format!("worker-{number}"), listeners, connections_max, draining);
+            let (registry, seed) = (self.registry().clone(), settings::seed()?);
+            self.threads.push(data_plane::start(plan, move |serving, tunnels| {
+                let (options, elsewhere) = (serving.proxy.clone(), serving.elsewhere.clone());
+                Public::new(Proxy::new(registry, options, elsewhere, tunnels, seed))
             })?);
         }
+        let admin = vec![listeners.admin];
+        let plan = self.plan("admin".to_owned(), admin, ADMIN_CONNECTIONS_MAX, draining);
+        self.threads.push(data_plane::start(plan, |serving, _| Admin::new(serving.admin.clone()))?);
         Ok(())
     }
 
-    fn start_admin(
-        &mut self,
-        config: &Config,
-        context: api::Context,
-        listener: Listener,
-        draining: watch::Receiver<bool>,
-    ) -> anyhow::Result<()> {
-        let plan = Plan {
-            name: "admin".to_owned(),
-            listeners: vec![listener],
-            options: listen_options(config),
-            connections_max: ADMIN_CONNECTIONS_MAX,
-            draining,
-            grace: config.listen.drain_grace,
-        };
-        let router = api::admin(context);
-        self.threads.push(data_plane::start(plan, move |_| Rc::new(Admin { router }))?);
-        Ok(())
+    fn plan(
+        &self,
+        name: String,
+        listeners: Vec<Listener>,
+        connections_max: usize,
+        draining: &watch::Receiver<bool>,
+    ) -> Plan {
+        let (serving, draining) = (self.reloader.serving(), draining.clone());
+        Plan { name, listeners, serving, connections_max, draining }
     }
 
     /// The certificates of a configuration, if they can be used; `None`: it has no TLS.
@@ -199,41 +211,119 @@ impl App {
 
     /// Where end users arrive.
     pub fn public_addresses(&self) -> &[SocketAddr] {
-        &self.addresses.public
+        &self.addresses().public
     }
 
     /// Where they arrive by TLS.
     pub fn tls_addresses(&self) -> &[SocketAddr] {
-        &self.addresses.tls
+        &self.addresses().tls
     }
 
     /// Where the API is served.
     pub fn admin_address(&self) -> SocketAddr {
-        self.addresses.admin
+        self.addresses().admin
     }
 
-    /// Has the certificates read again, whether they have changed or not. Those that can't be used
-    /// are told in the log, and leave what was there before. Blocks on the disk.
+    fn addresses(&self) -> &Addresses {
+        &self.reloader.parts().addresses
+    }
+
+    /// Reads the configuration again, and the certificates, and applies them without closing a
+    /// connection. Where there is anything wrong, everything stays as it was. That is told in the
+    /// log as well.
+    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        self.reloader.clone().reload().await
+    }
+
+    /// Has the certificates alone read again, whether they have changed or not. Those that can't be
+    /// used are told in the log, and leave what was there before. Blocks on the disk.
     pub fn reload_certificates(&self) {
-        if let Some(certificates) = &self.certificates {
+        if let Some(certificates) = &self.reloader.parts().certificates {
             certificates.reload();
         }
     }
 
     /// All workspaces.
     pub fn registry(&self) -> &Arc<Registry> {
-        &self.registry
+        &self.reloader.parts().registry
     }
 
     /// What happens, as it happens.
     pub fn changes(&self) -> broadcast::Receiver<Change> {
-        self.registry.changes()
+        self.registry().changes()
+    }
+
+    /// Where the API's token is.
+    pub fn token_file(&self) -> PathBuf {
+        self.reloader.parts().state_dir.join(TOKEN_FILE)
+    }
+
+    /// Waits until another Frostgate wants to take over. Cancel-safe.
+    pub async fn successor(&self) -> Successor {
+        match &self.door {
+            Some(door) => door.knock().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Hands everything over. Returns when those inside have left, or had the grace for that; with
+    /// a program that goes on in the place of this one, if the other one came to nothing.
+    pub async fn hand_over(mut self, mut successor: Successor) -> anyhow::Result<Option<Self>> {
+        let sockets = self.door.take().map(Door::into_sockets).unwrap_or_default();
+        self.draining.send_replace(true);
+        tokio::time::sleep(LAST_WORDS).await;
+        self.registry().settle(SETTLE_MAX).await;
+        self.followers.shutdown().await;
+        self.registry().close().await;
+        let registry = self.registry().clone();
+        match successor.succeed(&registry).await {
+            Ok(inside) => {
+                drop(sockets);
+                tokio::select! {
+                    () = self.drained() => {}
+                    () = async {
+                        successor.keep_told(&registry, inside).await;
+                        std::future::pending().await
+                    } => {}
+                }
+                Ok(None)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the other Frostgate came to nothing; going on");
+                drop(successor);
+                self.go_on(sockets).await.map(Some)
+            }
+        }
+    }
+
+    /// Begins anew with the same sockets, while those inside finish.
+    async fn go_on(mut self, inherited: Vec<Inherited>) -> anyhow::Result<Self> {
+        let source = self.reloader.parts().source.clone();
+        let config = self.reloader.config().await;
+        let app =
+            Box::pin(Self::start_as(config, Start { source, inherited, offer: None })).await?;
+        let leases = Leases::of(app.registry(), self.registry().visited());
+        tokio::spawn(async move {
+            self.drained().await;
+            drop(leases);
+        });
+        Ok(app)
     }
 
     /// Accepts no more, lets what is under way end within the grace, and stops. Workspaces are
     /// left as they are.
     pub async fn stop(mut self) {
+        if let Some(door) = self.door.take() {
+            door.shut(&self.reloader.parts().state_dir);
+        }
         self.draining.send_replace(true);
+        self.drained().await;
+        self.followers.shutdown().await;
+        self.registry().close().await;
+    }
+
+    /// Waits until all threads have ended, which they do after the grace.
+    async fn drained(&mut self) {
         let threads = std::mem::take(&mut self.threads);
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
@@ -243,16 +333,15 @@ impl App {
                 }
             }
         });
-        if tokio::time::timeout(self.drain_grace + DRAIN_SLACK, joined).await.is_err() {
+        let grace = self.reloader.serving().borrow().grace;
+        if tokio::time::timeout(grace + DRAIN_SLACK, joined).await.is_err() {
             tracing::warn!("some threads did not end in time");
         }
-        self.followers.shutdown().await;
-        self.registry.close().await;
     }
 
     /// Removes every workspace that is a local process, and what it has.
     pub async fn remove_processes(&self) {
-        let all = self.registry.all();
+        let all = self.registry().all();
         let ours = all.into_iter().filter(|workspace| workspace.driver_name() == "process");
         let mut removals: JoinSet<()> = ours
             .map(|workspace| async move {
@@ -285,210 +374,16 @@ async fn open_store(state_dir: &Path) -> anyhow::Result<Arc<dyn Store>> {
     }
 }
 
-/// What runs workspaces here.
-struct Drivers {
-    process: Arc<dyn Driver>,
-    upstream: Arc<dyn Driver>,
-    docker: Option<Arc<dyn Driver>>,
-}
-
-impl Drivers {
-    fn make(config: &Config) -> anyhow::Result<Self> {
-        let process = Process::open(process::Options {
-            state_dir: config.state_dir.join("process"),
-            address: std::net::Ipv4Addr::LOCALHOST.into(),
-            freezer: match config.process.freezer {
-                config::Freezer::Auto => process::Freezer::Auto,
-                config::Freezer::Cgroup => process::Freezer::Cgroup,
-                config::Freezer::Signal => process::Freezer::Signal,
-            },
-        })?;
-        let docker = match config.docker.enable {
-            DockerUse::Never => None,
-            DockerUse::Auto if !an_engine_is_likely(config) => None,
-            DockerUse::Auto | DockerUse::Always => Some(connect_docker(config)?),
-        };
-        Ok(Self { process: Arc::new(process), upstream: Arc::new(Upstream::new()), docker })
-    }
-
-    /// An engine that must be there, is.
-    async fn check(&self, config: &Config) -> anyhow::Result<()> {
-        if let (DockerUse::Always, Some(docker)) = (config.docker.enable, &self.docker) {
-            docker.list().await.context(
-                "docker.enable is true, but its engine does not answer; start it, or set \
-                 docker.socket, or docker.enable to \"auto\"",
-            )?;
-        }
-        Ok(())
-    }
-
-    fn all(&self) -> impl Iterator<Item = Arc<dyn Driver>> {
-        let always = [self.process.clone(), self.upstream.clone()];
-        always.into_iter().chain(self.docker.clone())
-    }
-}
-
-fn creator(config: &Config, registry: &Arc<Registry>, drivers: &Drivers) -> Creator {
-    let options = create::Options {
-        projects: config.projects.clone(),
-        policy: Arc::new(Policy { storage: config.api.storage, ..config.policy.clone() }),
-        inline_specs: config.api.inline_specs,
-    };
-    Creator::new(registry.clone(), drivers.all().collect(), options)
-}
-
 fn add_configured(
     config: &Config,
-    policy: &Arc<Policy>,
     registry: &Arc<Registry>,
-    creator: &Creator,
+    drivers: &Drivers,
 ) -> anyhow::Result<()> {
+    let policy = Arc::new(config.policy.clone());
     for (id, workspace) in &config.workspaces {
-        let driver = creator.driver_for(&workspace.spec.runs);
-        registry.add(Newcomer {
-            id: id.clone(),
-            spec: workspace.spec.clone(),
-            policy: workspace.policy.applied_to(policy),
-            own_policy: PolicyOverrides::default(),
-            driver: driver.with_context(|| format!("workspace {id} can't be run"))?,
-            origin: Origin::Config,
-            project: workspace.project.clone(),
-        })?;
+        let driver = drivers.for_spec(&workspace.spec);
+        let driver = driver.with_context(|| format!("workspace {id} can't be run"))?;
+        registry.add(settings::newcomer(id, workspace, &policy, driver))?;
     }
     Ok(())
-}
-
-/// Whether somebody named an engine, or there is a socket where it usually is.
-fn an_engine_is_likely(config: &Config) -> bool {
-    let named = config.docker.socket.is_some() || std::env::var_os("DOCKER_HOST").is_some();
-    named || std::path::Path::new(docker::DEFAULT_SOCKET).exists()
-}
-
-fn connect_docker(config: &Config) -> anyhow::Result<Arc<dyn Driver>> {
-    let docker = Docker::connect(docker::Options {
-        socket: config.docker.socket.clone(),
-        address: match config.docker.address {
-            DockerAddress::Container => docker::Address::Container,
-            DockerAddress::Published => docker::Address::Published,
-        },
-        network: config.docker.network.clone(),
-        scope: config.docker.scope.clone(),
-    })?;
-    Ok(Arc::new(docker))
-}
-
-/// Where end users find workspaces, as far as we can tell: HTTPS where we speak it.
-fn public_url(config: &Config, addresses: &Addresses) -> PublicUrl {
-    let (secure, all) = match addresses.tls.as_slice() {
-        [] => (false, addresses.public.as_slice()),
-        tls => (true, tls),
-    };
-    let port = all.first().map_or(PublicUrl::usual_port(secure), SocketAddr::port);
-    let ours = PublicUrl { secure, domain: config.routing.domain.clone(), port };
-    config.routing.public_url.clone().unwrap_or(ours)
-}
-
-fn lifecycle_options(config: &Config, addresses: &Addresses) -> anyhow::Result<lifecycle::Options> {
-    let key_file = config.state_dir.join("check-in.key");
-    let key = secrets::read_or_make(&key_file, |random| secrets::hex(&random))?;
-    let key = secrets::from_hex(&key).ok_or(SecretError::Damaged { path: key_file })?;
-    Ok(lifecycle::Options {
-        domain: config.routing.domain.clone(),
-        held_max: config.limits.held_max,
-        held_per_workspace_max: config.limits.held_per_workspace_max,
-        capacity: Capacity {
-            slots: Some(config.limits.slots).filter(|slots| *slots > 0),
-            memory: Some(config.limits.memory_budget).filter(|bytes| *bytes > 0),
-        },
-        memory_assumed: config.limits.memory_assumed,
-        memory_low: Some(config.limits.memory_low).filter(|bytes| *bytes > 0),
-        starts_max: config.limits.starts_max,
-        check_in_key: CheckInKey::new(&key),
-        public_port: addresses.public.first().map_or(0, SocketAddr::port),
-        clock: Clock::MACHINE,
-    })
-}
-
-fn listen_options(config: &Config) -> listen::Options {
-    listen::Options {
-        first_byte_timeout: config.listen.first_byte_timeout,
-        handshake_timeout: config.listen.handshake_timeout,
-        header_timeout: config.listen.header_timeout,
-    }
-}
-
-fn proxy_options(config: &Config, public_url: &PublicUrl) -> anyhow::Result<proxy::Options> {
-    let mut instance = [0; 4];
-    getrandom::fill(&mut instance).context("the system has no random bytes")?;
-    let instance = u32::from_ne_bytes(instance);
-    let redirect = Redirect {
-        port: public_url.port,
-        domain: config.routing.domain.clone(),
-        // Workspaces report by plain HTTP, to an address that no certificate is for.
-        except: CHECK_IN_PATH,
-    };
-    Ok(proxy::Options {
-        paths: config.routing.paths,
-        admin_host: config.routing.admin_host.clone(),
-        trusted_proxies: config.routing.trusted_proxies.clone(),
-        redirect: config.tls.redirect.then_some(redirect),
-        hsts: config.tls.hsts,
-        connect_timeout: config.upstream.connect_timeout,
-        response_timeout: config.upstream.response_timeout,
-        idle_per_workspace_max: config.upstream.idle_per_workspace_max,
-        pseudonym: format!("frostgate-{instance:08x}"),
-    })
-}
-
-/// What the public listener serves on hosts that are no workspace's: check-ins, and, where the
-/// host is the admin's, the whole API.
-fn elsewhere(context: &api::Context, admin_host: Option<String>) -> Elsewhere {
-    let admin = api::admin(context.clone());
-    let check_in_only = api::check_in_only(context.clone());
-    Arc::new(move |peer, request| {
-        let is_admin = admin_host.as_deref().is_some_and(|host| proxy::is_for_host(&request, host));
-        let router = if is_admin { admin.clone() } else { check_in_only.clone() };
-        Box::pin(async move {
-            let response = call(router, peer, request).await;
-            response.map(|body| Body::Other(body.map_err(Into::into).boxed_unsync()))
-        })
-    })
-}
-
-async fn call(
-    mut router: axum::Router,
-    peer: SocketAddr,
-    request: Request<Incoming>,
-) -> Response<axum::body::Body> {
-    let mut request = request.map(axum::body::Body::new);
-    request.extensions_mut().insert(Peer(peer));
-    match tower_service::Service::call(&mut router, request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
-    }
-}
-
-/// The admin listener.
-struct Admin {
-    router: axum::Router,
-}
-
-impl Serve for Admin {
-    type Client = Ends;
-    type Body = axum::body::Body;
-
-    fn meet(&self, ends: Ends) -> Ends {
-        ends
-    }
-
-    async fn answer(
-        self: Rc<Self>,
-        ends: Rc<Ends>,
-        request: Request<Incoming>,
-    ) -> Response<Self::Body> {
-        call(self.router.clone(), ends.peer, request).await
-    }
-
-    /// Calls are answered in a moment, or wait for what the end of the program ends as well.
-    fn close(&self) {}
 }

@@ -11,11 +11,13 @@
 //! - `read`: the sections, key by key
 //! - `check`: what only shows when all values are known
 //! - `print`: the effective configuration as TOML
+//! - `changes`: what differs between two
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -25,6 +27,7 @@ use crate::model::{
 };
 use crate::token::{Grant, TokenName};
 
+mod changes;
 mod check;
 mod print;
 mod read;
@@ -52,6 +55,8 @@ pub struct Config {
     pub tls: Tls,
     /// How requests find their workspace.
     pub routing: Routing,
+    /// What those see who open a workspace that is not ready yet.
+    pub waiting_page: WaitingPage,
     /// The connections to workspaces.
     pub upstream: Upstream,
     /// How much may wait.
@@ -91,8 +96,20 @@ pub struct Listen {
     pub handshake_timeout: Duration,
     /// How long a request's head may take, and how long a connection may idle between requests.
     pub header_timeout: Duration,
+    /// How long a client may take nothing of what it is sent.
+    pub send_timeout: Duration,
+    /// How long a client may be silent in the middle of a body that its workspace reads.
+    pub body_timeout: Duration,
+    /// Bytes that a client sends of such a body in a second, on average and after that time; 0: any
+    /// number.
+    pub body_rate_min: u64,
+    /// The load balancers that begin every connection with the address of its client, in the PROXY
+    /// protocol.
+    pub proxy_protocol: Vec<IpNet>,
     /// Connections at a time, over all public listeners.
     pub connections_max: usize,
+    /// The same of one client, which is an IPv4 address or 64 bits of an IPv6 one; 0: any number.
+    pub connections_per_client_max: usize,
     /// How long requests may go on after SIGTERM.
     pub drain_grace: Duration,
 }
@@ -135,6 +152,13 @@ pub struct Routing {
     pub trusted_proxies: Vec<IpNet>,
 }
 
+/// What those see who open a workspace that is not ready yet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WaitingPage {
+    /// Where the operator's own `waiting.html` is; `None`: the built-in one is used.
+    pub directory: Option<PathBuf>,
+}
+
 /// The connections to workspaces.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
@@ -153,6 +177,8 @@ pub struct Limits {
     pub held_max: usize,
     /// Requests that wait at the gate of one.
     pub held_per_workspace_max: usize,
+    /// Requests inside one, open WebSockets among them; 0: any number.
+    pub requests_per_workspace_max: usize,
     /// Workspaces that may run at a time; 0: any number.
     pub slots: usize,
     /// Bytes of memory for all that run or are paused; 0: any number.
@@ -236,9 +262,9 @@ pub struct Workspace {
     /// The project that it is made from, if any; `spec` and `policy` have what that says.
     pub project: Option<ProjectId>,
     /// What it is made of.
-    pub spec: Spec,
+    pub spec: Arc<Spec>,
     /// What it sets for itself.
-    pub policy: PolicyOverrides,
+    pub policy: Arc<PolicyOverrides>,
 }
 
 /// What the command line says about the configuration; empty where it says nothing.
@@ -336,6 +362,11 @@ impl Config {
         print::config(self)
     }
 
+    /// What differs in another configuration, a line for each key. Names no variable of a workspace.
+    pub fn changes(&self, after: &Self) -> Vec<String> {
+        changes::between(self, after)
+    }
+
     /// Where the admin API's token is kept, readable by the owner alone.
     pub fn token_file(&self) -> PathBuf {
         self.state_dir.join(TOKEN_FILE)
@@ -377,6 +408,7 @@ impl Default for Config {
             listen: Listen::default(),
             tls: Tls::default(),
             routing: Routing::default(),
+            waiting_page: WaitingPage::default(),
             upstream: Upstream::default(),
             limits: Limits::default(),
             policy: Policy::default(),
@@ -404,7 +436,12 @@ impl Default for Listen {
             first_byte_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(60),
+            body_rate_min: 256,
+            proxy_protocol: vec![],
             connections_max: 10_000,
+            connections_per_client_max: 0,
             drain_grace: Duration::from_secs(10),
         }
     }
@@ -449,6 +486,7 @@ impl Default for Limits {
         Self {
             held_max: 10_000,
             held_per_workspace_max: 1_000,
+            requests_per_workspace_max: 0,
             // A herd of containers that start at once is slower than the same herd in fours.
             starts_max: 4,
             slots: 0,

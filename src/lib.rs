@@ -29,12 +29,15 @@
 //! # The life of a request
 //!
 //! [`listen::serve`] accepts a connection, does its TLS handshake and tells its protocol →
+//! [`listen::guard`] follows the bytes of HTTP/1 and ends what is not exact, before hyper reads it →
 //! `proxy::forward` refuses what is ambiguous, or came over a connection for another host, and sends
 //! to HTTPS what should have come by it → `route::find` finds the workspace →
 //! [`lifecycle::Workspace::try_enter`] gives a [`lifecycle::Lease`], or
-//! [`lifecycle::Workspace::enter`] waits for one, with the body unread → `headers::to_workspace`
-//! edits the head → `Upstreams::send` takes a connection of the lease's generation or makes one →
-//! the answer's body carries the lease → the last byte is sent, or the client is gone: the body is
+//! [`lifecycle::Workspace::enter`] waits for one, with the body unread: that is `hold`, which sends
+//! away what wakes nobody, and shows a `page` to somebody who opens one and has waited for long →
+//! `headers::to_workspace` edits the head → `Upstreams::send` takes a connection of the lease's
+//! generation or makes one, or a stream of one where the workspace speaks HTTP/2 → the answer's body carries the lease → the last byte is sent, or the
+//! client is gone: the body is
 //! dropped, the lease with it, and the gate knows. After a 101 the tunnel's task has the lease;
 //! where the policy counts traffic it is quiet, and enters the gate for a moment when enough is
 //! about to pass.
@@ -62,6 +65,14 @@
 //! returns → [`lifecycle::gate::Gate::open`] admits everybody who waits in the step that opens.
 //! The wake belongs to the task: clients may leave.
 //!
+//! # The life of a configuration
+//!
+//! [`app::App::reload`] reads it as a whole or not at all. What it says of workspaces, limits and
+//! tokens is told to those who have them; what threads serve is a value that every thread takes over
+//! by itself, so no request waits for it. [`app::App::hand_over`] gives a new program the listening
+//! sockets, then the store, and with it the right to decide; what the old one still has inside keeps
+//! its workspaces awake there, until it has left.
+//!
 //! # Invariants
 //!
 //! 1. A lease means that the workspace is up and its endpoint is the current generation's.
@@ -86,7 +97,8 @@
 //!
 //! A module uses those that stand beside it here, and itself. A test reads this table and the code.
 //! bollard stays in `driver/docker`; rusqlite in `store/sqlite`; rustls in `listen/tls` and
-//! `cli`; notify in `app`; hyper in `listen`, `proxy`, `api`, `app` and `cli`.
+//! `cli`; notify in `app`; hyper in `listen`, `proxy`, `api`, `app` and `cli`; h2 by itself in
+//! `proxy/upstream/http2` and `lifecycle/ready`.
 //!
 //! | module | may use |
 //! |---|---|
@@ -100,7 +112,7 @@
 //! | `proxy` | `lifecycle`, `listen`, `model` |
 //! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration`, `size`, `token`, `secrets` |
 //! | `config` | `model`, `duration`, `size`, `token` |
-//! | `app`, `cli` | all |
+//! | `app`, `cli`, `fuzz` | all |
 
 pub mod app;
 pub mod cli;
@@ -115,6 +127,8 @@ pub mod lifecycle;
 
 pub mod driver;
 pub mod store;
+
+pub mod fuzz;
 
 pub mod clock;
 pub mod duration;

@@ -9,6 +9,7 @@
 //! a missing one has its default, so a field that is added later must have one.
 
 mod image;
+mod no_wake;
 mod public_url;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use self::image::{Image, InvalidMount, Mount, MountSource, Pull};
+pub use self::no_wake::{Caller, NoWake, NoWakeOverrides};
 pub use self::public_url::PublicUrl;
 
 /// What stands for the workspace's id in the texts of a spec that several workspaces share.
@@ -166,6 +168,9 @@ pub struct Spec {
     /// Ready means that a GET of this path is answered with 2xx or 3xx. `None`: the container's
     /// own health check, or any answer on the port.
     pub ready_path: Option<String>,
+    /// What it speaks on its port.
+    #[serde(default)]
+    pub protocol: Protocol,
 }
 
 impl Spec {
@@ -178,7 +183,38 @@ impl Spec {
             environment: BTreeMap::new(),
             hosts: Vec::new(),
             ready_path: None,
+            protocol: Protocol::default(),
         }
+    }
+}
+
+/// What a workspace speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, by prior knowledge.
+    H2c,
+}
+
+impl Protocol {
+    /// Every protocol, by its name.
+    pub const NAMES: [(&str, Self); 2] = [("http1", Self::Http1), ("h2c", Self::H2c)];
+
+    /// The one of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::NAMES.into_iter().find(|(name, _)| *name == text).map(|(_, protocol)| protocol)
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http1 => "http1",
+            Self::H2c => "h2c",
+        })
     }
 }
 
@@ -188,7 +224,7 @@ pub struct Project {
     /// As people see it.
     pub name: String,
     /// What its workspaces are made of. It has no hosts: they lead to one workspace each.
-    pub spec: Spec,
+    pub spec: Arc<Spec>,
     /// What its workspaces set for themselves unless they say otherwise.
     pub policy: PolicyOverrides,
 }
@@ -221,7 +257,7 @@ pub struct Blueprint {
     /// Its id.
     pub id: WorkspaceId,
     /// What it is made of.
-    pub spec: Spec,
+    pub spec: Arc<Spec>,
     /// Where it reports its activity.
     pub check_in: CheckInAccess,
 }
@@ -271,6 +307,11 @@ pub struct Policy {
     pub check_in_ttl: Option<Duration>,
     /// How long a request may wait at the gate.
     pub hold_max: Duration,
+    /// How long somebody who opens a page waits for it before being shown a waiting page; from
+    /// `hold_max` on: nobody is.
+    pub page_after: Duration,
+    /// What doesn't wake it.
+    pub no_wake: NoWake,
     /// How long a wake may take before it has failed.
     pub start_timeout: Duration,
     /// How long a workspace gets to end by itself, after TERM, before it is killed.
@@ -302,6 +343,8 @@ impl Default for Policy {
             freeze_mode: FreezeMode::Stop,
             check_in_ttl: None,
             hold_max: Duration::from_secs(60),
+            page_after: Duration::from_secs(3),
+            no_wake: NoWake::default(),
             start_timeout: Duration::from_secs(60),
             stop_grace: Duration::from_secs(10),
             drain_grace: Duration::from_secs(10),
@@ -336,6 +379,11 @@ pub struct PolicyOverrides {
     /// See [`Policy::hold_max`].
     #[serde(with = "milliseconds")]
     pub hold_max: Option<Duration>,
+    /// See [`Policy::page_after`].
+    #[serde(with = "milliseconds")]
+    pub page_after: Option<Duration>,
+    /// See [`Policy::no_wake`].
+    pub no_wake: NoWakeOverrides,
     /// See [`Policy::start_timeout`].
     #[serde(with = "milliseconds")]
     pub start_timeout: Option<Duration>,
@@ -373,6 +421,8 @@ impl PolicyOverrides {
             freeze_mode: later.freeze_mode.or(self.freeze_mode),
             check_in_ttl: later.check_in_ttl.or(self.check_in_ttl),
             hold_max: later.hold_max.or(self.hold_max),
+            page_after: later.page_after.or(self.page_after),
+            no_wake: self.no_wake.and(&later.no_wake),
             start_timeout: later.start_timeout.or(self.start_timeout),
             stop_grace: later.stop_grace.or(self.stop_grace),
             drain_grace: later.drain_grace.or(self.drain_grace),
@@ -402,6 +452,8 @@ impl PolicyOverrides {
             freeze_mode: self.freeze_mode.unwrap_or(base.freeze_mode),
             check_in_ttl: self.check_in_ttl.map_or(base.check_in_ttl, unless_zero),
             hold_max: self.hold_max.unwrap_or(base.hold_max),
+            page_after: self.page_after.unwrap_or(base.page_after),
+            no_wake: self.no_wake.over(&base.no_wake),
             start_timeout: self.start_timeout.unwrap_or(base.start_timeout),
             stop_grace: self.stop_grace.unwrap_or(base.stop_grace),
             drain_grace: self.drain_grace.unwrap_or(base.drain_grace),
@@ -543,7 +595,8 @@ mod tests {
         let mut spec = Spec::new(Runs::Upstream("127.0.0.1:1".to_owned()));
         spec.environment.insert("NAME".to_owned(), "{id} of {team}, {id}".to_owned());
         let check_in = CheckInAccess { port: 80, token: "t".to_owned() };
-        let blueprint = Blueprint { id: WorkspaceId::parse("a-1").unwrap(), spec, check_in };
+        let blueprint =
+            Blueprint { id: WorkspaceId::parse("a-1").unwrap(), spec: spec.into(), check_in };
         assert_eq!(blueprint.environment()["NAME"], "a-1 of {team}, a-1");
     }
 

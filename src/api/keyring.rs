@@ -28,7 +28,7 @@ const STORED_MAX: usize = 1_000;
 /// See the module's head.
 pub struct Keyring {
     file: TokenFile,
-    configured: BTreeMap<TokenName, Grant>,
+    configured: RwLock<Arc<BTreeMap<TokenName, Grant>>>,
     stored: RwLock<BTreeMap<TokenName, TokenRecord>>,
     store: Arc<dyn Store>,
     /// Held while one is made, changed or revoked.
@@ -100,11 +100,20 @@ impl Keyring {
         }
         Ok(Self {
             file: TokenFile::open(file),
-            configured,
+            configured: RwLock::new(Arc::new(configured)),
             stored: RwLock::new(stored),
             store,
             changes: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// The configuration has these from now on.
+    pub fn configure(&self, tokens: BTreeMap<TokenName, Grant>) {
+        *self.configured.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
+    }
+
+    fn configured(&self) -> Arc<BTreeMap<TokenName, Grant>> {
+        self.configured.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whose token that is, if it is one. Takes as long for a wrong token as for a right one:
@@ -120,11 +129,12 @@ impl Keyring {
         if let Some(known) = self.file.current().await {
             compare(&TokenName::of_state_dir(), &known.hash, &Scope::Admin);
         }
-        for (name, grant) in &self.configured {
+        let configured = self.configured();
+        for (name, grant) in &*configured {
             compare(name, &grant.hash, &grant.scope);
         }
         for (name, record) in &*self.read_stored() {
-            if !self.configured.contains_key(name) {
+            if !configured.contains_key(name) {
                 compare(name, &record.hash, &record.scope);
             }
         }
@@ -140,14 +150,15 @@ impl Keyring {
             source: Source::File,
         });
         let mut all: Vec<Listed> = file.into_iter().collect();
-        all.extend(self.configured.iter().map(|(name, grant)| Listed {
+        let configured = self.configured();
+        all.extend(configured.iter().map(|(name, grant)| Listed {
             name: name.clone(),
             scope: grant.scope.clone(),
             created_at: None,
             source: Source::Config,
         }));
         let stored = self.read_stored();
-        let counting = stored.values().filter(|record| !self.configured.contains_key(&record.name));
+        let counting = stored.values().filter(|record| !configured.contains_key(&record.name));
         all.extend(counting.map(Listed::from));
         all.sort_by(|one, other| one.name.cmp(&other.name));
         all
@@ -162,7 +173,7 @@ impl Keyring {
         to_the_end(async move {
             let _turn = self.changes.lock().await;
             let taken = name == TokenName::of_state_dir()
-                || self.configured.contains_key(&name)
+                || self.configured().contains_key(&name)
                 || self.read_stored().contains_key(&name);
             if taken {
                 return Err(ChangeError::Taken(name.to_string()));
@@ -219,7 +230,7 @@ impl Keyring {
 
     /// The token of that name in the store, where it can be changed.
     fn stored(&self, name: &TokenName) -> Result<TokenRecord, ChangeError> {
-        if self.configured.contains_key(name) {
+        if self.configured().contains_key(name) {
             return Err(ChangeError::Configured(name.to_string()));
         }
         let record = self.read_stored().get(name).cloned();

@@ -9,12 +9,14 @@ mod date;
 mod failures;
 mod fields;
 mod keyring;
+mod metrics;
 mod openapi;
 mod overview;
 mod peer;
 mod policy;
 mod projects;
 mod readiness;
+mod reload;
 mod reply;
 mod routes;
 mod token_file;
@@ -32,7 +34,13 @@ pub use failures::Failures;
 pub use keyring::Keyring;
 pub use peer::Peer;
 pub use readiness::{Check, Health};
+pub use reload::{Reload, ReloadError, Reloaded, Reloading};
 pub use routes::{CHECK_IN_PATH, admin, check_in_only};
+
+/// Reads a check-in that may be anything.
+pub(crate) fn try_check_in(bytes: &[u8]) {
+    check_in::try_with(bytes);
+}
 
 /// What the calls work on.
 #[derive(Clone)]
@@ -51,4 +59,6 @@ pub struct Context {
     pub public_url: Arc<PublicUrl>,
     /// What is asked how it is, for `/readyz`.
     pub checks: Arc<[Check]>,
+    /// Has the configuration read again.
+    pub reload: Reload,
 }

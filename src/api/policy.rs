@@ -38,6 +38,8 @@ pub(super) struct Representation {
     check_in_ttl: Option<Minutes>,
     /// How long a request may wait for it to be ready.
     hold_max: Minutes,
+    /// How long somebody who opens a page waits for it before being shown a waiting page.
+    page_after: Minutes,
     /// For how long after a stop only a navigation or a resume wakes it.
     stop_hold_off: Minutes,
     connection_activity: ConnectionActivity,
@@ -71,6 +73,9 @@ pub(super) struct Changes {
     check_in_ttl: Option<Limit>,
     /// How long a request may wait for it to be ready.
     hold_max: Option<NonZeroTime>,
+    /// How long somebody who opens a page waits for it before being shown a waiting page; from
+    /// `hold_max` on: nobody is.
+    page_after: Option<Time>,
     /// For how long after a stop only a navigation or a resume wakes it.
     stop_hold_off: Option<Time>,
     connection_activity: Option<ConnectionActivity>,
@@ -100,6 +105,7 @@ impl From<&Policy> for Representation {
             stop_after: policy.stop_after.map(Minutes),
             check_in_ttl: policy.check_in_ttl.map(Minutes),
             hold_max: Minutes(policy.hold_max),
+            page_after: Minutes(policy.page_after),
             stop_hold_off: Minutes(policy.stop_hold_off),
             connection_activity: policy.connection_activity,
             idle_bytes: policy.idle_bytes,
@@ -121,6 +127,7 @@ impl Changes {
             stop_after: fields.take("stop_after")?,
             check_in_ttl: fields.take("check_in_ttl")?,
             hold_max: fields.take("hold_max")?,
+            page_after: fields.take("page_after")?,
             stop_hold_off: fields.take("stop_hold_off")?,
             connection_activity: fields.take("connection_activity")?,
             idle_bytes: fields.take("idle_bytes")?,
@@ -136,6 +143,7 @@ impl Changes {
             freeze_mode: self.freeze_mode,
             check_in_ttl: self.check_in_ttl.map(|Limit(time)| time),
             hold_max: self.hold_max.map(|NonZeroTime(time)| time),
+            page_after: self.page_after.map(|Time(time)| time),
             stop_hold_off: self.stop_hold_off.map(|Time(time)| time),
             connection_activity: self.connection_activity,
             idle_bytes: self.idle_bytes.map(|Bytes(bytes)| bytes),

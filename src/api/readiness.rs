@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use axum::extract::{RawQuery, State};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Context;
 use super::reply::Json;
@@ -31,14 +31,14 @@ impl Check {
     pub fn new(name: &'static str, ask: impl Fn() -> Health + Send + Sync + 'static) -> Self {
         Self { name, ask: Arc::new(ask) }
     }
-}
 
-/// What is in the query.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Detail {
-    /// There, and be it without a value: tell how each part is.
-    verbose: Option<String>,
+    pub(super) fn is_degraded(&self) -> bool {
+        matches!((self.ask)(), Health::Degraded(_))
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
 }
 
 /// That it is ready, and, where that was asked, how each part is.
@@ -67,14 +67,20 @@ struct Finding {
     path = "/readyz",
     operation_id = "getReadiness",
     tag = "gateway",
-    params(Detail),
+    params((
+        "verbose" = Option<String>, Query,
+        description = "There, and be it without a value: tell how each part is."
+    )),
     responses((status = 200, description = "They are", body = Readiness))
 )]
 pub(super) async fn read(
     State(context): State<Context>,
-    Query(detail): Query<Detail>,
+    RawQuery(query): RawQuery,
 ) -> Json<Readiness> {
-    let is_verbose = detail.verbose.is_some_and(|value| value != "false");
+    // Whoever only wants to know whether it is ready is told that, whatever else the query says.
+    let query: Vec<(String, String)> =
+        query.and_then(|query| serde_urlencoded::from_str(&query).ok()).unwrap_or_default();
+    let is_verbose = query.iter().any(|(name, value)| name == "verbose" && value != "false");
     let checks = is_verbose.then(|| context.checks.iter().map(Finding::of).collect());
     Json(Readiness { status: "ready", checks })
 }

@@ -101,6 +101,8 @@ pub(super) enum Problem {
     Conflict(String),
     /// What is wanted can't be made.
     Unmakeable(String),
+    /// The configuration that was to be applied can't be used.
+    BadConfiguration(String),
     /// It was tried and failed.
     Failed(String),
     /// Not now.
@@ -254,6 +256,7 @@ impl Problem {
             Self::Contradiction(_) => ErrorCode::Contradiction,
             Self::Conflict(_) => ErrorCode::Conflict,
             Self::Unmakeable(_) => ErrorCode::CreationFailed,
+            Self::BadConfiguration(_) => ErrorCode::InvalidConfiguration,
             Self::Failed(_) => ErrorCode::WorkspaceFailed,
             Self::Unavailable => ErrorCode::Unavailable,
             Self::NotKept(_) => ErrorCode::NotKept,
@@ -269,6 +272,7 @@ impl Problem {
             | Self::Contradiction(detail)
             | Self::Conflict(detail)
             | Self::Unmakeable(detail)
+            | Self::BadConfiguration(detail)
             | Self::Failed(detail)
             | Self::NotKept(detail) => return detail.clone(),
             Self::UnknownWorkspace(id) => return format!("there is no workspace {id:?}"),

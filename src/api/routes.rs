@@ -14,8 +14,8 @@ use super::caller::Need;
 use super::openapi::Document;
 use super::reply::Problem;
 use super::{
-    Context, activity, auth, check_in, containers, openapi, overview, projects, readiness, tokens,
-    workspaces,
+    Context, activity, auth, check_in, containers, metrics, openapi, overview, projects, readiness,
+    reload, tokens, workspaces,
 };
 
 /// Where workspaces report their activity.
@@ -44,6 +44,7 @@ pub fn admin(context: Context) -> Router {
         .at("/projects", routes!(projects::list));
     // `admin`.
     let governing = Calls::new()
+        .at("/reload", routes!(reload::reload))
         .at("/tokens", routes!(tokens::list, tokens::add))
         .at("/tokens/{name}", routes!(tokens::revoke))
         .at("/tokens/{name}/rotate", routes!(tokens::rotate));
@@ -58,6 +59,7 @@ pub fn admin(context: Context) -> Router {
     // Nobody's.
     let open = Calls::new()
         .at("/healthz", routes!(overview::health))
+        .at("/metrics", routes!(metrics::read))
         .at("/openapi.json", routes!(openapi::read))
         .at("/readyz", routes!(readiness::read))
         .at(CHECK_IN_PATH, routes!(check_in::check_in));

@@ -70,7 +70,7 @@ pub(super) async fn change(
     fields.end()?;
     let changes = changes.overrides()?;
     policy::check(&changes.over(&workspace.policy()))?;
-    workspace.change_policy(&changes).await?;
+    workspace.change_policy(changes).await?;
     Ok(Json(Representation::of(&workspace, &context)))
 }
 

@@ -1,5 +1,8 @@
 //! The sockets of all listeners, bound before anything is started: a port that is taken is told at
 //! once, and nothing has to be undone.
+//!
+//! Some may be there already: of a service manager that listens for us, or of a Frostgate that we
+//! take over from. Connections that wait in their queues are served by us then, and none is lost.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -10,11 +13,32 @@ use crate::config;
 use crate::listen::tls::Tls;
 use crate::listen::{self, Listener};
 
-/// A socket for each worker.
-type Shares = Vec<TcpListener>;
+/// For whom a socket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// End users and check-ins.
+    Public,
+    /// End users by TLS.
+    Tls,
+    /// The API.
+    Admin,
+}
+
+/// A socket that somebody else has bound.
+#[derive(Debug)]
+pub struct Inherited {
+    /// For whom it is.
+    pub role: Role,
+    /// It listens already.
+    pub socket: TcpListener,
+}
+
+/// The sockets of an address, each with the worker that serves it.
+type Shares = Vec<(usize, TcpListener)>;
 
 /// Bound, and not listened to by anybody yet.
 pub(super) struct Sockets {
+    workers: usize,
     public: Vec<Shares>,
     tls: Vec<Shares>,
     admin: TcpListener,
@@ -35,20 +59,48 @@ pub(super) struct Listeners {
     pub(super) admin: Listener,
 }
 
+impl Role {
+    const ALL: [(Self, &str); 3] =
+        [(Self::Public, "public"), (Self::Tls, "tls"), (Self::Admin, "admin")];
+
+    /// The role of that name: `public`, `tls` or `admin`.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(role, _)| role)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(role, _)| *role == self).map_or("", |(_, name)| name)
+    }
+}
+
 impl Sockets {
-    pub(super) fn bind(options: &config::Listen, workers: usize) -> anyhow::Result<Self> {
-        let admin = listen::bind(options.admin, false)
-            .with_context(|| format!("could not listen on {}", options.admin))?;
-        Ok(Self {
-            public: bind_shared(&options.public, workers, "listen.public or --listen")?,
-            tls: bind_shared(&options.tls, workers, "listen.tls or --listen-tls")?,
-            admin,
-        })
+    /// Binds what is not among the `inherited`. Those of other addresses are closed.
+    pub(super) fn bind(
+        options: &config::Listen,
+        workers: usize,
+        mut inherited: Vec<Inherited>,
+    ) -> anyhow::Result<Self> {
+        let admin = match take(&mut inherited, Role::Admin, options.admin)?.pop() {
+            Some(admin) => admin,
+            None => listen::bind(options.admin, false)
+                .with_context(|| format!("could not listen on {}", options.admin))?,
+        };
+        let mut bind = |role, addresses: &[SocketAddr], option| {
+            bind_shared(role, addresses, workers, &mut inherited, option)
+        };
+        let public = bind(Role::Public, &options.public, "listen.public or --listen")?;
+        let tls = bind(Role::Tls, &options.tls, "listen.tls or --listen-tls")?;
+        for Inherited { role, socket } in inherited {
+            let address = socket.local_addr()?;
+            tracing::warn!("no longer listening on {address}, which was {}", role.name());
+        }
+        Ok(Self { workers, public, tls, admin })
     }
 
     pub(super) fn addresses(&self) -> io::Result<Addresses> {
         let of = |all: &[Shares]| -> io::Result<Vec<SocketAddr>> {
-            all.iter().map(|shares| shares[0].local_addr()).collect()
+            all.iter().map(|shares| shares[0].1.local_addr()).collect()
         };
         Ok(Addresses {
             public: of(&self.public)?,
@@ -57,25 +109,59 @@ impl Sockets {
         })
     }
 
+    /// The same sockets once more: what waits in their queues stays there while these are open.
+    pub(super) fn copies(&self) -> io::Result<Vec<Inherited>> {
+        let public = self.public.iter().flatten().map(|(_, socket)| (Role::Public, socket));
+        let tls = self.tls.iter().flatten().map(|(_, socket)| (Role::Tls, socket));
+        let all = public.chain(tls).chain([(Role::Admin, &self.admin)]);
+        all.map(|(role, socket)| Ok(Inherited { role, socket: socket.try_clone()? })).collect()
+    }
+
     /// `tls` is for those of `listen.tls`, `admin_tls` for the API's.
     pub(super) fn into_listeners(self, tls: Option<Tls>, admin_tls: Option<Tls>) -> Listeners {
         let mut workers: Vec<Vec<Listener>> = Vec::new();
+        workers.resize_with(self.workers, Vec::new);
         let plain = self.public.into_iter().map(|shares| (shares, None));
         let secure = self.tls.into_iter().map(|shares| (shares, tls.clone()));
         for (shares, tls) in plain.chain(secure) {
-            workers.resize_with(shares.len(), Vec::new);
-            for (worker, socket) in workers.iter_mut().zip(shares) {
-                worker.push(Listener { socket, tls: tls.clone() });
+            for (worker, socket) in shares {
+                workers[worker].push(Listener { socket, tls: tls.clone() });
             }
         }
         Listeners { workers, admin: Listener { socket: self.admin, tls: admin_tls } }
     }
 }
 
-/// One socket per worker for each address. Port 0 is chosen by the first and shared by the rest.
+/// Takes those of that role and address out of the list; of a port 0, all of the first such port.
+fn take(
+    inherited: &mut Vec<Inherited>,
+    role: Role,
+    address: SocketAddr,
+) -> io::Result<Vec<TcpListener>> {
+    let (mut taken, mut left) = (Vec::new(), Vec::new());
+    let mut wanted = address;
+    for one in inherited.drain(..) {
+        let found = one.socket.local_addr()?;
+        if one.role == role && found.ip() == wanted.ip() && wanted.port() == 0 {
+            wanted = found;
+        }
+        if one.role == role && found == wanted {
+            taken.push(one.socket);
+        } else {
+            left.push(one);
+        }
+    }
+    *inherited = left;
+    Ok(taken)
+}
+
+/// At least one socket per worker for each address. Port 0 is chosen by the first and shared by the
+/// rest.
 fn bind_shared(
+    role: Role,
     addresses: &[SocketAddr],
     workers: usize,
+    inherited: &mut Vec<Inherited>,
     option: &str,
 ) -> anyhow::Result<Vec<Shares>> {
     let advice = |address: SocketAddr| {
@@ -83,6 +169,11 @@ fn bind_shared(
     };
     let mut bound = Vec::new();
     for address in addresses.iter().copied() {
+        let taken = take(inherited, role, address)?;
+        if !taken.is_empty() {
+            bound.push(shared_out(taken, workers)?);
+            continue;
+        }
         // First without sharing: another program on the port is a mistake to be told of.
         match listen::bind(address, false) {
             Ok(alone) => drop(alone),
@@ -94,13 +185,24 @@ fn bind_shared(
         }
         let first = listen::bind(address, true).with_context(|| advice(address))?;
         let address = first.local_addr()?;
-        let mut shares = vec![first];
-        for _ in 1..workers {
-            shares.push(listen::bind(address, true).with_context(|| advice(address))?);
+        let mut shares = vec![(0, first)];
+        for worker in 1..workers {
+            shares.push((worker, listen::bind(address, true).with_context(|| advice(address))?));
         }
         bound.push(shares);
     }
     Ok(bound)
+}
+
+/// Every socket has a worker, for each has a queue of its own; and every worker has a socket, from
+/// which several may accept.
+fn shared_out(sockets: Vec<TcpListener>, workers: usize) -> io::Result<Shares> {
+    let mut shares = Shares::new();
+    for worker in sockets.len()..workers {
+        shares.push((worker, sockets[worker % sockets.len()].try_clone()?));
+    }
+    shares.extend(sockets.into_iter().enumerate().map(|(number, one)| (number % workers, one)));
+    Ok(shares)
 }
 
 /// Whether it is `[::]` beside an IPv4 address: everywhere, as far as there is an everywhere.

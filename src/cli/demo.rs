@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -60,7 +59,6 @@ pub(super) fn run(demo: &Demo, environment: &Environment) -> anyhow::Result<()> 
 
 async fn play(demo: &Demo) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("could not listen for signals")?;
-    let mut hangup = signal(SignalKind::hangup()).context("could not listen for signals")?;
     let public = public_addresses(demo.port);
     let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, port_above(demo.port)));
     check_free(public.iter().chain([&admin]))?;
@@ -71,9 +69,8 @@ async fn play(demo: &Demo) -> anyhow::Result<()> {
     let mut changes = app.changes();
     let outcome = tokio::select! {
         told = tell_story(&app, demo.idle, &token_file, &mut changes) => told,
+        // SIGHUP too: the terminal was closed, and the workspaces would outlive it.
         _ = signals.next() => Ok(()),
-        // The terminal was closed: the workspaces would outlive it.
-        _ = hangup.recv() => Ok(()),
     };
     // Without a terminal there is nobody to tell, and the removal counts.
     let _ = say("\nRemoving the workspaces …");
@@ -85,7 +82,7 @@ async fn play(demo: &Demo) -> anyhow::Result<()> {
         removed = tokio::time::timeout(REMOVE_MAX, removal) => {
             removed.context("the workspaces could not be removed in time")?;
         }
-        _ = signals.next() => bail!("ended before the workspaces were removed"),
+        _ = signals.end() => bail!("ended before the workspaces were removed"),
     }
     outcome?;
     say("Nothing is left.")
@@ -143,7 +140,10 @@ fn config(
         };
         let policy =
             PolicyOverrides { freeze_mode: Some(freeze_mode), ..PolicyOverrides::default() };
-        workspaces.insert(WorkspaceId::parse(name)?, Workspace { project: None, spec, policy });
+        workspaces.insert(
+            WorkspaceId::parse(name)?,
+            Workspace { project: None, spec: spec.into(), policy: policy.into() },
+        );
     }
     Ok(Config {
         state_dir: state_dir.to_owned(),

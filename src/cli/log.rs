@@ -11,8 +11,13 @@ use tracing_subscriber::{fmt, registry};
 
 use super::Environment;
 
-/// Libraries whose finer logs hold what goes over the wire, environments and tokens included.
-const WIRE_LOGS: [&str; 3] = ["bollard", "h2", "hyper"];
+/// Libraries whose logs aren't ours to pass on: up to which level they are, each.
+///
+/// The finer ones hold what goes over the wire, environments and tokens included. And the warnings of
+/// those who read what clients send are a line for each piece of nonsense, so that anybody could fill
+/// a disk with them.
+const LIBRARIES: [(&str, Level); 3] =
+    [("bollard", Level::INFO), ("h2", Level::ERROR), ("hyper", Level::ERROR)];
 
 /// Starts logging. `FROSTGATE_LOG` is the filter, such as `debug` or `frostgate::proxy=trace`;
 /// without it, `level` is.
@@ -27,13 +32,13 @@ pub(super) fn start(environment: &Environment, level: &str) -> anyhow::Result<()
     } else {
         lines.json().flatten_event(true).boxed()
     };
-    let lines = lines.with_filter(filter.and(filter_fn(is_no_secret)));
+    let lines = lines.with_filter(filter.and(filter_fn(is_for_logs)));
     // Only a second start in one process fails, as in tests; the first one's logs go on.
     registry().with(lines).try_init().or(Ok(()))
 }
 
 /// Whatever the filter says: no wish for more detail is a wish for secrets in a log.
-fn is_no_secret(metadata: &Metadata<'_>) -> bool {
-    let is_of_the_wire = WIRE_LOGS.iter().any(|library| metadata.target().starts_with(library));
-    metadata.level() <= &Level::INFO || !is_of_the_wire
+fn is_for_logs(metadata: &Metadata<'_>) -> bool {
+    let library = LIBRARIES.iter().find(|(name, _)| metadata.target().starts_with(name));
+    library.is_none_or(|(_, most)| metadata.level() <= most)
 }

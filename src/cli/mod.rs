@@ -13,10 +13,12 @@ use clap::{Args, Parser, Subcommand};
 use crate::app::App;
 use crate::config::{Config, ConfigError, Flags};
 
+mod activation;
 mod certs;
 mod client;
 mod demo;
 mod log;
+mod reload;
 mod sample;
 mod serve;
 mod signals;
@@ -53,9 +55,11 @@ pub struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the configured workspaces, and the containers labelled for Frostgate
-    Serve(Overrides),
+    Serve(serve::Serve),
     /// Say whether the configuration is right, or everything that is wrong with it
     CheckConfig(CheckConfig),
+    /// Have the running gateway read its configuration again, and say what that changes
+    Reload(reload::Reload),
     /// Make certificates for development, and say how to have them trusted
     Certs(certs::Certs),
     /// Say why a workspace is awake, or what froze it
@@ -135,8 +139,9 @@ pub fn run(
 impl CommandLine {
     fn run(self, environment: &Environment) -> anyhow::Result<()> {
         match self.command {
-            Command::Serve(overrides) => serve::run(overrides.load(environment)?, environment),
+            Command::Serve(serve) => serve::run(serve, environment),
             Command::CheckConfig(check) => check.run(environment),
+            Command::Reload(reload) => reload::run(&reload, environment),
             Command::Certs(certs) => certs::run(certs, environment),
             Command::Why(why) => why::run(&why, environment),
             Command::Token(token) => token::run(&token, environment),
@@ -147,13 +152,13 @@ impl CommandLine {
 }
 
 impl Overrides {
-    fn load(self, environment: &Environment) -> Result<Config, ConfigError> {
+    fn load(&self, environment: &Environment) -> Result<Config, ConfigError> {
         let flags = Flags {
-            listen: self.listen,
-            listen_tls: self.listen_tls,
-            admin: self.admin,
-            state_dir: self.state_dir,
-            domain: self.domain,
+            listen: self.listen.clone(),
+            listen_tls: self.listen_tls.clone(),
+            admin: self.admin.clone(),
+            state_dir: self.state_dir.clone(),
+            domain: self.domain.clone(),
         };
         Config::load(self.config.as_deref(), environment.clone().into_iter(), &flags)
     }
@@ -236,7 +241,9 @@ mod tests {
     #[test]
     fn help_names_the_commands_of_users_and_hides_the_sample() {
         let help = CommandLine::command().render_help().to_string();
-        for command in ["serve", "check-config", "certs", "why", "token", "demo", "Exit codes: "] {
+        for command in
+            ["serve", "check-config", "reload", "certs", "why", "token", "demo", "Exit codes: "]
+        {
             assert!(help.contains(command), "{help}");
         }
         assert!(!help.contains("\n  sample"), "{help}");
@@ -247,11 +254,13 @@ mod tests {
         for line in [
             "frostgate serve --config f --listen a --listen b --admin c --state-dir d --domain e",
             "frostgate serve --listen-tls a --listen-tls b",
+            "frostgate serve --takeover --config f",
             "frostgate certs --config f --domain d --directory e --force a.d *.b.d",
             "frostgate check-config --config f --print",
             "frostgate demo --port 9000 --idle 1.5s",
             "frostgate sample --name hello",
             "frostgate why alice --lines 3 --url http://a --config f --output json",
+            "frostgate reload --config f --output json",
             "frostgate token list",
             "frostgate token add ci --scope read",
             "frostgate token add ci --project a --project b",

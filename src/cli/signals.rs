@@ -1,12 +1,22 @@
-//! The signals that ask the program to end.
+//! The signals that ask the program for something.
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
 
-/// SIGTERM and SIGINT (Ctrl-C), from the moment of [`Signals::listen`] on: one that arrives while
-/// the program is still starting is not lost.
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// To read the configuration again: SIGHUP.
+    Reload,
+    /// To end: SIGTERM and SIGINT (Ctrl-C). With its name.
+    End(&'static str),
+}
+
+/// All of them, from the moment of [`Signals::listen`] on: one that arrives while the program is
+/// still starting is not lost.
 pub(super) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+    hang_up: unix::Signal,
 }
 
 impl Signals {
@@ -15,14 +25,25 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
-    /// Waits for the next one and tells its name. Cancel-safe.
-    pub(super) async fn next(&mut self) -> &'static str {
+    /// Waits for the next one. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => Signal::End("SIGTERM"),
+            _ = self.interrupt.recv() => Signal::End("SIGINT"),
+            _ = self.hang_up.recv() => Signal::Reload,
+        }
+    }
+
+    /// Waits for the next one that asks it to end, and tells its name. Cancel-safe.
+    pub(super) async fn end(&mut self) -> &'static str {
+        loop {
+            if let Signal::End(name) = self.next().await {
+                return name;
+            }
         }
     }
 }

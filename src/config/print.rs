@@ -9,7 +9,8 @@ use std::time::Duration;
 use toml::Value;
 
 use crate::model::{
-    ConnectionActivity, FreezeMode, FrozenStorage, Image, Policy, PolicyOverrides, Pull, Runs, Spec,
+    ConnectionActivity, FreezeMode, FrozenStorage, Image, NoWakeOverrides, Policy, PolicyOverrides,
+    Pull, Runs, Spec,
 };
 
 use super::{CertificatePair, Config, DockerAddress, DockerUse, Freezer, values};
@@ -27,6 +28,9 @@ pub(super) fn config(config: &Config) -> String {
     let public_url = config.routing.public_url.as_ref();
     page.line("public_url", text(public_url.map(ToString::to_string).unwrap_or_default()));
     page.line("trusted_proxies", texts(&config.routing.trusted_proxies));
+    page.header("waiting_page");
+    let directory = config.waiting_page.directory.as_deref().unwrap_or(Path::new(""));
+    page.line("directory", text(directory.display()));
     page.header("upstream");
     page.line("connect_timeout", span(config.upstream.connect_timeout));
     page.line("response_timeout", span(config.upstream.response_timeout));
@@ -34,6 +38,8 @@ pub(super) fn config(config: &Config) -> String {
     page.header("limits");
     page.line("held_max", count(config.limits.held_max));
     page.line("held_per_workspace_max", count(config.limits.held_per_workspace_max));
+    let inside_max = config.limits.requests_per_workspace_max;
+    page.line("requests_per_workspace_max", count(inside_max));
     page.line("slots", count(config.limits.slots));
     page.line("memory_budget", size(config.limits.memory_budget));
     page.line("memory_assumed", size(config.limits.memory_assumed));
@@ -85,7 +91,13 @@ fn listen(config: &Config, page: &mut Page) {
     page.line("first_byte_timeout", span(config.listen.first_byte_timeout));
     page.line("handshake_timeout", span(config.listen.handshake_timeout));
     page.line("header_timeout", span(config.listen.header_timeout));
+    page.line("send_timeout", span(config.listen.send_timeout));
+    page.line("body_timeout", span(config.listen.body_timeout));
+    page.line("body_rate_min", size(config.listen.body_rate_min));
+    page.line("proxy_protocol", texts(&config.listen.proxy_protocol));
     page.line("connections_max", count(config.listen.connections_max));
+    let of_client = config.listen.connections_per_client_max;
+    page.line("connections_per_client_max", count(of_client));
     page.line("drain_grace", span(config.listen.drain_grace));
 }
 
@@ -172,6 +184,7 @@ fn spec(spec: &Spec, page: &mut Page) {
     page.line_if("hosts", some_texts(&spec.hosts));
     page.line_if("environment", environment(&spec.environment));
     page.line_if("ready_path", spec.ready_path.as_ref().map(text));
+    page.line("protocol", text(spec.protocol));
 }
 
 fn storage(storage: FrozenStorage) -> Value {
@@ -196,6 +209,12 @@ fn overrides(policy: &PolicyOverrides, page: &mut Page) {
     page.line_if("freeze_mode", policy.freeze_mode.map(mode));
     page.line_if("check_in_ttl", policy.check_in_ttl.map(span));
     page.line_if("hold_max", policy.hold_max.map(span));
+    page.line_if("page_after", policy.page_after.map(span));
+    let rules = &policy.no_wake;
+    page.line_if("no_wake_paths", rules.paths.as_deref().map(texts));
+    page.line_if("no_wake_methods", rules.methods.as_deref().map(texts));
+    page.line_if("no_wake_user_agents", rules.user_agents.as_deref().map(texts));
+    page.line_if("no_wake_clients", rules.clients.as_deref().map(texts));
     page.line_if("start_timeout", policy.start_timeout.map(span));
     page.line_if("stop_grace", policy.stop_grace.map(span));
     page.line_if("drain_grace", policy.drain_grace.map(span));
@@ -216,6 +235,8 @@ fn everything(policy: &Policy) -> PolicyOverrides {
         freeze_mode: Some(policy.freeze_mode),
         check_in_ttl: Some(policy.check_in_ttl.unwrap_or_default()),
         hold_max: Some(policy.hold_max),
+        page_after: Some(policy.page_after),
+        no_wake: NoWakeOverrides::everything(&policy.no_wake),
         start_timeout: Some(policy.start_timeout),
         stop_grace: Some(policy.stop_grace),
         drain_grace: Some(policy.drain_grace),

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::model::{Image, PolicyOverrides, Project, ProjectId, Runs, Spec, WorkspaceId};
+use crate::model::{
+    Image, NoWakeOverrides, PolicyOverrides, Project, ProjectId, Runs, Spec, WorkspaceId,
+};
 use crate::token::{Grant, TokenName};
 
 use super::section::{Findings, Section};
@@ -25,6 +28,11 @@ pub(super) fn config(
     top.inner("listen", |section| listen(section, &mut config));
     top.inner("tls", |section| tls(section, &mut config, file));
     top.inner("routing", |section| routing(section, &mut config));
+    top.inner("waiting_page", |mut section| {
+        let directory = section.optional("directory", values::text_or_none).flatten();
+        config.waiting_page.directory = directory.map(PathBuf::from);
+        section.finish();
+    });
     top.inner("upstream", |section| upstream(section, &mut config));
     top.inner("limits", |section| limits(section, &mut config));
     top.inner("policy", |mut section| {
@@ -82,7 +90,13 @@ fn listen(mut section: Section<'_>, config: &mut Config) {
     section.read("first_byte_timeout", &mut listen.first_byte_timeout, timeout);
     section.read("handshake_timeout", &mut listen.handshake_timeout, timeout);
     section.read("header_timeout", &mut listen.header_timeout, timeout);
+    section.read("send_timeout", &mut listen.send_timeout, timeout);
+    section.read("body_timeout", &mut listen.body_timeout, timeout);
+    section.read("body_rate_min", &mut listen.body_rate_min, values::any_size);
+    section.read("proxy_protocol", &mut listen.proxy_protocol, values::networks);
     section.read("connections_max", &mut listen.connections_max, values::count_from_one);
+    let of_client = &mut listen.connections_per_client_max;
+    section.read("connections_per_client_max", of_client, values::count);
     section.read("drain_grace", &mut listen.drain_grace, values::any_duration);
     section.finish();
 }
@@ -124,6 +138,8 @@ fn limits(mut section: Section<'_>, config: &mut Config) {
     let count: Read<_> = values::count_from_one;
     section.read("held_max", &mut limits.held_max, count);
     section.read("held_per_workspace_max", &mut limits.held_per_workspace_max, count);
+    let inside_max = &mut limits.requests_per_workspace_max;
+    section.read("requests_per_workspace_max", inside_max, values::count);
     section.read("slots", &mut limits.slots, values::count);
     section.read("memory_budget", &mut limits.memory_budget, values::memory_or_none);
     section.read("memory_assumed", &mut limits.memory_assumed, values::memory);
@@ -179,6 +195,8 @@ fn overrides(section: &mut Section<'_>) -> PolicyOverrides {
         freeze_mode: section.optional("freeze_mode", values::freeze_mode),
         check_in_ttl: section.optional("check_in_ttl", values::any_duration),
         hold_max: section.optional("hold_max", positive),
+        page_after: section.optional("page_after", values::any_duration),
+        no_wake: no_wake(section),
         start_timeout: section.optional("start_timeout", positive),
         stop_grace: section.optional("stop_grace", values::any_duration),
         drain_grace: section.optional("drain_grace", values::any_duration),
@@ -189,6 +207,15 @@ fn overrides(section: &mut Section<'_>) -> PolicyOverrides {
         stop_after: section.optional("stop_after", values::any_duration),
         storage: section.optional("max_inactive_storage_time", values::frozen_storage),
         max_storage_time: section.optional("max_storage_time", values::any_duration),
+    }
+}
+
+fn no_wake(section: &mut Section<'_>) -> NoWakeOverrides {
+    NoWakeOverrides {
+        paths: section.optional("no_wake_paths", values::path_patterns),
+        methods: section.optional("no_wake_methods", values::methods),
+        user_agents: section.optional("no_wake_user_agents", values::user_agents),
+        clients: section.optional("no_wake_clients", values::networks),
     }
 }
 
@@ -223,7 +250,7 @@ fn project(name: &str, mut section: Section<'_>, config: &mut Config) {
     section.finish();
     if let (Ok(id), Some(spec)) = (id, spec) {
         let name = title.unwrap_or_else(|| name.to_owned());
-        config.projects.insert(id, Project { name, spec, policy });
+        config.projects.insert(id, Project { name, spec: Arc::new(spec), policy });
     }
 }
 
@@ -241,7 +268,7 @@ fn workspace(name: &str, mut section: Section<'_>, named: &BTreeSet<String>, con
     let template = project.as_ref().and_then(|project| config.projects.get(project));
     let upstream = section.optional("upstream", values::host_and_port).map(Runs::Upstream);
     let runs = runs(&mut section).or(upstream);
-    let base = template.map(|template| template.spec.clone()).or_else(|| runs.map(Spec::new));
+    let base = template.map(|template| (*template.spec).clone()).or_else(|| runs.map(Spec::new));
     let spec = spec(&mut section, base);
     let mut hosts = vec![];
     section.read("hosts", &mut hosts, values::hosts);
@@ -251,7 +278,12 @@ fn workspace(name: &str, mut section: Section<'_>, named: &BTreeSet<String>, con
     written.check(&format!("workspace {name:?}"), one_of, &mut section);
     section.finish();
     if let (Ok(id), Some(spec)) = (id, spec) {
-        config.workspaces.insert(id, Workspace { project, spec: Spec { hosts, ..spec }, policy });
+        let spec = Arc::new(Spec { hosts, ..spec });
+        // Thousands of workspaces may set the same.
+        let last = config.workspaces.values().next_back().map(|last| &last.policy);
+        let shared = last.filter(|last| ***last == policy).cloned();
+        let policy = shared.unwrap_or_else(|| Arc::new(policy));
+        config.workspaces.insert(id, Workspace { project, spec, policy });
     }
 }
 
@@ -288,11 +320,13 @@ fn spec(section: &mut Section<'_>, base: Option<Spec>) -> Option<Spec> {
     let memory = section.optional("memory", values::memory);
     let environment = section.optional("environment", values::environment);
     let ready_path = section.optional("ready_path", values::url_path);
+    let protocol = section.optional("protocol", values::protocol);
     let mut spec = base?;
     spec.port = port.or(spec.port);
     spec.memory = memory.or(spec.memory);
     spec.environment.extend(environment.unwrap_or_default());
     spec.ready_path = ready_path.or(spec.ready_path);
+    spec.protocol = protocol.unwrap_or(spec.protocol);
     Some(spec)
 }
 

@@ -1,7 +1,7 @@
 //! Every kind of mistake, with the exact words that the operator reads.
 
 use super::*;
-use crate::model::{FreezeMode, Image, Mount, Pull, Runs};
+use crate::model::{FreezeMode, Image, Mount, Protocol, Pull, Runs};
 use crate::token::Scope;
 
 /// A file of the test's own, removed at its end.
@@ -113,6 +113,16 @@ fn each_mistake_is_told_with_its_place_and_what_is_accepted() {
             "frostgate.toml:1: \"listen\" at the top level: expected a table [listen], found 80",
         ),
         (
+            "[policy]\nno_wake_paths = [\"/a\", \"b\"]",
+            "frostgate.toml:2: \"no_wake_paths\" in [policy]: expected a list of paths without \
+             a query such as [\"/robots.txt\", \"/health/*\"], found [\"/a\", \"b\"]",
+        ),
+        (
+            "[policy]\nno_wake_clients = [\"home\"]",
+            "frostgate.toml:2: \"no_wake_clients\" in [policy]: expected a list of networks \
+             such as [\"10.0.0.0/8\", \"fd00::/8\"], found [\"home\"]",
+        ),
+        (
             "[policy]\nhold_max = \"soon\"",
             "frostgate.toml:2: \"hold_max\" in [policy]: \
              expected a duration above zero such as \"1.5s\" or \"15m\", found \"soon\"",
@@ -131,6 +141,11 @@ fn each_mistake_is_told_with_its_place_and_what_is_accepted() {
             "[policy]\nfreeze_mode = \"freeze\"",
             "frostgate.toml:2: \"freeze_mode\" in [policy]: \
              expected \"stop\" or \"pause\", found \"freeze\"",
+        ),
+        (
+            "[workspaces.a]\nupstream = \"a:1\"\nprotocol = \"h2\"",
+            "frostgate.toml:3: \"protocol\" in [workspaces.a]: \
+             expected \"http1\" or \"h2c\", found \"h2\"",
         ),
         (
             "[policy]\nmonitoring = \"yes\"",
@@ -514,6 +529,7 @@ pull = "always"
 publish_ports = true
 environment = { A = "1", WHO = "{id}" }
 ready_path = "/ok"
+protocol = "h2c"
 inactivity_timeout = "5m"
 hold_max = "9s"
 [projects.local]
@@ -526,6 +542,7 @@ project = "web"
 project = "web"
 hosts = ["b.test"]
 port = 81
+protocol = "http1"
 memory = "2g"
 environment = { A = "2", B = "3" }
 hold_max = "8s"
@@ -560,11 +577,12 @@ fn a_workspace_has_what_its_project_says_and_its_own_on_top() {
     let config = loaded(TEMPLATE);
     let project = &config.projects["web"];
     let plain = &config.workspaces["a"];
-    assert_eq!((&plain.spec, &plain.policy), (&project.spec, &project.policy));
+    assert_eq!((&plain.spec, &plain.policy), (&project.spec, &project.policy.clone().into()));
     let own = &config.workspaces["b"];
     assert_eq!(own.project.as_ref().map(ToString::to_string).as_deref(), Some("web"));
     assert_eq!(own.spec.runs, project.spec.runs);
     assert_eq!((own.spec.port, own.spec.memory), (Some(81), Some(2 << 30)));
+    assert_eq!((project.spec.protocol, own.spec.protocol), (Protocol::H2c, Protocol::Http1));
     assert_eq!(own.spec.hosts, ["b.test"]);
     let environment: Vec<(&str, &str)> =
         own.spec.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -594,9 +612,9 @@ fn variables_reach_into_projects() {
 fn the_printed_configuration_reads_back_to_the_same_one() {
     let config = loaded(
         "[listen]\nfirst_byte_timeout = \"250ms\"\nheader_timeout = 61.5\n[policy]\n\
-         inactivity_timeout = 0\ncheck_in_ttl = \"1d2h3m4s\"\n\
+         inactivity_timeout = 0\nno_wake_clients = [\"10.0.0.1\", \"fd00::1/8\"]\ncheck_in_ttl = \"1d2h3m4s\"\n\
          [tls]\ncertificates = [{ cert = \"a\", key = \"b\" }]\nhsts = \"180d\"\n\
-         [routing]\npublic_url = \"https://a.test:8443\"\n\
+         [routing]\npublic_url = \"https://a.test:8443\"\n[waiting_page]\ndirectory = \"/etc/page\"\n\
          [docker]\nenable = false\nsocket = \"/run/\\\"x\\\".sock\"\n\
          [workspaces.a]\ncommand = [\"sh\", \"-c\", \"echo '\\n\\\"'\"]\ndirectory = \"/srv\"\n\
          environment = { \"a b\" = \"c\" }\nhosts = [\"x.test\"]\nready_path = \"/ok\"\n\

@@ -16,12 +16,10 @@ const PREFIX: &str = "FROSTGATE_";
 
 /// Variables that are no configuration: they choose the file, belong to clients and logs, or are
 /// what a workspace finds in its own environment (Frostgate may run inside one).
-pub(super) const OTHER_VARIABLES: [&str; 9] = [
-    "FROSTGATE_BLESS",
+pub(super) const OTHER_VARIABLES: [&str; 7] = [
     "FROSTGATE_CHECK_IN_URL",
     "FROSTGATE_CONFIG",
     "FROSTGATE_LOG",
-    "FROSTGATE_REQUIRE_DOCKER",
     "FROSTGATE_RUN",
     "FROSTGATE_TOKEN",
     "FROSTGATE_URL",

@@ -3,14 +3,15 @@
 //! A reader gives the value, or the words that complete "expected …" for the operator.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::model::{
-    ConnectionActivity, FreezeMode, FrozenStorage, Mount, ProjectId, PublicUrl, Pull,
+    ConnectionActivity, FreezeMode, FrozenStorage, Mount, NoWakeOverrides, ProjectId, Protocol,
+    PublicUrl, Pull,
 };
 use crate::token::{Scope, TokenHash};
 use crate::{duration, size};
@@ -253,12 +254,28 @@ pub(super) fn addresses_or_none(value: &Value) -> Result<Vec<SocketAddr>, String
 
 /// Networks, or none.
 pub(super) fn networks(value: &Value) -> Result<Vec<IpNet>, String> {
-    // An address alone is a network of one; bits beyond the prefix are cleared.
-    let one = |text: &str| text.parse::<IpAddr>().map(IpNet::from).ok();
-    let parse = |text: &str| text.parse::<IpNet>().ok().or_else(|| one(text));
-    let network = |item: &Value| parsed(item, |text| Some(parse(text)?.trunc()));
-    list(value, network)
+    list(value, |item| parsed(item, NoWakeOverrides::client))
         .ok_or_else(|| "a list of networks such as [\"10.0.0.0/8\", \"fd00::/8\"]".to_owned())
+}
+
+/// Patterns of paths, or none.
+pub(super) fn path_patterns(value: &Value) -> Result<Vec<String>, String> {
+    list(value, |item| parsed(item, NoWakeOverrides::path)).ok_or_else(|| {
+        "a list of paths without a query such as [\"/robots.txt\", \"/health/*\"]".to_owned()
+    })
+}
+
+/// Methods, or none.
+pub(super) fn methods(value: &Value) -> Result<Vec<String>, String> {
+    list(value, |item| parsed(item, NoWakeOverrides::method))
+        .ok_or_else(|| "a list of methods such as [\"HEAD\", \"OPTIONS\"]".to_owned())
+}
+
+/// Parts of `User-Agent`, or none.
+pub(super) fn user_agents(value: &Value) -> Result<Vec<String>, String> {
+    list(value, |item| parsed(item, NoWakeOverrides::user_agent)).ok_or_else(|| {
+        "a list of parts of User-Agent such as [\"UptimeRobot\", \"kube-probe\"]".to_owned()
+    })
 }
 
 /// A host name.
@@ -363,6 +380,11 @@ pub(super) fn public_url_or_none(value: &Value) -> Result<Option<PublicUrl>, Str
             .map(Some)
             .ok_or_else(|| "a URL without a path such as \"https://dev.example.com\"".to_owned()),
     }
+}
+
+/// `http1` or `h2c`.
+pub(super) fn protocol(value: &Value) -> Result<Protocol, String> {
+    choice(value, &Protocol::NAMES)
 }
 
 /// `stop` or `pause`.

@@ -40,6 +40,11 @@ pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// How many containers of a list are inspected at once.
 const INSPECTED_AT_ONCE: usize = 4;
 
+/// Reads labels that may be anything.
+pub(crate) fn try_labels(bytes: &[u8]) {
+    labels::try_with(bytes);
+}
+
 /// How the driver finds its engine and its workspaces.
 #[derive(Clone, Debug, Default)]
 pub struct Options {

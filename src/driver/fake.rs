@@ -726,7 +726,7 @@ mod tests {
     fn blueprint() -> Blueprint {
         Blueprint {
             id: WorkspaceId::parse("a").unwrap(),
-            spec: Spec::new(Runs::Discovered { network: None }),
+            spec: Spec::new(Runs::Discovered { network: None }).into(),
             check_in: CheckInAccess { port: 80, token: "t".to_owned() },
         }
     }

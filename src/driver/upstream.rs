@@ -139,7 +139,7 @@ mod tests {
     fn blueprint(place: &str) -> Blueprint {
         Blueprint {
             id: WorkspaceId::parse("wiki").unwrap(),
-            spec: Spec::new(Runs::Upstream(place.to_owned())),
+            spec: Spec::new(Runs::Upstream(place.to_owned())).into(),
             check_in: CheckInAccess { port: 80, token: "t".to_owned() },
         }
     }

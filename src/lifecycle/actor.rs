@@ -11,15 +11,20 @@ use tokio::time::Instant;
 use super::jobs::{self, Announce, Rest, Running};
 use super::machine::{Effect, Event, Footprint, Job, Outcome};
 use super::mailbox::{Answer, Command, CommandError, Inbox};
-use super::slots::Room;
+use super::slots::{Room, Uncounted};
 use super::workspace::Workspace;
 use super::{Change, Ending, Notice, Refusal};
 use crate::model::{Phase, Tier};
 use crate::store::RecordState;
 
 /// Leads the workspace's life. Returns when it is removed, with those who are to hear of that when
-/// nothing knows it any more.
-pub(super) async fn live(workspace: Arc<Workspace>, announce: Announce) -> Farewells {
+/// nothing knows it any more; or when it is let go of, as soon as no job is under way. If it ends in
+/// any other way, those who ask for something are told.
+pub(super) fn live(
+    workspace: Arc<Workspace>,
+    announce: Announce,
+    uncounted: Uncounted,
+) -> impl Future<Output = Farewells> {
     let mut actor = Actor {
         workspace,
         announce,
@@ -27,23 +32,31 @@ pub(super) async fn live(workspace: Arc<Workspace>, announce: Announce) -> Farew
         rest: None,
         endpoint: None,
         room: None,
+        uncounted: Some(uncounted),
         waiting: Vec::new(),
         farewells: Farewells::default(),
         creation_failure: None,
         suspects: Vec::new(),
+        released: false,
     };
-    // Whoever has it made asked before its life began, and must hear of a failure at once.
-    actor.read_mail();
-    actor.handle(Event::Changed);
-    if !actor.workspace.can_freeze() {
-        // It runs without us, so there is no reason to wait for a request.
-        actor.handle(Event::Resume);
+    async move {
+        // Whoever has it made asked before its life began, and must hear of a failure at once.
+        actor.read_mail();
+        if !actor.workspace.can_freeze() {
+            // It runs without us, so there is no reason to wait for a request.
+            actor.handle(Event::Resume);
+        }
+        while !actor.is_over() {
+            actor.step().await;
+        }
+        std::mem::take(&mut actor.farewells)
     }
-    while actor.workspace.lock_machine().phase() != Phase::Removed {
-        actor.step().await;
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        self.workspace.mailbox.close();
     }
-    actor.workspace.mailbox.close();
-    actor.farewells
 }
 
 /// Answers that wait for the workspace to be forgotten.
@@ -67,6 +80,8 @@ struct Actor {
     /// Where the job that has just ended found it listening.
     endpoint: Option<std::net::SocketAddr>,
     room: Option<Room>,
+    /// Until it is known what room it has.
+    uncounted: Option<Uncounted>,
     /// Admins' calls to be answered when what they want has come about.
     waiting: Vec<(Wish, oneshot::Sender<Answer>)>,
     farewells: Farewells,
@@ -74,6 +89,8 @@ struct Actor {
     creation_failure: Option<CommandError>,
     /// Requests that could not reach it and wait for a look.
     suspects: Vec<oneshot::Sender<Answer>>,
+    /// Nobody wants it any more; what it has is to stay.
+    released: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +115,11 @@ enum Woken {
 }
 
 impl Actor {
+    fn is_over(&self) -> bool {
+        let removed = self.workspace.lock_machine().phase() == Phase::Removed;
+        removed || self.released && self.job.is_none()
+    }
+
     async fn step(&mut self) {
         let woken = tokio::select! {
             done = wait_for(&mut self.job) => Woken::Job(done),
@@ -122,7 +144,8 @@ impl Actor {
 
     fn read_mail(&mut self) {
         let inbox = self.workspace.mailbox.take();
-        let Inbox { commands, changed, resync, deadline, emptied, replaced, .. } = inbox;
+        let Inbox { commands, changed, resync, deadline, emptied, replaced, released, .. } = inbox;
+        self.released |= released;
         if emptied && self.workspace.is_empty() {
             self.handle(Event::Emptied);
         }
@@ -140,8 +163,13 @@ impl Actor {
         if deadline {
             self.handle(Event::Deadline);
         }
-        self.handle(match self.workspace.gate.held() {
-            0 => Event::Deserted,
+        // Onlookers keep its place in the queue, and wake nobody.
+        let looked_at = || {
+            let starting = self.workspace.lock_machine().phase() == Phase::Starting;
+            starting && self.workspace.onlookers.are_there()
+        };
+        self.handle(match self.workspace.census().held {
+            0 if !looked_at() => Event::Deserted,
             _ => Event::Held,
         });
     }
@@ -179,8 +207,8 @@ impl Actor {
                 if taken {
                     self.handle(Event::CheckIn(active));
                     if active != before {
-                        let record = self.workspace.record(&self.workspace.lock_machine());
-                        self.workspace.shared.records.known(record);
+                        let state = self.workspace.state(&self.workspace.lock_machine());
+                        self.workspace.shared.records.noted(self.workspace.id(), state);
                     }
                 }
                 let refusal = || CommandError::Impossible("it is being frozen".to_owned());
@@ -212,9 +240,12 @@ impl Actor {
     /// Answers when it comes about. What is so already need not come about once more, which may
     /// take for ever: somebody may wait at the gate of one that is frozen.
     fn promise(&mut self, wish: Wish, answer: oneshot::Sender<Answer>) {
-        let phase = self.workspace.lock_machine().phase();
+        let (phase, is_known) = {
+            let machine = self.workspace.lock_machine();
+            (machine.phase(), machine.is_known())
+        };
         match (wish, phase) {
-            (Wish::Frozen, Phase::Frozen) | (Wish::Running, Phase::Running) => {
+            (Wish::Frozen, Phase::Frozen) | (Wish::Running, Phase::Running) if is_known => {
                 drop(answer.send(Ok(())));
             }
             _ => self.waiting.push((wish, answer)),
@@ -234,13 +265,20 @@ impl Actor {
                 }
             }
         }
-        let (footprint, phase) = {
+        let (footprint, phase, is_known) = {
             let machine = self.workspace.lock_machine();
-            (machine.footprint(), machine.phase())
+            (machine.footprint(), machine.phase(), machine.is_known())
         };
         // Not before: room may be for the event that came last, and an answer may follow from it.
-        self.make_room(footprint);
+        self.fit_room(footprint);
+        if is_known {
+            self.uncounted = None;
+        }
         self.settle(phase);
+        if self.workspace.lock_machine().has_taken_up_wakes() && self.workspace.onlookers.served() {
+            // Whoever wanted it is not at the gate.
+            self.workspace.mailbox.ring();
+        }
         let census = self.workspace.census();
         let deadline = self.workspace.lock_machine().deadline(census, Instant::now());
         self.workspace.shared.deadlines.set(self.workspace.serial(), deadline);
@@ -268,6 +306,7 @@ impl Actor {
             }
             Effect::Sever => self.end_generation(true),
             Effect::Open => {
+                workspace.onlookers.wake_ends(workspace.shared.tick(now));
                 let let_in = workspace.open(self.endpoint);
                 tracing::debug!(workspace = %workspace.id(), let_in, "opened the gate");
                 if let_in == 0 {
@@ -288,10 +327,9 @@ impl Actor {
                 return self.take_room();
             }
             Effect::Run(job) => {
-                if job == Job::Wake && !self.has_slot() && workspace.can_freeze() {
-                    let further = workspace.memory() - self.kept();
-                    let room = workspace.shared.slots.take_by_force(further);
-                    self.room = Some(room.and(self.room.take()));
+                if job == Job::Wake {
+                    let from = workspace.lock_machine().waking_from();
+                    workspace.onlookers.wake_begins(workspace.shared.tick(now), from);
                 }
                 let kept = self.kept();
                 let (workspace, announce) = (workspace.clone(), self.announce.clone());
@@ -309,7 +347,7 @@ impl Actor {
                     // Whoever listens there next is somebody else.
                     workspace.vacate();
                     // Its room goes to whoever has waited longest, which may not be itself.
-                    self.make_room(match tier {
+                    self.fit_room(match tier {
                         Some(Tier::Paused) => Footprint::Memory,
                         Some(Tier::Stopped) | None => Footprint::Nothing,
                     });
@@ -370,12 +408,20 @@ impl Actor {
         self.room.as_ref().map_or(0, Room::memory)
     }
 
-    /// Gives back what it doesn't need for that.
-    fn make_room(&mut self, footprint: Footprint) {
+    /// Gives back what it doesn't need for that, and takes by force what it has without having
+    /// asked: it was found running, or paused.
+    fn fit_room(&mut self, footprint: Footprint) {
+        let slots = &self.workspace.shared.slots;
+        let memory = self.workspace.memory();
         match (footprint, &mut self.room) {
             (Footprint::Nothing, room) => *room = None,
             (Footprint::Memory, Some(room)) => room.keep_memory_only(),
-            (Footprint::Memory, None) | (Footprint::Running, _) => {}
+            (Footprint::Memory, room @ None) => *room = Some(slots.keep_by_force(memory)),
+            (Footprint::Running, Some(room)) if room.has_slot() => {}
+            (Footprint::Running, room) => {
+                let kept = room.as_ref().map_or(0, Room::memory);
+                *room = Some(slots.take_by_force(memory - kept).and(room.take()));
+            }
         }
     }
 
@@ -399,7 +445,7 @@ impl Actor {
             // A step down in tier leaves the time of the freeze as it was.
             let since = if machine.phase() == *phase { machine.since() } else { change.at };
             let records = &self.workspace.shared.records;
-            let state = records.state_of(&machine);
+            let state = self.workspace.state(&machine);
             RecordState {
                 phase: *phase,
                 tier: change.tier,
@@ -414,14 +460,19 @@ impl Actor {
         }
         self.workspace.shared.records.changed(&change, state);
         drop(self.workspace.shared.changes.send(change));
+        self.workspace.onlookers.tell();
     }
 
     /// Answers the admins whose wish has come about, or can't any more, now that it is or was in
     /// that phase.
     fn settle(&mut self, phase: Phase) {
-        let failure = self.workspace.lock_machine().failure().map(str::to_owned);
+        let (failure, is_known) = {
+            let machine = self.workspace.lock_machine();
+            (machine.failure().map(str::to_owned), machine.is_known())
+        };
         for (wish, answer) in std::mem::take(&mut self.waiting) {
             let verdict = match (wish, phase) {
+                (Wish::Frozen, Phase::Frozen) if !is_known => None,
                 (Wish::Frozen, Phase::Frozen | Phase::Removed)
                 | (Wish::Running, Phase::Running)
                 | (Wish::Removed, Phase::Removed) => Some(Ok(())),

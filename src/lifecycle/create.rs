@@ -151,7 +151,7 @@ impl Creator {
     fn resolve(
         &self,
         order: &Order,
-    ) -> Result<(Spec, PolicyOverrides, Option<ProjectId>), CreateError> {
+    ) -> Result<(Arc<Spec>, PolicyOverrides, Option<ProjectId>), CreateError> {
         let (spec, template, project) = match &order.from {
             Template::Project(id) => {
                 let unknown = || CreateError::UnknownProject(id.clone());
@@ -160,7 +160,7 @@ impl Creator {
                 (project.spec.clone(), project.policy.clone(), Some(id.clone()))
             }
             Template::Spec(spec) if self.options.inline_specs => {
-                ((**spec).clone(), PolicyOverrides::default(), None)
+                (Arc::new((**spec).clone()), PolicyOverrides::default(), None)
             }
             Template::Spec(_) => return Err(CreateError::InlineSpec),
         };
@@ -194,16 +194,22 @@ impl Creator {
         self.registry.get(id.as_str())
     }
 
-    /// What runs such workspaces.
-    pub fn driver_for(&self, runs: &Runs) -> Result<Arc<dyn Driver>, CreateError> {
-        let name = match runs {
-            Runs::Command { .. } => "process",
-            Runs::Image(_) | Runs::Discovered { .. } => "docker",
-            Runs::Upstream(_) => "upstream",
-        };
-        let found = self.drivers.iter().find(|driver| driver.name() == name);
-        found.cloned().ok_or(CreateError::NoDriver(name))
+    fn driver_for(&self, runs: &Runs) -> Result<Arc<dyn Driver>, CreateError> {
+        driver_for(self.drivers.iter().cloned(), runs)
     }
+}
+
+/// Which of the drivers runs such workspaces.
+pub fn driver_for(
+    mut drivers: impl Iterator<Item = Arc<dyn Driver>>,
+    runs: &Runs,
+) -> Result<Arc<dyn Driver>, CreateError> {
+    let name = match runs {
+        Runs::Command { .. } => "process",
+        Runs::Image(_) | Runs::Discovered { .. } => "docker",
+        Runs::Upstream(_) => "upstream",
+    };
+    drivers.find(|driver| driver.name() == name).ok_or(CreateError::NoDriver(name))
 }
 
 fn too_slow(driver: &dyn Driver) -> DriverError {

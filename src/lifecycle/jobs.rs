@@ -1,4 +1,5 @@
-//! What a workspace's task has the driver do, one at a time: wake, freeze, remove, look.
+//! What a workspace's task has the driver do, one at a time: create, wake, adopt, freeze, remove,
+//! look.
 //!
 //! Each job begins by looking at how things are, so that it may be repeated after anything, and
 //! returns what came of it. None of them touches the gate or the phase.
@@ -21,7 +22,8 @@ use crate::model::{FreezeMode, Tier};
 /// How long the driver may take to freeze or remove, beyond the workspace's own grace, and to look.
 /// A healthy engine answers in milliseconds.
 pub(super) const CALL_MAX: Duration = Duration::from_secs(30);
-/// How long a workspace whose engine is away may take to show that it runs.
+/// How long a workspace whose engine is away, or that was not ready in time, may take to show that
+/// it serves.
 const STILL_THERE_MAX: Duration = Duration::from_secs(1);
 /// A health check or an address that is waited for is asked for again this often, should an event
 /// have been lost. Events are what usually ends the wait.
@@ -61,8 +63,9 @@ pub(super) fn begin(job: Job, workspace: Arc<Workspace>, announce: Announce, kep
     Box::pin(async move {
         match job {
             Job::Create => create(&workspace).await.into(),
-            Job::Queue => queue(&workspace, workspace.memory() - kept).await,
+            Job::Queue => queue(&workspace, workspace.memory().saturating_sub(kept)).await,
             Job::Wake => wake(&workspace, &announce).await,
+            Job::Adopt => adopt(&workspace, &announce).await,
             Job::Freeze(mode) => freeze(&workspace, mode).await.into(),
             Job::Remove => remove(&workspace).await.into(),
             Job::Look => look(&workspace, &announce).await.into(),
@@ -72,7 +75,7 @@ pub(super) fn begin(job: Job, workspace: Arc<Workspace>, announce: Announce, kep
 
 /// The driver keeps its own time: an image may have to be fetched first.
 async fn create(workspace: &Workspace) -> Outcome {
-    match workspace.driver.create(&workspace.blueprint).await {
+    match workspace.driver.create(&workspace.blueprint()).await {
         Ok(()) => Outcome::Created,
         Err(error) => {
             Outcome::CreateFailed { reason: error.to_string(), refused: !is_away(&error) }
@@ -104,6 +107,19 @@ struct Up {
     rest: Option<Rest>,
 }
 
+impl From<WakeError> for Done {
+    fn from(WakeError { reason, run }: WakeError) -> Self {
+        Outcome::WakeFailed { reason, run }.into()
+    }
+}
+
+impl From<Up> for Done {
+    fn from(Up { sighting, rest }: Up) -> Self {
+        let outcome = Outcome::Woken { run: sighting.run };
+        Self { outcome, endpoint: sighting.endpoint, rest, room: None }
+    }
+}
+
 impl From<Sighting> for Up {
     fn from(sighting: Sighting) -> Self {
         Self { sighting, rest: None }
@@ -111,23 +127,41 @@ impl From<Sighting> for Up {
 }
 
 async fn wake(workspace: &Arc<Workspace>, announce: &Announce) -> Done {
-    let limit = workspace.policy().start_timeout;
     let mut seen_run = None;
     let brought_up = bring_up(workspace, announce, &mut seen_run);
-    match timeout_at(Instant::now() + limit, brought_up).await {
-        Ok(Ok(Up { sighting, rest })) => Done {
-            outcome: Outcome::Woken { run: sighting.run },
-            endpoint: sighting.endpoint,
-            rest,
-            room: None,
-        },
-        Ok(Err(WakeError { reason, run })) => Outcome::WakeFailed { reason, run }.into(),
-        Err(_) => {
-            let reason = format!("it was not ready within {}", crate::clock::spoken(limit));
-            workspace.note_unready(seen_run.clone());
-            Outcome::WakeFailed { reason, run: seen_run }.into()
-        }
+    match in_time(workspace, brought_up).await {
+        Some(Ok(up)) => up.into(),
+        Some(Err(error)) => error.into(),
+        None => unready(workspace, seen_run),
     }
+}
+
+/// What runs without our doing is waited for until it is ready, and never started.
+async fn adopt(workspace: &Arc<Workspace>, announce: &Announce) -> Done {
+    let mut seen_run = None;
+    let found = async {
+        match wait_until_ready(workspace, announce, &mut seen_run).await {
+            Err(error) if is_away(&error) => still_there(workspace, error).await,
+            found => Ok(found?),
+        }
+    };
+    match in_time(workspace, found).await {
+        Some(Ok(sighting)) if sighting.status == Status::Running => Up::from(sighting).into(),
+        Some(Ok(sighting)) => Outcome::Down(seen(workspace, sighting)).into(),
+        Some(Err(error)) => error.into(),
+        None => unready(workspace, seen_run),
+    }
+}
+
+/// What comes of it within `start_timeout`.
+async fn in_time<T>(workspace: &Workspace, work: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(workspace.policy().start_timeout, work).await.ok()
+}
+
+fn unready(workspace: &Workspace, run: Option<String>) -> Done {
+    let limit = crate::clock::spoken(workspace.policy().start_timeout);
+    workspace.note_unready(run.clone());
+    Outcome::WakeFailed { reason: format!("it was not ready within {limit}"), run }.into()
 }
 
 /// From whatever state it is in to ready.
@@ -137,7 +171,7 @@ async fn bring_up(
     seen_run: &mut Option<String>,
 ) -> Result<Up, WakeError> {
     let driver = &workspace.driver;
-    let blueprint = &workspace.blueprint;
+    let blueprint = &*workspace.blueprint();
     let sighting = match driver.inspect(&blueprint.id).await {
         Ok(sighting) => sighting,
         Err(error) if is_away(&error) => {
@@ -151,8 +185,16 @@ async fn bring_up(
             seen_run.clone_from(&sighting.run);
             return thaw(workspace, sighting).await;
         }
-        // It has had its time and never answered: more of the same would not help it.
+        // It has had its time. If it doesn't answer by now, more of the same would not help it.
         Status::Running if workspace.was_unready(&sighting.run) => {
+            let patience = STILL_THERE_MAX.min(workspace.policy().start_timeout / 4);
+            let ready = wait_until_ready(workspace, announce, seen_run);
+            if let Ok(found) = tokio::time::timeout(patience, ready).await
+                && let found = found?
+                && found.status == Status::Running
+            {
+                return Ok(found.into());
+            }
             driver.stop(&blueprint.id, workspace.policy().stop_grace).await?;
             start(workspace).await?;
         }
@@ -163,26 +205,31 @@ async fn bring_up(
         }
         Status::Stopped => start(workspace).await?,
     }
-    Ok(wait_until_ready(workspace, announce, seen_run).await?.into())
+    let sighting = wait_until_ready(workspace, announce, seen_run).await?;
+    if sighting.status != Status::Running {
+        let reason = sighting.exit.unwrap_or_else(|| "it ended before it was ready".to_owned());
+        return Err(WakeError { reason, run: None });
+    }
+    Ok(sighting.into())
 }
 
 /// Starts it, when it is its turn: a herd of starts is slower than a queue of them.
 async fn start(workspace: &Workspace) -> Result<(), WakeError> {
     let _turn = workspace.shared.starts.acquire().await;
-    Ok(workspace.driver.start(&workspace.blueprint).await?)
+    Ok(workspace.driver.start(&workspace.blueprint()).await?)
 }
 
-/// The runtime says that it runs. It is ready when it answers, at an address that is read afresh.
+/// Returns when it is ready, which it is when it answers, at an address that is read afresh; or
+/// does not run.
 async fn wait_until_ready(
     workspace: &Workspace,
     announce: &Announce,
     seen_run: &mut Option<String>,
-) -> Result<Sighting, WakeError> {
+) -> Result<Sighting, DriverError> {
     loop {
         let sighting = workspace.driver.inspect(workspace.id()).await?;
         if sighting.status != Status::Running {
-            let reason = sighting.exit.unwrap_or_else(|| "it ended before it was ready".to_owned());
-            return Err(WakeError { reason, run: None });
+            return Ok(sighting);
         }
         seen_run.clone_from(&sighting.run);
         announce(workspace, &sighting.addresses);
@@ -257,10 +304,12 @@ async fn still_there(workspace: &Workspace, error: DriverError) -> Result<Sighti
 }
 
 fn probe(workspace: &Workspace, endpoint: SocketAddr) -> Probe<'_> {
+    let spec = &workspace.blueprint().spec;
     Probe {
         endpoint,
-        ready_path: workspace.blueprint.spec.ready_path.as_deref(),
+        ready_path: spec.ready_path.clone(),
         host: workspace.id().as_str(),
+        protocol: spec.protocol,
         accepts_early: workspace.driver.accepts_early(),
     }
 }
@@ -315,24 +364,30 @@ async fn remove(workspace: &Workspace) -> Outcome {
 async fn look(workspace: &Workspace, announce: &Announce) -> Outcome {
     let call = workspace.driver.inspect(workspace.id());
     match within(CALL_MAX, "inspect", workspace, call).await {
-        Ok(sighting) => Outcome::Looked(match sighting.status {
-            Status::Running => {
+        Ok(sighting) => {
+            if sighting.status == Status::Running {
                 // They were forgotten at the last freeze, which may have failed, and its networks
                 // may have changed since.
                 announce(workspace, &sighting.addresses);
-                Seen::Running {
-                    run: sighting.run,
-                    same_endpoint: sighting.endpoint == workspace.current_endpoint(),
-                }
             }
-            Status::Paused => Seen::Paused,
-            Status::Stopped => Seen::Stopped { exit: sighting.exit },
-            Status::Missing => Seen::Missing,
-        }),
+            Outcome::Looked(seen(workspace, sighting))
+        }
         Err(error) => {
             tracing::debug!(workspace = %workspace.id(), %error, "could not look at a workspace");
             Outcome::LookFailed
         }
+    }
+}
+
+fn seen(workspace: &Workspace, sighting: Sighting) -> Seen {
+    match sighting.status {
+        Status::Running => Seen::Running {
+            run: sighting.run,
+            same_endpoint: sighting.endpoint == workspace.current_endpoint(),
+        },
+        Status::Paused => Seen::Paused,
+        Status::Stopped => Seen::Stopped { exit: sighting.exit },
+        Status::Missing => Seen::Missing,
     }
 }
 

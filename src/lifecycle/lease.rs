@@ -148,7 +148,7 @@ pub(super) struct HeldAmongAll<'a>(&'a Shared);
 impl<'a> HeldAmongAll<'a> {
     pub(super) fn join(shared: &'a Shared) -> Result<Self, Refusal> {
         let place = Self(shared);
-        if shared.held.fetch_add(1, Ordering::Relaxed) >= shared.held_max {
+        if shared.held.fetch_add(1, Ordering::Relaxed) >= shared.held_max.load(Ordering::Relaxed) {
             return Err(Refusal::Full);
         }
         Ok(place)

@@ -8,8 +8,11 @@
 //! a wish (`look_wanted`, `resume_wanted`, `stop_wanted`, `remove_wanted`) and taken up when the
 //! job is done, so events may come late, doubled or in any order.
 
+mod asked;
+mod due;
 mod effect;
 mod event;
+mod outcomes;
 mod outside;
 mod reading;
 
@@ -19,7 +22,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clock::spoken;
-use crate::model::{FreezeMode, FrozenStorage, Phase, Policy, Tier};
+use crate::model::{FreezeMode, Phase, Policy, Tier};
 
 pub use effect::{Effect, Job};
 pub use event::{Event, Outcome, Seen};
@@ -126,13 +129,20 @@ pub struct Machine {
     reported_before: bool,
     /// It was awake when this program ended, and was not looked at since.
     unseen: bool,
+    /// Nobody has found out yet how it is.
+    unknown: bool,
     look_wanted: bool,
+    /// Looks that failed in a row, and when the next is taken.
+    look_failures: u32,
+    look_again_at: Option<Instant>,
     resume_wanted: bool,
     stop_wanted: bool,
     /// When an admin stopped it; forgotten as soon as it is neither being frozen nor frozen.
     stopped_at: Option<Instant>,
     /// Why it is to be removed, if it is.
     remove_wanted: Option<String>,
+    /// That is so because of its age, which its policy may yet forgive.
+    too_old: bool,
     /// Why it is to be stopped, if it is paused.
     step_down_wanted: Option<&'static str>,
     /// Why it is being stopped from paused.
@@ -151,12 +161,10 @@ pub struct Machine {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    /// `made`: what it needs is there. `from`: where it falls back to if it leaves the queue for
-    /// room. `leave_at`: when it does.
+    /// `from`: where it falls back to if it leaves the queue for room. `leave_at`: when it does.
     Starting {
         why: String,
-        made: bool,
-        admitted: bool,
+        stage: Stage,
         from: Tier,
         by_admin: bool,
         leave_at: Option<Instant>,
@@ -175,19 +183,36 @@ enum State {
     Frozen {
         tier: Tier,
     },
+    /// `run`: the one that is up, if one is. `unsure`: it may be up, and is to be looked at.
     Failed {
         reason: String,
         retry_at: Instant,
         run: Option<String>,
+        unsure: bool,
     },
-    /// `failure`: why it could not be removed when that was tried last. `retry_at`: when it is tried
-    /// again.
+    /// `holds`: what it takes of this machine until it is gone. `failure`: why it could not be
+    /// removed when that was tried last. `retry_at`: when it is tried again.
     Removing {
         why: String,
+        holds: Footprint,
         failure: Option<String>,
         retry_at: Option<Instant>,
     },
     Removed,
+}
+
+/// How far one is that starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// What it needs is being made, for the first time.
+    Making,
+    /// It waits for room.
+    Queued,
+    /// It has room, and is made to run.
+    Waking,
+    /// It runs without our doing, or may; it has the room that it takes. If it doesn't run after
+    /// all, nothing starts it unless somebody wants that.
+    Adopting,
 }
 
 /// Those who are still inside of one that is to be frozen.
@@ -232,9 +257,9 @@ impl Machine {
             }
             Past::New => {
                 let (why, from) = ("it was created".to_owned(), Tier::Stopped);
-                let (made, admitted, by_admin) = (false, false, true);
+                let (stage, by_admin) = (Stage::Making, true);
                 let leave_at = Some(now + policy.hold_max);
-                (State::Starting { why, made, admitted, from, by_admin, leave_at }, now, None)
+                (State::Starting { why, stage, from, by_admin, leave_at }, now, None)
             }
             Past::Frozen { tier, since, stopped_at } => (State::Frozen { tier }, since, stopped_at),
             // What was begun is finished first: it may be ending, and would answer until it has.
@@ -267,11 +292,15 @@ impl Machine {
             report_ended: None,
             reported_before: matches!(past, Past::Awake { reported_activity: true }),
             unseen: matches!(past, Past::Awake { .. }),
+            unknown: !matches!(past, Past::New),
             look_wanted: false,
+            look_failures: 0,
+            look_again_at: None,
             resume_wanted: false,
             stop_wanted: false,
             stopped_at,
             remove_wanted,
+            too_old: false,
             step_down_wanted: None,
             stepping_down: "",
             evicted: false,
@@ -292,6 +321,7 @@ impl Machine {
             Event::Stop => self.on_stop(&mut effects, now),
             Event::Remove => {
                 self.remove_wanted = Some("removed by an admin".to_owned());
+                self.too_old = false;
                 self.remove_again();
             }
             Event::Evict => self.on_evict(&mut effects, census, now),
@@ -307,7 +337,10 @@ impl Machine {
             Event::Policy(policy) => self.on_policy(&mut effects, policy),
             Event::Finished(outcome) => self.on_finished(&mut effects, outcome, now),
         }
-        self.take_up_wishes(&mut effects, census, now);
+        // Those who waited may have been sent away just now.
+        let refused = effects.iter().any(|effect| matches!(effect, Effect::Refuse { .. }));
+        let held = if refused { 0 } else { census.held };
+        self.take_up_wishes(&mut effects, Census { held, ..census }, now);
         self.assert_invariants();
         effects
     }
@@ -317,357 +350,11 @@ impl Machine {
         self.policy.inactivity_timeout.filter(|_| frozen_by_itself)
     }
 
-    fn on_held(&mut self, effects: &mut Vec<Effect>, now: Instant) {
-        match &self.state {
-            State::Failed { retry_at, .. } if now < *retry_at => {}
-            State::Frozen { .. } | State::Failed { .. } => {
-                self.wake(effects, "a request", false, now)
-            }
-            State::Starting { by_admin: false, .. } => self.leave_queue_at(None),
-            // It is on its way, or the freeze has to end first; `take_up_wishes` comes back to it.
-            State::Starting { .. } | State::Freezing { .. } => {}
-            State::Running { .. } | State::Removing { .. } | State::Removed => {}
-        }
-    }
-
-    fn on_resume(&mut self, effects: &mut Vec<Effect>, now: Instant) {
-        if std::mem::take(&mut self.stop_wanted) {
-            let reason = "another call wants it to run".to_owned();
-            effects.push(Effect::StopFailed { reason });
-        }
-        match &mut self.state {
-            State::Frozen { .. } | State::Failed { .. } => {
-                self.wake(effects, "an admin", true, now)
-            }
-            State::Freezing { .. } => {
-                self.resume_wanted = true;
-                self.stopped_at = None;
-                effects.push(Effect::Hold);
-            }
-            State::Starting { .. } => {
-                if let State::Starting { by_admin, .. } = &mut self.state {
-                    *by_admin = true;
-                }
-                self.leave_queue_at(Some(now + self.policy.hold_max));
-            }
-            State::Running { .. } => {}
-            // Whoever wants it to run is told that it is gone.
-            State::Removing { .. } | State::Removed => {}
-        }
-    }
-
-    fn on_stop(&mut self, effects: &mut Vec<Effect>, now: Instant) {
-        if !self.nature.can_freeze || self.policy.storage == FrozenStorage::None {
-            let reason = "it can't be frozen: its max_inactive_storage_time is 0".to_owned();
-            return effects.push(Effect::StopRefused { reason });
-        }
-        if std::mem::take(&mut self.resume_wanted) {
-            let reason = "another call wants it frozen".to_owned();
-            effects.push(Effect::ResumeFailed { reason });
-        }
-        match &self.state {
-            State::Running { .. } => {
-                // Before the gate shuts, so that nobody sits down between the two.
-                self.hold_off(effects, now);
-                self.drain(effects, now);
-            }
-            // It is let finish its start: those who wait for it are served first.
-            State::Starting { .. } => self.stop_wanted = true,
-            State::Failed { run: Some(_), .. } => {
-                self.hold_off(effects, now);
-                self.freeze_now(effects, STOPPED_BY_ADMIN, now);
-            }
-            State::Failed { run: None, .. } => {
-                self.hold_off(effects, now);
-                self.go(State::Frozen { tier: Tier::Stopped }, now);
-                self.tell(effects, STOPPED_BY_ADMIN, None);
-            }
-            State::Freezing { .. } => self.hold_off(effects, now),
-            State::Frozen { .. } => {
-                self.hold_off(effects, now);
-                self.tell(effects, STOPPED_BY_ADMIN, None);
-            }
-            // Whoever wants it stopped is answered when it is gone; nothing has failed.
-            State::Removing { .. } | State::Removed => {}
-        }
-    }
-
-    /// From now on only a navigation wakes it, for `stop_hold_off`.
-    fn hold_off(&mut self, effects: &mut Vec<Effect>, now: Instant) {
-        self.stopped_at = Some(now);
-        effects.extend(self.held_off_until().map(|until| Effect::HoldOff { until }));
-    }
-
-    fn on_policy(&mut self, effects: &mut Vec<Effect>, policy: Arc<Policy>) {
-        self.policy = policy;
-        effects.extend(self.held_off_until().map(|until| Effect::HoldOff { until }));
-    }
-
-    fn on_deadline(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
-        if self.removal_due_at().is_some_and(|at| at <= now) {
-            let too_old = self.too_old_at().is_some_and(|at| at <= now);
-            let (of, since) = if too_old { ("old", self.created) } else { ("frozen", self.since) };
-            self.remove_wanted = Some(format!("{of} for {}", spoken(now - since)));
-            return;
-        }
-        match &self.state {
-            State::Running { .. } => {
-                let due = self.freeze_at(census).is_some_and(|at| at <= now);
-                let allowed = self.freeze_not_before.is_none_or(|at| at <= now);
-                if due && allowed && self.job.is_none() {
-                    let timeout = self.inactivity_timeout().unwrap_or_default();
-                    let idle_before = now.checked_sub(timeout).unwrap_or(now);
-                    effects.push(Effect::ShutIfIdle { idle_before });
-                }
-            }
-            State::Freezing { drain: Some(Drain::Finishing(until)), .. } if *until <= now => {
-                effects.push(Effect::Sever);
-                self.drain_until(Drain::Severed(now + SEVERED_MAX));
-            }
-            State::Freezing { drain: Some(Drain::Severed(until)), .. } if *until <= now => {
-                self.drained();
-            }
-            State::Failed { retry_at, .. } if census.held > 0 && *retry_at <= now => {
-                self.wake(effects, "a request", false, now);
-            }
-            State::Failed { run: Some(_), .. } if self.deadline(census, now) <= Some(now) => {
-                effects.push(Effect::Hold);
-                self.freeze_now(effects, "it never became ready", now);
-            }
-            State::Frozen { tier: Tier::Paused } => {
-                let due = self.deadline(census, now) <= Some(now);
-                self.step_down_wanted = self.step_down_wanted.or(due.then_some(""));
-            }
-            State::Starting { leave_at: Some(at), by_admin, .. } if *at <= now => {
-                let reason = match by_admin {
-                    true => {
-                        format!("no room was free within {}", spoken(self.policy.hold_max))
-                    }
-                    false => "everybody who waited for it to have room has left".to_owned(),
-                };
-                self.leave_queue(effects, reason, now);
-            }
-            State::Freezing { .. } | State::Failed { .. } | State::Starting { .. } => {}
-            State::Removing { retry_at: Some(at), .. } if *at <= now => self.remove_again(),
-            State::Frozen { tier: Tier::Stopped } | State::Removing { .. } | State::Removed => {}
-        }
-    }
-
-    fn on_shut(&mut self, effects: &mut Vec<Effect>, shut: bool, census: Census, now: Instant) {
-        let evicted = std::mem::take(&mut self.evicted);
-        if !shut {
-            return;
-        }
-        let idle = spoken(self.idle_since(census).map_or(Duration::ZERO, |since| now - since));
-        let why = match evicted {
-            false => format!("idle for {idle}"),
-            true => format!("idle for {idle}, and its slot was wanted"),
-        };
-        if self.policy.storage == FrozenStorage::None {
-            self.remove_wanted = Some(why);
-            return;
-        }
-        self.freeze_now(effects, &why, now);
-        if census.quiet > 0 {
-            // They count for nothing, but are told before the driver is.
-            effects.push(Effect::Sever);
-            self.drain_until(Drain::Severed(now + SEVERED_MAX));
-        }
-    }
-
-    fn on_check_in(&mut self, active: bool, now: Instant) {
-        self.reported_before = false;
-        if self.report.is_some_and(|report| report.active) {
-            // From here on it was idle, unless the new report says otherwise.
-            self.report_ended = Some(self.report_ends().map_or(now, |at| at.min(now)));
-        }
-        self.report = Some(Report { active, at: now });
-    }
-
-    /// What failed may have failed because the runtime was away, and is not put off any longer.
-    fn on_resync(&mut self, effects: &mut Vec<Effect>, now: Instant) {
-        self.look_wanted = true;
-        self.failures = 0;
-        self.freeze_failures = 0;
-        self.freeze_not_before = None;
-        self.removal_failures = 0;
-        self.remove_again();
-        if matches!(self.state, State::Failed { .. }) {
-            self.go(State::Frozen { tier: Tier::Stopped }, now);
-            effects.push(Effect::Hold);
-            self.tell(effects, "its runtime answers again", None);
-        }
-    }
-
-    fn on_finished(&mut self, effects: &mut Vec<Effect>, outcome: Outcome, now: Instant) {
-        self.job = None;
-        match outcome {
-            Outcome::Created => self.on_created(effects),
-            // What was made of it must not stay.
-            Outcome::CreateFailed { reason, refused } => {
-                effects.push(Effect::CreateFailed { reason: reason.clone(), refused });
-                self.remove_wanted = Some(reason);
-            }
-            Outcome::Admitted => self.on_admitted(),
-            Outcome::Woken { run } => self.on_woken(effects, run, now),
-            Outcome::WakeFailed { reason, run } => self.on_wake_failed(effects, reason, run, now),
-            Outcome::Frozen(tier) => self.on_frozen(effects, tier, now),
-            Outcome::FreezeFailed { reason } => self.on_freeze_failed(effects, reason, now),
-            Outcome::Removed => {
-                let why = match &self.state {
-                    State::Removing { why, .. } => why.clone(),
-                    _ => "removed".to_owned(),
-                };
-                self.go(State::Removed, now);
-                self.tell(effects, &why, None);
-            }
-            Outcome::RemoveFailed { reason } => self.on_remove_failed(effects, reason, now),
-            Outcome::Looked(seen) => self.on_looked(effects, seen, now),
-            Outcome::LookFailed => {}
-        }
-    }
-
-    /// What is to be removed is removed, if not now then later.
-    fn on_remove_failed(&mut self, effects: &mut Vec<Effect>, reason: String, now: Instant) {
-        let State::Removing { failure, retry_at, .. } = &mut self.state else { return };
-        *retry_at = Some(now + backoff(self.removal_failures));
-        self.removal_failures = self.removal_failures.saturating_add(1);
-        let is_news = failure.as_ref() != Some(&reason);
-        *failure = Some(reason.clone());
-        if is_news {
-            self.tell(effects, &format!("it is still to be removed: {reason}"), None);
-        }
-        effects.push(Effect::RemoveFailed { reason });
-    }
-
-    fn remove_again(&mut self) {
-        if let State::Removing { retry_at, .. } = &mut self.state {
-            *retry_at = None;
-        }
-    }
-
-    fn on_created(&mut self, effects: &mut Vec<Effect>) {
-        if let State::Starting { made, why, .. } = &mut self.state {
-            *made = true;
-            let why = why.clone();
-            self.tell(effects, &why, None);
-            effects.push(Effect::Created);
-        }
-    }
-
-    fn on_admitted(&mut self) {
-        if let State::Starting { admitted, leave_at, .. } = &mut self.state {
-            *admitted = true;
-            *leave_at = None;
-        }
-    }
-
-    fn on_deserted(&mut self, now: Instant) {
-        if let State::Starting { by_admin: false, leave_at: None, admitted: false, .. } = self.state
-        {
-            self.leave_queue_at(Some(now + PLACE_KEPT));
-        }
-    }
-
-    /// When it leaves the queue for room, if it is in it.
-    fn leave_queue_at(&mut self, at: Option<Instant>) {
-        if let State::Starting { admitted: false, leave_at, .. } = &mut self.state {
-            *leave_at = at;
-        }
-    }
-
-    /// It goes without room, back to where it was.
-    fn leave_queue(&mut self, effects: &mut Vec<Effect>, reason: String, now: Instant) {
-        let State::Starting { from, .. } = self.state else { return };
-        if self.job == Some(Job::Queue) {
-            self.job = None;
-            effects.push(Effect::GiveUp);
-            self.go(State::Frozen { tier: from }, now);
-            self.tell(effects, &reason, None);
-            effects.push(Effect::ResumeFailed { reason });
-        }
-    }
-
-    /// Frozen to make room, if nobody is inside and it may be frozen for idleness at all.
-    fn on_evict(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
-        let from = self.evictable(census).and_then(|evictable| evictable.from);
-        if from.is_some_and(|at| at <= now) {
-            self.evicted = true;
-            effects.push(Effect::ShutIfIdle { idle_before: now });
-        }
-    }
-
-    fn on_woken(&mut self, effects: &mut Vec<Effect>, run: Option<String>, now: Instant) {
-        let State::Starting { why, .. } = &self.state else { return };
-        let why = why.clone();
-        let took = now - self.since;
-        self.failures = 0;
-        self.go(State::Running { run, ready_at: now }, now);
-        if self.reported_before {
-            self.on_check_in(true, now);
-        }
-        effects.push(Effect::Open);
-        self.tell(effects, &why, Some(took));
-    }
-
-    fn on_wake_failed(
-        &mut self,
-        effects: &mut Vec<Effect>,
-        reason: String,
-        run: Option<String>,
-        now: Instant,
-    ) {
-        let retry_at = now + backoff(self.failures);
-        self.failures = self.failures.saturating_add(1);
-        self.go(State::Failed { reason: reason.clone(), retry_at, run }, now);
-        effects.push(Effect::Refuse { retry_at: Some(retry_at) });
-        self.tell(effects, &reason, None);
-    }
-
-    fn on_frozen(&mut self, effects: &mut Vec<Effect>, tier: Tier, now: Instant) {
-        self.freeze_failures = 0;
-        self.freeze_not_before = None;
-        match &mut self.state {
-            State::Freezing { why, paused_since, .. } => {
-                let (why, paused_since) = (std::mem::take(why), *paused_since);
-                let took = now - self.since;
-                self.go(State::Frozen { tier }, now);
-                self.since = paused_since.unwrap_or(now);
-                self.tell(effects, &why, Some(took));
-            }
-            // A step down. It has been frozen since it was first.
-            State::Frozen { tier: before } => {
-                *before = tier;
-                let why = self.why_stepping_down(now);
-                self.tell(effects, &why, None);
-            }
-            // Somebody came while it was stepping down; the wake is next. That the stop is over is
-            // on record before that.
-            State::Starting { from, why, .. } => {
-                *from = tier;
-                let why = format!("{why}, and it is stopped now");
-                self.tell(effects, &why, None);
-            }
-            _ => {}
-        }
-    }
-
-    fn on_freeze_failed(&mut self, effects: &mut Vec<Effect>, reason: String, now: Instant) {
-        self.freeze_not_before = Some(now + backoff(self.freeze_failures));
-        self.freeze_failures = self.freeze_failures.saturating_add(1);
-        effects.push(Effect::StopFailed { reason: reason.clone() });
-        if matches!(self.state, State::Freezing { .. }) {
-            // It may run, or not, or be half stopped. A wake finds out and serves those who wait.
-            self.adopt(effects, &format!("the freeze failed: {reason}"), now);
-        } else {
-            self.look_wanted = true;
-        }
-    }
-
     /// Does what was put off, as far as it can be done now. The only place where jobs begin:
     /// which one is due follows from how things are, so no event can start a second one.
     fn take_up_wishes(&mut self, effects: &mut Vec<Effect>, census: Census, now: Instant) {
-        if self.remove_wanted.is_some() && matches!(self.job, Some(Job::Queue | Job::Wake)) {
+        let is_starting = matches!(self.job, Some(Job::Queue | Job::Wake | Job::Adopt));
+        if self.remove_wanted.is_some() && is_starting {
             // A wake may take as long as `start_timeout`, and nobody wants it any more.
             self.job = None;
             effects.push(Effect::GiveUp);
@@ -679,18 +366,21 @@ impl Machine {
             && let Some(why) = self.remove_wanted.take()
         {
             effects.extend([Effect::Shut, Effect::Sever, Effect::Refuse { retry_at: None }]);
-            self.go(State::Removing { why: why.clone(), failure: None, retry_at: None }, now);
+            let holds = if self.unknown { Footprint::Running } else { self.footprint() };
+            let (failure, retry_at) = (None, None);
+            self.go(State::Removing { why: why.clone(), holds, failure, retry_at }, now);
             self.tell(effects, &why, None);
         }
         if self.replaced && !matches!(self.state, State::Removed) {
             return self.gone(effects, "replaced outside", now);
         }
-        if self.stop_wanted && !matches!(self.state, State::Starting { .. }) {
+        let is_known = !self.unknown && !matches!(self.state, State::Starting { .. });
+        if self.stop_wanted && is_known {
             self.stop_wanted = false;
             self.on_stop(effects, now);
         }
-        if matches!(self.state, State::Frozen { .. }) {
-            if std::mem::take(&mut self.resume_wanted) {
+        if matches!(self.state, State::Frozen { .. }) && !self.unknown {
+            if self.resume_wanted {
                 self.wake(effects, "an admin", true, now);
             } else if census.held > 0 {
                 self.wake(effects, "a request", false, now);
@@ -698,9 +388,15 @@ impl Machine {
         }
         let step_down = std::mem::take(&mut self.step_down_wanted);
         let job = match &self.state {
-            State::Starting { made: false, .. } => Some(Job::Create),
-            State::Starting { admitted: false, .. } => Some(Job::Queue),
-            State::Starting { admitted: true, .. } => Some(Job::Wake),
+            State::Starting { stage: Stage::Making, .. } => Some(Job::Create),
+            State::Starting { stage: Stage::Queued, .. } => Some(Job::Queue),
+            State::Starting { stage: Stage::Waking, .. } => Some(Job::Wake),
+            State::Starting { stage: Stage::Adopting, .. } => Some(Job::Adopt),
+            // Before anything else is done: it may run, and have room already.
+            State::Frozen { .. } if self.unknown => {
+                self.look_wanted = false;
+                Some(Job::Look)
+            }
             State::Frozen { tier: Tier::Paused } if step_down.is_some() => {
                 self.stepping_down = step_down.unwrap_or_default();
                 Some(Job::Freeze(FreezeMode::Stop))
@@ -727,29 +423,27 @@ impl Machine {
 
     /// From frozen or failed to running, by way of the queue for slots.
     fn wake(&mut self, effects: &mut Vec<Effect>, why: &str, by_admin: bool, now: Instant) {
-        if !self.nature.can_freeze {
-            // It runs whatever we do, and takes no room that could be given to another.
-            return self.adopt(effects, why, now);
-        }
         let from = self.tier().unwrap_or(Tier::Stopped);
-        let (why, made, admitted) = (why.to_owned(), true, false);
+        // What may be up has room already, and what can't be frozen takes none that could be
+        // given to another.
+        let has_room = self.footprint() == Footprint::Running || !self.nature.can_freeze;
+        let stage = if has_room { Stage::Waking } else { Stage::Queued };
+        let why = why.to_owned();
         let leave_at = by_admin.then(|| now + self.policy.hold_max);
-        let starting = State::Starting { why, made, admitted, from, by_admin, leave_at };
-        self.set_out(effects, starting, now);
+        self.resume_wanted = false;
+        self.set_out(effects, State::Starting { why, stage, from, by_admin, leave_at }, now);
     }
 
     /// It runs, or may: it is found out how, and it keeps its slot or takes one by force.
     fn adopt(&mut self, effects: &mut Vec<Effect>, why: &str, now: Instant) {
-        let (why, from, leave_at) = (why.to_owned(), Tier::Stopped, None);
-        let (made, admitted, by_admin) = (true, true, true);
-        let adopted = State::Starting { why, made, admitted, from, by_admin, leave_at };
-        self.set_out(effects, adopted, now);
+        let (why, stage, from) = (why.to_owned(), Stage::Adopting, Tier::Stopped);
+        let (by_admin, leave_at) = (true, None);
+        self.set_out(effects, State::Starting { why, stage, from, by_admin, leave_at }, now);
     }
 
     fn set_out(&mut self, effects: &mut Vec<Effect>, starting: State, now: Instant) {
         let State::Starting { why, .. } = &starting else { return };
         let why = why.clone();
-        self.resume_wanted = false;
         // A start clears what was reported before it (DESIGN §2).
         self.report = None;
         self.report_ended = None;
@@ -809,11 +503,12 @@ impl Machine {
 
     fn assert_invariants(&self) {
         match (&self.state, self.job) {
-            (State::Starting { made: false, .. }, Some(Job::Create)) => {}
-            (
-                State::Starting { made: true, .. },
-                Some(Job::Queue | Job::Wake | Job::Look | Job::Freeze(_)),
-            ) => {}
+            (State::Starting { stage: Stage::Making, .. }, Some(Job::Create)) => {}
+            (State::Starting { stage: Stage::Queued, .. }, Some(Job::Queue)) => {}
+            (State::Starting { stage: Stage::Waking, .. }, Some(Job::Wake)) => {}
+            (State::Starting { stage: Stage::Adopting, .. }, Some(Job::Adopt)) => {}
+            // What was under way when somebody came is waited for.
+            (State::Starting { .. }, Some(Job::Look | Job::Freeze(_))) => {}
             (State::Frozen { .. }, Some(Job::Freeze(FreezeMode::Stop))) => {}
             (State::Starting { .. }, job) => panic!("starting without a wake: {job:?}"),
             (State::Freezing { drain: None, .. }, Some(Job::Freeze(_) | Job::Look)) => {}
@@ -833,7 +528,7 @@ impl Machine {
 fn is_legal(from: Phase, to: Phase) -> bool {
     use Phase::{Failed, Freezing, Frozen, Removed, Removing, Running, Starting};
     match from {
-        // Frozen: it has left the queue for a slot.
+        // Frozen: it has left the queue for a slot, or was taken for running and is not.
         Starting => matches!(to, Running | Failed | Frozen | Removing | Removed),
         // Starting: restarted outside. Frozen: died or stopped outside. Removed: gone outside.
         Running => matches!(to, Freezing | Frozen | Starting | Removing | Removed),

@@ -61,6 +61,7 @@ pub(super) struct Inbox {
     pub(super) deadline: bool,
     pub(super) emptied: bool,
     pub(super) replaced: bool,
+    pub(super) released: bool,
     closed: bool,
 }
 
@@ -105,6 +106,10 @@ impl Mailbox {
         let mut inbox = self.lock();
         inbox.closed = true;
         inbox.commands.clear();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     fn lock(&self) -> MutexGuard<'_, Inbox> {

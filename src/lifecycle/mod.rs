@@ -13,6 +13,7 @@ mod jobs;
 mod lease;
 pub mod machine;
 mod mailbox;
+mod onlookers;
 mod pressure;
 mod ready;
 pub mod reconcile;
@@ -33,7 +34,8 @@ pub use gate::{Refusal, Visit};
 pub use lease::{Lease, TunnelLease};
 pub use machine::CheckIn;
 pub use mailbox::{Answer, CommandError};
-pub use registry::{Options, Registry};
+pub use onlookers::{Onlooker, Progress};
+pub use registry::{Limits, Options, Registry};
 pub use workspace::{View, Workspace};
 
 pub use crate::driver::{Description, DriverError};

@@ -4,14 +4,17 @@
 use std::sync::Weak;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::registry::Registry;
 
 /// How often the machine is asked how much memory it has. It tells nobody by itself.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Stops paused workspaces while fewer than `low` bytes are available. Runs for ever.
-pub(super) async fn relieve(low: u64, registry: Weak<Registry>) {
-    loop {
+/// Stops paused workspaces while fewer than `low` bytes are available; `None`: never. Runs until
+/// nobody can change that any more.
+pub(super) async fn relieve(mut low: watch::Receiver<Option<u64>>, registry: Weak<Registry>) {
+    while let Ok(Some(low)) = low.wait_for(Option::is_some).await.map(|low| *low) {
         let Some(registry) = registry.upgrade() else { return };
         while available().is_some_and(|bytes| bytes < low)
             && let Some(paused) = registry.paused_longest()

@@ -4,12 +4,16 @@
 //! A connection alone proves nothing: a published port accepts before the application listens, and
 //! so does a frozen one. These probes never count as activity.
 
+mod http2;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+
+use crate::model::Protocol;
 
 /// Waits between attempts: from this, growing by half, to `PAUSE_MAX`. So the wait adds a third to
 /// a fast start at most, and never more than 25 ms to a slow one.
@@ -26,13 +30,14 @@ const QUICK_BEHIND_FORWARDER: Duration = Duration::from_millis(200);
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// What to ask, and where.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Probe<'a> {
     pub(super) endpoint: SocketAddr,
     /// `Some`: a GET of it must be answered with 2xx or 3xx. `None`: any answer will do.
-    pub(super) ready_path: Option<&'a str>,
+    pub(super) ready_path: Option<String>,
     /// For the `Host` field.
     pub(super) host: &'a str,
+    pub(super) protocol: Protocol,
     /// See [`crate::driver::Driver::accepts_early`].
     pub(super) accepts_early: bool,
 }
@@ -46,7 +51,9 @@ enum Attempt {
 
 /// Returns when it is ready, however long that takes.
 pub(super) async fn until(probe: Probe<'_>) {
-    let silence_is_fine = probe.ready_path.is_none();
+    let probe = &probe;
+    // Whoever speaks HTTP/2 says so at once, so there silence means nothing.
+    let silence_is_fine = probe.ready_path.is_none() && probe.protocol == Protocol::Http1;
     repeat(|| async move {
         let patience = match (silence_is_fine, probe.accepts_early) {
             (false, _) => ANSWER_MAX,
@@ -64,6 +71,7 @@ pub(super) async fn until(probe: Probe<'_>) {
 
 /// Returns when it has answered: not only accepted, as a frozen one does.
 pub(super) async fn answered(probe: Probe<'_>) {
+    let probe = &probe;
     repeat(|| async move { matches!(attempt(probe, ANSWER_MAX).await, Attempt::Answered) }).await;
 }
 
@@ -75,13 +83,24 @@ async fn repeat<Attempted: Future<Output = bool>>(attempt: impl Fn() -> Attempte
     }
 }
 
-async fn attempt(probe: Probe<'_>, patience: Duration) -> Attempt {
-    let Ok(Ok(mut stream)) = timeout(CONNECT_MAX, TcpStream::connect(probe.endpoint)).await else {
+async fn attempt(probe: &Probe<'_>, patience: Duration) -> Attempt {
+    let Ok(Ok(stream)) = timeout(CONNECT_MAX, TcpStream::connect(probe.endpoint)).await else {
         return Attempt::No;
     };
+    match probe.protocol {
+        Protocol::Http1 => ask_by_http1(probe, stream, patience).await,
+        Protocol::H2c => match timeout(patience, http2::is_ready(probe, stream)).await {
+            Err(_) => Attempt::Silent,
+            Ok(true) => Attempt::Answered,
+            Ok(false) => Attempt::No,
+        },
+    }
+}
+
+async fn ask_by_http1(probe: &Probe<'_>, mut stream: TcpStream, patience: Duration) -> Attempt {
     // A path that was named for the purpose is meant to be got. Otherwise `OPTIONS *`, HTTP's own
     // ping (RFC 9110 §9.3.7): it has the application render nothing, and any answer will do.
-    let (method, path) = match probe.ready_path {
+    let (method, path) = match probe.ready_path.as_deref() {
         Some(path) => ("GET", path),
         None => ("OPTIONS", "*"),
     };
@@ -136,7 +155,8 @@ mod tests {
             stream.write_all(b"HTTP/1.1 404 Not Found\r\n\r\n").await.unwrap();
             3
         });
-        let probe = Probe { endpoint, ready_path: None, host: "a", accepts_early: false };
+        let protocol = Protocol::Http1;
+        let probe = Probe { endpoint, ready_path: None, host: "a", protocol, accepts_early: false };
         timeout(Duration::from_secs(5), until(probe)).await.unwrap();
         assert_eq!(server.await.unwrap(), 3);
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::registry::{Newcomer, Registry};
@@ -34,7 +34,11 @@ const WARNED_MAX: usize = 10_000;
 pub struct Reconciler {
     registry: Arc<Registry>,
     driver: Arc<dyn Driver>,
+    /// What workspaces have that set nothing else, as it changes, and what it is now.
+    policies: watch::Receiver<Arc<Policy>>,
     policy: Arc<Policy>,
+    /// What it was before, until all that set nothing else have the new one.
+    policy_before: Option<Arc<Policy>>,
     /// Those who want everything looked at now, until they are dropped.
     audits: mpsc::Receiver<Audit>,
     /// What was warned of, so that it is said once.
@@ -45,11 +49,17 @@ pub struct Reconciler {
 pub(super) type Audit = oneshot::Sender<()>;
 
 impl Reconciler {
-    /// `policy` is what workspaces have that set nothing else.
-    pub fn new(registry: Arc<Registry>, driver: Arc<dyn Driver>, policy: Arc<Policy>) -> Self {
+    /// `policies` tells what workspaces have that set nothing else.
+    pub fn new(
+        registry: Arc<Registry>,
+        driver: Arc<dyn Driver>,
+        mut policies: watch::Receiver<Arc<Policy>>,
+    ) -> Self {
         let (sender, audits) = mpsc::channel(AUDITS_MAX);
         registry.listen_for_audits(sender);
-        Self { registry, driver, policy, audits, warned: HashSet::new() }
+        let policy = policies.borrow_and_update().clone();
+        let warned = HashSet::new();
+        Self { registry, driver, policies, policy, policy_before: None, audits, warned }
     }
 
     /// Takes in what the runtime has now. Before the first request comes, for that would be told
@@ -81,6 +91,13 @@ impl Reconciler {
                         }
                         None => return,
                     },
+                    Ok(()) = self.policies.changed() => {
+                        let policy = self.policies.borrow_and_update().clone();
+                        let before = std::mem::replace(&mut self.policy, policy);
+                        self.policy_before.get_or_insert(before);
+                        let again = self.list().await;
+                        list_at = again.map(|wait| Instant::now() + wait);
+                    }
                     Some(_audit) = self.audits.recv() => {
                         let again = self.list().await;
                         list_at = again.map(|wait| Instant::now() + wait);
@@ -135,17 +152,23 @@ impl Reconciler {
         self.registry.forget_missing(self.driver.name(), &listed);
         let mut again = false;
         for one in found {
-            again |= self.bring_in(one);
+            again |= self.bring_in(one).await;
         }
+        self.policy_before = None;
         again.then_some(LIST_AFTER)
     }
 
-    fn bring_in(&mut self, found: Found) -> bool {
+    async fn bring_in(&mut self, found: Found) -> bool {
         for warning in &found.warnings {
             self.warn_once(&found.id, warning);
         }
         let known = self.registry.get(found.id.as_str());
         match known {
+            Some(known) if known.is_discovered() && self.is_of_before(&known, &found) => {
+                // Who is gone meanwhile needs no policy.
+                drop(known.rebase_policy(found.policy.applied_to(&self.policy)).await);
+                false
+            }
             // Labels can't change: another container of the same id has taken its place. The old
             // workspace ends; the next list brings in the new one.
             Some(known) if known.is_discovered() && self.differs(&known, &found) => {
@@ -161,17 +184,29 @@ impl Reconciler {
     }
 
     fn differs(&self, known: &Workspace, found: &Found) -> bool {
-        known.blueprint.spec != found.spec || *known.first_policy != found.policy.over(&self.policy)
+        *known.blueprint().spec != found.spec
+            || *known.base_policy() != found.policy.over(&self.policy)
+    }
+
+    /// Whether it differs in nothing but the policy that was changed under it.
+    fn is_of_before(&self, known: &Workspace, found: &Found) -> bool {
+        let before = self.policy_before.as_ref();
+        *known.blueprint().spec == found.spec
+            && before.is_some_and(|before| *known.base_policy() == found.policy.over(before))
     }
 
     fn add(&mut self, found: Found) {
         let policy = found.policy.applied_to(&self.policy);
         let driver = self.driver.clone();
         let id = found.id.clone();
+        if found.is_ours && self.registry.was_released(&id) {
+            let what = "it was made for a workspace that is no longer configured; it is left alone";
+            return self.warn_once(&id, what);
+        }
         let is_left_over = found.is_ours && self.registry.has_removed(&id);
         let newcomer = Newcomer {
             id: found.id,
-            spec: found.spec,
+            spec: found.spec.into(),
             policy,
             own_policy: PolicyOverrides::default(),
             driver,

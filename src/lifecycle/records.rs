@@ -44,7 +44,7 @@ enum Note {
     Known(Box<Record>),
     /// Somebody waits until it is stored.
     Keep(Box<Record>, oneshot::Sender<Result<(), StoreError>>),
-    Changed(WorkspaceId, RecordState, JournalEntry),
+    Changed(WorkspaceId, RecordState, Option<JournalEntry>),
     Gone(WorkspaceId),
     /// Everything before this has been handed to the store when it is dropped.
     Flush(mpsc::Sender<()>),
@@ -65,6 +65,8 @@ pub(super) struct Remembered {
     pub(super) stop_under_way: bool,
     /// Whether its last report said that it is active.
     pub(super) reported_activity: bool,
+    /// How long ago it was active last.
+    pub(super) active: Option<Duration>,
     /// Whether it was being created or removed: only known of what was created by a call, for only
     /// that has an id that nobody else gives.
     pub(super) cut_off: Option<&'static str>,
@@ -110,7 +112,7 @@ impl Records {
     pub(super) fn recall(&self, id: &WorkspaceId, driver: &str, origin: Origin) -> Remembered {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(record) = found.remove(id) else {
-            self.known(self.new_record(id, driver, origin));
+            self.note(Note::Known(Box::new(self.new_record(id, driver, origin))));
             return Remembered::default();
         };
         let now = self.clock.now();
@@ -134,6 +136,7 @@ impl Records {
             stopped: state.stopped_by_admin_at.map(age),
             stop_under_way: state.intent == Some(Intent::Stop),
             reported_activity: state.reported_activity,
+            active: state.last_active.map(age),
             cut_off,
         }
     }
@@ -146,6 +149,19 @@ impl Records {
             .filter(|record| record.origin == Origin::Api)
             .map(|one| (**one).clone())
             .collect()
+    }
+
+    /// Keeps what is remembered of a workspace that nobody wants any more, for when somebody does.
+    pub(super) fn lay_by(&self, record: Record) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        self.noted(&record.id, record.state.clone());
+        found.insert(record.id.clone(), Box::new(record));
+    }
+
+    /// Whether the configuration had a workspace of that id once, and has none now.
+    pub(super) fn is_laid_by(&self, id: &WorkspaceId) -> bool {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.get(id).is_some_and(|record| record.origin == Origin::Config)
     }
 
     /// Forgets those that a driver found in an earlier life of this program and that are not among
@@ -188,12 +204,12 @@ impl Records {
         let at = self.clock.date_of(*at);
         let reason = reason.clone();
         let entry = JournalEntry { at, phase: *phase, tier: *tier, reason, took: *took };
-        self.note(Note::Changed(workspace.clone(), state, entry));
+        self.note(Note::Changed(workspace.clone(), state, Some(entry)));
     }
 
-    /// Writes down what is to be remembered of a workspace.
-    pub(super) fn known(&self, record: Record) {
-        self.note(Note::Known(Box::new(record)));
+    /// Writes down how a workspace is, between phases.
+    pub(super) fn noted(&self, id: &WorkspaceId, state: RecordState) {
+        self.note(Note::Changed(id.clone(), state, None));
     }
 
     /// Forgets a workspace that is gone.
@@ -221,7 +237,14 @@ impl Records {
         }
     }
 
-    /// The record of a workspace as it is when it is first known, or changed.
+    /// Ends the store, so that another program may have it.
+    pub(super) async fn close(&self) {
+        if let Err(error) = self.store.close().await {
+            tracing::error!(%error, "the store did not end as it should");
+        }
+    }
+
+    /// The record of a workspace that is not known yet.
     pub(super) fn new_record(&self, id: &WorkspaceId, driver: &str, origin: Origin) -> Record {
         let now = self.clock.now();
         Record {
@@ -245,8 +268,8 @@ impl Records {
         }
     }
 
-    /// How a workspace is, as it is written down.
-    pub(super) fn state_of(&self, machine: &Machine) -> RecordState {
+    /// How a workspace is, as it is written down. `last_active`: when it was, as far as is known.
+    pub(super) fn state_of(&self, machine: &Machine, last_active: Option<Instant>) -> RecordState {
         let intent = match (machine.is_made(), machine.is_stop_under_way()) {
             (false, _) => Some(Intent::Create),
             (true, true) => Some(Intent::Stop),
@@ -256,7 +279,7 @@ impl Records {
             phase: machine.phase(),
             tier: machine.tier(),
             since: self.clock.date_of(machine.since()),
-            last_active: None,
+            last_active: last_active.map(|at| self.clock.date_of(at)),
             reported_activity: machine.reported_activity(),
             intent,
             stopped_by_admin_at: machine.stopped_at().map(|at| self.clock.date_of(at)),

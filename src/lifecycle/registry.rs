@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use ahash::RandomState;
@@ -14,7 +14,7 @@ use dashmap::DashMap;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
@@ -30,7 +30,7 @@ use super::workspace::{Shared, Workspace};
 use super::{Change, CommandError, Notice, Refusal};
 use crate::clock::Clock;
 use crate::driver::Driver;
-use crate::model::{CheckInAccess, Policy, PolicyOverrides, ProjectId, Spec, WorkspaceId};
+use crate::model::{CheckInAccess, Phase, Policy, PolicyOverrides, ProjectId, Spec, WorkspaceId};
 use crate::store::{Origin, Record, Store, StoreError};
 
 /// Changes that a slow listener may fall behind by; after that it misses some and is told so.
@@ -43,6 +43,8 @@ const NOTICES_BEHIND_MAX: usize = 4_096;
 const REMOVED_MAX: usize = 10_000;
 /// How long an audit may take.
 const AUDIT_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked whether all has settled; only before the end of the program.
+const SETTLE_LOOK: Duration = Duration::from_millis(25);
 /// Workspaces that are looked at together.
 const LOOKS_AT_ONCE: usize = 16;
 
@@ -51,24 +53,31 @@ const LOOKS_AT_ONCE: usize = 16;
 pub struct Options {
     /// Workspaces are reached as `{id}.{domain}`; lower case.
     pub domain: String,
-    /// Most requests that may be held at all gates together.
-    pub held_max: usize,
-    /// Most requests that may be held at one gate.
-    pub held_per_workspace_max: usize,
-    /// How much may run at a time.
-    pub capacity: Capacity,
+    /// How much of everything there may be.
+    pub limits: Limits,
     /// Bytes of memory that a workspace counts for that does not say how much it may take.
     pub memory_assumed: u64,
-    /// While this machine has fewer bytes of memory, what is paused is stopped; `None`: never.
-    pub memory_low: Option<u64>,
-    /// Most starts that may be under way at once.
-    pub starts_max: usize,
     /// Makes the tokens that workspaces check in with.
     pub check_in_key: CheckInKey,
     /// The public listener's port, for the URL that workspaces check in at.
     pub public_port: u16,
     /// By which dates are kept.
     pub clock: Clock,
+}
+
+/// How much of everything there may be; can be changed while everything goes on.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Most requests that may be held at all gates together.
+    pub held_max: usize,
+    /// Most requests that may be held at one gate.
+    pub held_per_workspace_max: usize,
+    /// How much may run at a time.
+    pub capacity: Capacity,
+    /// While this machine has fewer bytes of memory, what is paused is stopped; `None`: never.
+    pub memory_low: Option<u64>,
+    /// Most starts that may be under way at once.
+    pub starts_max: usize,
 }
 
 /// See the module's head.
@@ -82,7 +91,11 @@ pub struct Registry {
     removed: Mutex<HashSet<WorkspaceId>>,
     /// Held while one is added, so that what was found free stays free until it is taken.
     adding: Mutex<()>,
-    options: Options,
+    check_in_key: CheckInKey,
+    public_port: u16,
+    domain: RwLock<Arc<str>>,
+    starts_max: Mutex<usize>,
+    memory_low: watch::Sender<Option<u64>>,
     shared: Arc<Shared>,
     /// Where the workspaces' tasks run.
     runtime: Handle,
@@ -99,7 +112,7 @@ pub struct Newcomer {
     /// Its id.
     pub id: WorkspaceId,
     /// What it is made of.
-    pub spec: Spec,
+    pub spec: Arc<Spec>,
     /// The policy that it has where it sets nothing for itself.
     pub policy: Arc<Policy>,
     /// What it sets for itself from the beginning, if it is to be made.
@@ -151,15 +164,17 @@ impl Registry {
     ) -> Result<Arc<Self>, StoreError> {
         let found = store.load().await?;
         let (records, write) = Records::new(store, options.clock, found);
+        let limits = options.limits;
         let shared = Arc::new(Shared {
             epoch: Instant::now(),
             deadlines: Deadlines::default(),
-            starts: Semaphore::new(options.starts_max),
-            slots: Slots::new(options.capacity),
+            starts: Semaphore::new(limits.starts_max),
+            slots: Slots::new(limits.capacity),
             memory_assumed: options.memory_assumed,
             held: AtomicUsize::new(0),
-            held_max: options.held_max,
-            held_per_workspace_max: options.held_per_workspace_max,
+            onlookers: AtomicU32::new(0),
+            held_max: limits.held_max.into(),
+            held_per_workspace_max: limits.held_per_workspace_max.into(),
             records,
             policy_changes: tokio::sync::Mutex::new(()),
             changes: broadcast::channel(CHANGES_BEHIND_MAX).0,
@@ -173,7 +188,11 @@ impl Registry {
             next_serial: AtomicU64::new(1),
             removed: Mutex::default(),
             adding: Mutex::new(()),
-            options,
+            check_in_key: options.check_in_key,
+            public_port: options.public_port,
+            domain: RwLock::new(options.domain.into()),
+            starts_max: Mutex::new(limits.starts_max),
+            memory_low: watch::Sender::new(limits.memory_low),
             shared,
             runtime,
             audits: Mutex::default(),
@@ -187,9 +206,8 @@ impl Registry {
         });
         *registry.writer.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(registry.runtime.spawn(write));
-        if let Some(low) = registry.options.memory_low {
-            registry.spawn(pressure::relieve(low, Arc::downgrade(&registry)));
-        }
+        let memory_low = registry.memory_low.subscribe();
+        registry.spawn(pressure::relieve(memory_low, Arc::downgrade(&registry)));
         registry.spawn(slots::evict(registry.shared.slots.clone(), Arc::downgrade(&registry)));
         Ok(registry)
     }
@@ -300,8 +318,8 @@ impl Registry {
             return Err(RegistryError::IdTaken(newcomer.id));
         }
         let hosts = self.free_hosts(&newcomer.id, &newcomer.spec)?;
-        let token = self.options.check_in_key.token(&newcomer.id);
-        let check_in = CheckInAccess { port: self.options.public_port, token };
+        let token = self.check_in_key.token(&newcomer.id);
+        let check_in = CheckInAccess { port: self.public_port, token };
         let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
         let remembered = remember(&newcomer);
         let shared = self.shared.clone();
@@ -317,10 +335,15 @@ impl Registry {
     fn begin(self: &Arc<Self>, workspace: &Arc<Workspace>) {
         let registry = Arc::downgrade(self);
         let living = workspace.clone();
+        let uncounted = self.shared.slots.count_later();
         self.spawn(async move {
-            let farewells = actor::live(living.clone(), announce_to(registry.clone())).await;
+            let announce = announce_to(registry.clone());
+            let farewells = actor::live(living.clone(), announce, uncounted).await;
             if let Some(registry) = registry.upgrade() {
-                registry.forget(&living);
+                match living.view().phase {
+                    Phase::Removed => registry.forget(&living),
+                    _ => registry.unlist(&living),
+                }
             }
             farewells.send();
         });
@@ -343,7 +366,7 @@ impl Registry {
 
     /// The workspace that a check-in token is of.
     pub fn by_check_in_token(&self, token: &str) -> Option<Arc<Workspace>> {
-        self.get(self.options.check_in_key.verify(token)?.as_str())
+        self.get(self.check_in_key.verify(token)?.as_str())
     }
 
     /// All of them, in the order of their ids.
@@ -363,9 +386,136 @@ impl Registry {
         self.shared.notices.subscribe()
     }
 
-    /// The domain below which every workspace has a host name.
-    pub fn domain(&self) -> &str {
-        &self.options.domain
+    fn domain(&self) -> Arc<str> {
+        self.domain.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Every workspace has its host name below another domain from now on, and for a moment below
+    /// both.
+    pub fn change_domain(&self, domain: &str) {
+        let _one_at_a_time = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.domain();
+        if *before == *domain {
+            return;
+        }
+        *self.domain.write().unwrap_or_else(PoisonError::into_inner) = domain.into();
+        for workspace in self.all() {
+            let own = format!("{}.{domain}", workspace.id()).into_boxed_str();
+            // What somebody named for another workspace stays its own.
+            self.by_host.entry(own).or_insert_with(|| workspace.clone());
+            let (id, serial) = (workspace.id(), workspace.serial());
+            let old = format!("{id}.{before}");
+            if !workspace.blueprint().spec.hosts.contains(&old) {
+                self.by_host.remove_if(&*old, |_, owner| owner.serial() == serial);
+            }
+        }
+    }
+
+    /// There may be so much of everything from now on. Whoever has more keeps it.
+    pub fn change_limits(self: &Arc<Self>, limits: &Limits) {
+        let shared = &self.shared;
+        shared.held_max.store(limits.held_max, Ordering::Relaxed);
+        shared.held_per_workspace_max.store(limits.held_per_workspace_max, Ordering::Relaxed);
+        shared.slots.resize(limits.capacity);
+        self.memory_low.send_replace(limits.memory_low);
+        let mut starts_max = self.starts_max.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *starts_max, limits.starts_max);
+        shared.starts.add_permits(limits.starts_max.saturating_sub(before));
+        let fewer = before.saturating_sub(limits.starts_max);
+        if fewer > 0 {
+            let shared = shared.clone();
+            // Those under way are let finish.
+            self.spawn(async move {
+                let fewer = u32::try_from(fewer).unwrap_or(u32::MAX);
+                if let Ok(permits) = shared.starts.acquire_many(fewer).await {
+                    permits.forget();
+                }
+            });
+        }
+    }
+
+    /// Has a workspace made from another spec from its next start on, and reached at its hosts at
+    /// once. It must be of the same driver.
+    pub async fn change_spec(
+        &self,
+        workspace: &Arc<Workspace>,
+        spec: Arc<Spec>,
+    ) -> Result<(), RegistryError> {
+        {
+            let _one_at_a_time = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = self.hosts_of(workspace.id(), &workspace.blueprint().spec);
+            let hosts = self.hosts_of(workspace.id(), &spec);
+            for host in &hosts {
+                self.check_host(host, Some(workspace.serial()))?;
+            }
+            for host in hosts.iter().filter(|host| !before.contains(host)) {
+                self.by_host.insert(host.clone(), workspace.clone());
+            }
+            for host in before.iter().filter(|host| !hosts.contains(host)) {
+                self.by_host.remove_if(host, |_, owner| owner.serial() == workspace.serial());
+            }
+            workspace.replace_spec(spec);
+        }
+        if !workspace.can_freeze() {
+            // It never starts again: what is behind it changes now.
+            drop(workspace.driver.create(&workspace.blueprint()).await);
+            workspace.follow_protocol();
+            workspace.changed();
+        }
+        Ok(())
+    }
+
+    /// Lets go of a workspace that nobody wants any more: nothing is routed to it from now on, it is
+    /// stopped as by an admin, and it is forgotten, except for what is on record of it. What it has
+    /// (a container, a directory) is left alone. Returns when that is done.
+    pub async fn release(&self, workspace: &Arc<Workspace>) {
+        let serial = workspace.serial();
+        for host in self.hosts_of(workspace.id(), &workspace.blueprint().spec) {
+            self.by_host.remove_if(&host, |_, owner| owner.serial() == serial);
+        }
+        self.by_id.remove_if(workspace.id(), |_, owner| owner.serial() == serial);
+        workspace.gate.refuse(Refusal::Removed);
+        if workspace.can_freeze() {
+            if let Err(error) = workspace.stop().await {
+                tracing::warn!(workspace = %workspace.id(), %error, "could not stop what is no longer configured");
+            }
+            // Nobody is left who could wake it: there is no use in keeping its memory.
+            drop(workspace.step_down().await);
+        }
+        let mut record = workspace.record(&workspace.lock_machine());
+        // Nobody wanted it stopped for good; when it is wanted again, any request wakes it.
+        record.state.stopped_by_admin_at = None;
+        self.shared.records.lay_by(record);
+        workspace.release();
+    }
+
+    /// Whether the configuration had such a workspace once, and has none now.
+    pub(super) fn was_released(&self, id: &WorkspaceId) -> bool {
+        self.shared.records.is_laid_by(id)
+    }
+
+    /// Whether such a workspace could be added, as things are.
+    pub fn check_free(&self, id: &WorkspaceId, spec: &Spec) -> Result<(), RegistryError> {
+        let known = self.get(id.as_str());
+        if known.as_ref().is_some_and(|known| !known.is_configured()) {
+            return Err(RegistryError::IdTaken(id.clone()));
+        }
+        let serial = known.map(|known| known.serial());
+        let hosts = spec.hosts.iter().map(String::as_str);
+        hosts.into_iter().try_for_each(|host| match self.by_host(host) {
+            Some(owner) if !owner.is_configured() => self.check_host(host, serial),
+            _ => Ok(()),
+        })
+    }
+
+    fn check_host(&self, host: &str, own: Option<u64>) -> Result<(), RegistryError> {
+        match self.by_host(host).filter(|owner| Some(owner.serial()) != own) {
+            Some(owner) => {
+                let (host, owner) = (host.to_owned(), owner.id().clone());
+                Err(RegistryError::HostTaken { host, owner })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Microseconds from now until `tick` of a [`super::Refusal`].
@@ -373,43 +523,56 @@ impl Registry {
         self.shared.moment(tick).saturating_duration_since(Instant::now())
     }
 
-    /// Ends all tasks, and waits for that. Workspaces stay as they are.
+    /// Waits until nothing is under way that nobody else can finish: wakes with those who wait for
+    /// them, freezes, removals. At most for `limit`.
+    pub async fn settle(&self, limit: Duration) {
+        let settled = async {
+            while self.all().iter().any(|workspace| workspace.is_under_way()) {
+                tokio::time::sleep(SETTLE_LOOK).await;
+            }
+        };
+        if timeout(limit, settled).await.is_err() {
+            tracing::warn!("some workspaces are still on their way to be woken or frozen");
+        }
+    }
+
+    /// Those somebody is inside of.
+    pub fn visited(&self) -> Vec<WorkspaceId> {
+        let all = self.by_id.iter();
+        all.filter(|one| !one.is_empty()).map(|one| one.id().clone()).collect()
+    }
+
+    /// Ends all tasks and the store, and waits for that. Workspaces stay as they are. Nobody who
+    /// waits is let in any more, and who is inside may stay.
     pub async fn close(&self) {
         let mut tasks = std::mem::take(&mut *self.lock_tasks());
         tasks.shutdown().await;
+        for workspace in self.all() {
+            workspace.mailbox.close();
+            workspace.gate.refuse(Refusal::Full);
+        }
         self.shared.records.flush().await;
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer {
             writer.abort();
         }
+        self.shared.records.close().await;
     }
 
     fn free_hosts(&self, id: &WorkspaceId, spec: &Spec) -> Result<Vec<Box<str>>, RegistryError> {
         let hosts = self.hosts_of(id, spec);
-        for host in &hosts {
-            if let Some(owner) = self.by_host(host) {
-                let (host, owner) = (host.to_string(), owner.id().clone());
-                return Err(RegistryError::HostTaken { host, owner });
-            }
-        }
+        hosts.iter().try_for_each(|host| self.check_host(host, None))?;
         Ok(hosts)
     }
 
     fn hosts_of(&self, id: &WorkspaceId, spec: &Spec) -> Vec<Box<str>> {
-        let own = format!("{id}.{}", self.options.domain);
+        let own = format!("{id}.{}", self.domain());
         let further = spec.hosts.iter().map(|host| host.as_str().into());
         std::iter::once(own.into_boxed_str()).chain(further).collect()
     }
 
-    /// Takes a removed workspace out of every map that still has it.
+    /// Takes a removed workspace out of every map that still has it, and off the record.
     fn forget(&self, workspace: &Workspace) {
-        let serial = workspace.serial();
-        self.shared.deadlines.set(serial, None);
-        self.by_serial.remove(&serial);
-        for host in self.hosts_of(workspace.id(), &workspace.blueprint().spec) {
-            self.by_host.remove_if(&host, |_, other| other.serial() == serial);
-        }
-        self.by_address.retain(|_, other| other.serial() != serial);
         self.shared.records.gone(workspace.id());
         if workspace.is_created() {
             let mut removed = self.lock_removed();
@@ -418,6 +581,18 @@ impl Registry {
             }
             removed.insert(workspace.id().clone());
         }
+        self.unlist(workspace);
+    }
+
+    /// Takes it out of every map that still has it.
+    fn unlist(&self, workspace: &Workspace) {
+        let serial = workspace.serial();
+        self.shared.deadlines.set(serial, None);
+        self.by_serial.remove(&serial);
+        for host in self.hosts_of(workspace.id(), &workspace.blueprint().spec) {
+            self.by_host.remove_if(&host, |_, other| other.serial() == serial);
+        }
+        self.by_address.retain(|_, other| other.serial() != serial);
         workspace.gate.refuse(Refusal::Removed);
         self.by_id.remove_if(workspace.id(), |_, other| other.serial() == serial);
     }
@@ -452,8 +627,11 @@ struct Unlisted<'a> {
 
 impl Drop for Unlisted<'_> {
     fn drop(&mut self) {
-        // Nobody will ever read what was asked of it meanwhile.
-        self.workspace.mailbox.close();
+        {
+            // Nobody will ever read what was asked of it meanwhile, nor keep anything of it.
+            let _machine = self.workspace.lock_machine();
+            self.workspace.mailbox.close();
+        }
         self.registry.forget(self.workspace);
     }
 }

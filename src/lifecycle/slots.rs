@@ -3,7 +3,7 @@
 //!
 //! Whoever wakes takes room first and gives it back when the driver has confirmed that nothing of
 //! it runs, so it can't be oversold. (One that was found running takes it by force: it runs
-//! already.) A paused workspace has given its slot back, and keeps its memory. Free room goes to
+//! already. So nobody is admitted before every workspace that is known was looked at once.) A paused workspace has given its slot back, and keeps its memory. Free room goes to
 //! whoever has waited longest, and nobody who needs less overtakes. While anybody waits, the evictor
 //! freezes the workspace that has been idle longest, one at a time; for memory it first stops the
 //! one that has been paused longest.
@@ -41,6 +41,8 @@ struct State {
     capacity: Capacity,
     taken: usize,
     memory_taken: u64,
+    /// Workspaces of which it is not known whether they run. While there is one, nobody is admitted.
+    uncounted: usize,
     queue: VecDeque<Waiting>,
 }
 
@@ -58,6 +60,11 @@ enum Lack {
     Memory,
 }
 
+/// A workspace of which it is not known yet whether it runs, and so what room it has. Dropped when
+/// that is known.
+#[derive(Debug)]
+pub(super) struct Uncounted(Arc<Slots>);
+
 /// What a workspace has of it: a slot while it runs, and its memory. Dropped, it is free.
 #[derive(Debug)]
 pub(super) struct Room {
@@ -68,8 +75,16 @@ pub(super) struct Room {
 
 impl Slots {
     pub(super) fn new(capacity: Capacity) -> Arc<Self> {
-        let state = State { capacity, taken: 0, memory_taken: 0, queue: VecDeque::new() };
+        let queue = VecDeque::new();
+        let state = State { capacity, taken: 0, memory_taken: 0, uncounted: 0, queue };
         Arc::new(Self { state: Mutex::new(state), bell: Notify::new() })
+    }
+
+    /// There is more or less from now on. Whoever runs goes on running.
+    pub(super) fn resize(self: &Arc<Self>, capacity: Capacity) {
+        self.lock().capacity = capacity;
+        self.admit();
+        self.look_again();
     }
 
     /// How many slots there are, and how many of them are free.
@@ -91,6 +106,12 @@ impl Slots {
         self.lock().capacity.memory.is_none_or(|all| memory <= all)
     }
 
+    /// There is a workspace that may have room already.
+    pub(super) fn count_later(self: &Arc<Self>) -> Uncounted {
+        self.lock().uncounted += 1;
+        Uncounted(self.clone())
+    }
+
     /// How many wait before this one; `None`: it doesn't wait.
     pub(super) fn position(&self, serial: u64) -> Option<usize> {
         self.lock().queue.iter().position(|waiting| waiting.serial == serial)
@@ -100,7 +121,7 @@ impl Slots {
     /// waits for it.
     pub(super) fn try_take(self: &Arc<Self>, memory: u64) -> Option<Room> {
         let mut state = self.lock();
-        if !state.queue.is_empty() || state.lacks(memory).is_some() {
+        if !state.queue.is_empty() || !state.admits(memory) {
             return None;
         }
         state.take(memory);
@@ -111,6 +132,12 @@ impl Slots {
     pub(super) fn take_by_force(self: &Arc<Self>, memory: u64) -> Room {
         self.lock().take(memory);
         Room { slots: self.clone(), runs: true, memory }
+    }
+
+    /// The memory of one that was found paused, whether there is any or not.
+    pub(super) fn keep_by_force(self: &Arc<Self>, memory: u64) -> Room {
+        self.lock().memory_taken += memory;
+        Room { slots: self.clone(), runs: false, memory }
     }
 
     /// Room, in order of arrival. Whoever drops the future leaves the queue.
@@ -145,11 +172,11 @@ impl Slots {
     fn admit(self: &Arc<Self>) {
         loop {
             let mut state = self.lock();
-            if state.lack().is_some() {
+            let Some(memory) = state.queue.front().map(|first| first.memory) else { return };
+            if !state.admits(memory) {
                 return;
             }
             let Some(first) = state.queue.pop_front() else { return };
-            let memory = first.memory;
             state.take(memory);
             drop(state);
             // One that has left meanwhile gives it back, which brings the next one's turn.
@@ -179,6 +206,12 @@ impl State {
     fn take(&mut self, memory: u64) {
         self.taken += 1;
         self.memory_taken += memory;
+    }
+
+    /// Whether one that needs so much memory may run now.
+    fn admits(&self, memory: u64) -> bool {
+        let is_limited = self.capacity != Capacity::default();
+        !(is_limited && self.uncounted > 0) && self.lacks(memory).is_none()
     }
 
     /// What the first in the queue waits for; `None`: nobody waits, or nothing is lacking.
@@ -220,6 +253,13 @@ impl Room {
             self.memory += std::mem::take(&mut before.memory);
         }
         self
+    }
+}
+
+impl Drop for Uncounted {
+    fn drop(&mut self) {
+        self.0.lock().uncounted -= 1;
+        self.0.admit();
     }
 }
 

@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::check_in::CheckInKey;
 use super::reconcile::Reconciler;
 use super::registry::{MakeError, Newcomer};
 use super::slots::Capacity;
-use super::{CommandError, Options, Registry, Visit, Workspace};
+use super::{CommandError, Limits, Options, Registry, Visit, Workspace};
 use crate::clock::Clock;
 use crate::driver::fake::{Action, Failure, Fake};
-use crate::driver::{Found, Health};
+use crate::driver::{Found, Health, Status};
 use crate::model::{Phase, Policy, PolicyOverrides, Runs, Spec, WorkspaceId};
 use crate::store::{Intent, Memory, Origin, Record, Store, StoreError};
 
@@ -48,7 +49,7 @@ impl Bench {
         self.fake.set_health(&id, Some(Health::Healthy));
         Newcomer {
             id,
-            spec: Spec::new(Runs::Discovered { network: None }),
+            spec: Spec::new(Runs::Discovered { network: None }).into(),
             policy: Arc::new(policy),
             own_policy: PolicyOverrides::default(),
             driver: Arc::new(self.fake.clone()),
@@ -63,6 +64,10 @@ impl Bench {
         self.store.load().await.unwrap()
     }
 
+    fn is_running(&self, id: &str) -> bool {
+        self.fake.status(&WorkspaceId::parse(id).unwrap()) == Status::Running
+    }
+
     fn add(&self, id: &str, policy: Policy) -> Arc<Workspace> {
         self.registry.add(self.newcomer(id, policy)).unwrap()
     }
@@ -71,12 +76,14 @@ impl Bench {
 async fn open(store: Arc<Memory>, slots: Option<usize>) -> Arc<Registry> {
     let options = Options {
         domain: "localhost".to_owned(),
-        held_max: 100,
-        held_per_workspace_max: 100,
-        capacity: Capacity { slots, memory: None },
+        limits: Limits {
+            held_max: 100,
+            held_per_workspace_max: 100,
+            capacity: Capacity { slots, memory: None },
+            memory_low: None,
+            starts_max: 1,
+        },
         memory_assumed: 0,
-        memory_low: None,
-        starts_max: 1,
         check_in_key: CheckInKey::new(&[7; 32]),
         public_port: 80,
         clock: Clock::MACHINE,
@@ -229,6 +236,33 @@ async fn one_that_is_made_when_another_of_its_id_has_just_gone_is_on_record() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_report_during_a_change_of_policy_does_not_undo_it() {
+    let bench = Bench::new(None).await;
+    let alice = bench.registry.make(bench.newcomer("alice", Policy::default())).await.unwrap();
+    alice.resume().await.unwrap();
+    bench.store.set_latency(SECOND);
+    let changes = PolicyOverrides { monitoring: Some(false), ..PolicyOverrides::default() };
+    let (changed, reported) =
+        tokio::join!(alice.change_policy(changes.clone()), alice.check_in(true));
+    assert_eq!((changed, reported), (Ok(()), Ok(())));
+    let record = bench.on_record().await.remove(0);
+    assert_eq!((record.policy, record.state.reported_activity), (changes, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_policy_is_finished_for_whoever_hangs_up() {
+    let bench = Bench::new(None).await;
+    let alice = bench.registry.make(bench.newcomer("alice", Policy::default())).await.unwrap();
+    bench.store.set_latency(SECOND);
+    let changes = PolicyOverrides { monitoring: Some(false), ..PolicyOverrides::default() };
+    let hung_up = tokio::time::timeout(SECOND / 2, alice.change_policy(changes.clone())).await;
+    assert!(hung_up.is_err());
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(!alice.policy().monitoring);
+    assert_eq!(bench.on_record().await.remove(0).policy, changes);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_of_policy_brings_no_record_back_and_does_not_end_a_creation() {
     let bench = Bench::new(None).await;
     bench.fake.set_latency(Action::Create, 100 * SECOND);
@@ -237,13 +271,13 @@ async fn a_change_of_policy_brings_no_record_back_and_does_not_end_a_creation() 
         tokio::join!(bench.registry.make(bench.newcomer("alice", Policy::default())), async {
             tokio::time::sleep(SECOND).await;
             let alice = bench.registry.get("alice").unwrap();
-            alice.change_policy(&changes).await.unwrap();
+            alice.change_policy(changes.clone()).await.unwrap();
             let intents = bench.on_record().await.into_iter().map(|record| record.state.intent);
             assert_eq!(Vec::from_iter(intents), [Some(Intent::Create)]);
         });
     let alice = made.unwrap();
     alice.remove().await.unwrap();
-    assert_eq!(alice.change_policy(&changes).await, Err(CommandError::Gone));
+    assert_eq!(alice.change_policy(changes.clone()).await, Err(CommandError::Gone));
     assert_eq!(bench.on_record().await, []);
 }
 
@@ -255,7 +289,7 @@ async fn one_that_has_vanished_while_nobody_looked_is_forgotten() {
     let found = |newcomer: &Newcomer| Found {
         is_ours: false,
         id: newcomer.id.clone(),
-        spec: newcomer.spec.clone(),
+        spec: (*newcomer.spec).clone(),
         policy: PolicyOverrides::default(),
         warnings: Vec::new(),
     };
@@ -268,7 +302,8 @@ async fn one_that_has_vanished_while_nobody_looked_is_forgotten() {
     let registry = bench.restart().await;
     bench.fake.remove_outside(&WorkspaceId::parse("gone").unwrap());
     let driver = Arc::new(bench.fake.clone());
-    Reconciler::new(registry.clone(), driver, Arc::default()).take_stock().await;
+    let policies = watch::channel(Arc::default()).1;
+    Reconciler::new(registry.clone(), driver, policies).take_stock().await;
     let kept = bench.on_record().await.into_iter().map(|record| record.id.to_string());
     assert_eq!(Vec::from_iter(kept), ["here"]);
 }
@@ -311,4 +346,34 @@ async fn a_removal_is_told_to_those_whose_wish_it_ends_however_long_it_takes() {
     });
     assert_eq!(resumed, Err(CommandError::Gone));
     assert!(removed.is_err() && begun.elapsed() < 3 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_after_a_restart_is_counted_before_anybody_is_admitted() {
+    let bench = Bench::new(Some(1)).await;
+    let runs = bench.newcomer("alice", Policy::default());
+    bench.fake.start_outside(&runs.id);
+    bench.fake.set_latency(Action::Inspect, SECOND);
+    let wanted = bench.add("bob", Policy::default());
+    bench.registry.add(runs).unwrap();
+    let waiting = tokio::spawn({
+        let wanted = wanted.clone();
+        async move { wanted.enter(Visit::Navigation).await }
+    });
+    for _ in 0..100 {
+        tokio::time::sleep(SECOND / 10).await;
+        let running = ["alice", "bob"].map(|id| bench.is_running(id));
+        assert_ne!(running, [true, true], "two run in one slot");
+    }
+    assert!(waiting.await.unwrap().is_ok(), "the idle one has made room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_stopped_before_it_was_looked_at_is_answered_when_it_is_frozen() {
+    let bench = Bench::new(None).await;
+    let runs = bench.newcomer("alice", Policy::default());
+    bench.fake.start_outside(&runs.id);
+    let alice = bench.registry.add(runs).unwrap();
+    assert_eq!(timeout(PATIENCE, alice.stop()).await, Ok(Ok(())));
+    assert!(!bench.is_running("alice"));
 }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -14,17 +14,19 @@ use super::deadlines::Deadlines;
 use super::gate::{Entry, Gate, Refusal, Visit};
 use super::jobs;
 use super::lease::{Held, HeldAmongAll, Lease};
-use super::machine::{self, CheckIn, Machine, Past};
+use super::machine::{self, Census, CheckIn, Machine, Past};
 use super::mailbox::{Answer, Command, CommandError, Mailbox};
+use super::onlookers::Onlookers;
 use super::records::{self, Records, Remembered};
 use super::registry::Newcomer;
 use super::slots::Slots;
 use super::{Change, Notice};
 use crate::driver::{Description, Driver, DriverError};
 use crate::model::{
-    Blueprint, CheckInAccess, Phase, Policy, PolicyOverrides, ProjectId, Tier, WorkspaceId,
+    Blueprint, CheckInAccess, Phase, Policy, PolicyOverrides, ProjectId, Protocol, Spec, Tier,
+    WorkspaceId,
 };
-use crate::store::{JournalEntry, Origin, Record, StoreError};
+use crate::store::{JournalEntry, Origin, Record, RecordState, StoreError};
 
 /// How long a runtime may take to describe a workspace.
 const DESCRIBE_MAX: Duration = Duration::from_secs(10);
@@ -40,8 +42,10 @@ pub(super) struct Shared {
     pub(super) memory_assumed: u64,
     /// Requests held at all gates.
     pub(super) held: AtomicUsize,
-    pub(super) held_max: usize,
-    pub(super) held_per_workspace_max: usize,
+    pub(super) held_max: AtomicUsize,
+    pub(super) held_per_workspace_max: AtomicUsize,
+    /// Onlookers of all workspaces.
+    pub(super) onlookers: AtomicU32,
     pub(super) records: Arc<Records>,
     /// Held while a policy is changed.
     pub(super) policy_changes: tokio::sync::Mutex<()>,
@@ -64,13 +68,16 @@ impl Shared {
 pub struct Workspace {
     /// Tells it from every other workspace that this process has known, also one of the same id.
     serial: u64,
-    pub(super) blueprint: Blueprint,
+    id: WorkspaceId,
+    blueprint: RwLock<Arc<Blueprint>>,
     policy: RwLock<Arc<Policy>>,
-    /// The policy that it came with, whatever it was changed to since.
-    pub(super) first_policy: Arc<Policy>,
-    /// What was changed of it since.
+    /// The policy that it has where it sets nothing for itself.
+    base_policy: RwLock<Arc<Policy>>,
+    /// What it sets for itself, or was changed to by calls.
     changed_policy: Mutex<Option<Box<PolicyOverrides>>>,
     created_at: SystemTime,
+    /// When it was active last before this program began, if that is known.
+    active_before: Option<Instant>,
     origin: Origin,
     project: Option<ProjectId>,
     pub(super) driver: Arc<dyn Driver>,
@@ -78,10 +85,14 @@ pub struct Workspace {
     /// Written by the task alone; read by whoever wants to know how it is.
     pub(super) machine: Mutex<Machine>,
     place: Mutex<Place>,
+    /// Whether what listens there speaks HTTP/2. Beside it, for whoever sends a request to ask.
+    speaks_h2c: AtomicBool,
     pub(super) mailbox: Mailbox,
     /// Tells a wake under way that something may have changed.
     pub(super) nudge: Notify,
     pub(super) tunnels: AtomicU32,
+    /// Those who look at a waiting page.
+    pub(super) onlookers: Onlookers,
     /// The last generation whose connections were closed by an admin's stop or a removal.
     severed: AtomicU32,
     /// Where it may check in from.
@@ -157,7 +168,7 @@ impl Workspace {
         shared: Arc<Shared>,
     ) -> Self {
         let Newcomer { id, spec, policy, own_policy, driver, origin, project } = newcomer;
-        let blueprint = Blueprint { id, spec, check_in };
+        let blueprint = Blueprint { id: id.clone(), spec, check_in };
         let discovered = origin == Origin::Discovered;
         let nature = machine::Nature { can_freeze: driver.can_freeze(), discovered };
         let now = Instant::now();
@@ -178,20 +189,24 @@ impl Workspace {
         }
         Self {
             serial,
-            blueprint,
+            id,
+            blueprint: RwLock::new(Arc::new(blueprint)),
             machine: Mutex::new(machine),
             policy: RwLock::new(current),
-            first_policy: policy,
+            base_policy: RwLock::new(policy),
             changed_policy: Mutex::new(unless_empty(remembered.policy)),
             created_at: shared.records.clock.date_of(created),
+            active_before: remembered.active.map(|age| records::ago(now, age)),
             driver,
             origin,
             project,
             gate,
             place: Mutex::default(),
+            speaks_h2c: AtomicBool::new(false),
             mailbox: Mailbox::default(),
             nudge: Notify::new(),
             tunnels: AtomicU32::new(0),
+            onlookers: Onlookers::default(),
             severed: AtomicU32::new(0),
             addresses: Mutex::default(),
             unready_run: Mutex::default(),
@@ -201,7 +216,7 @@ impl Workspace {
 
     /// Its id.
     pub fn id(&self) -> &WorkspaceId {
-        &self.blueprint.id
+        &self.id
     }
 
     /// See the field.
@@ -209,9 +224,20 @@ impl Workspace {
         self.serial
     }
 
-    /// What it was made from.
-    pub fn blueprint(&self) -> &Blueprint {
-        &self.blueprint
+    /// What it is made from, from its next start on.
+    pub fn blueprint(&self) -> Arc<Blueprint> {
+        self.blueprint.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From its next start on it is made from another spec.
+    pub(super) fn replace_spec(&self, spec: Arc<Spec>) {
+        let mut blueprint = self.blueprint.write().unwrap_or_else(PoisonError::into_inner);
+        *blueprint = Arc::new(Blueprint { spec, ..(**blueprint).clone() });
+    }
+
+    /// The policy that it has where it sets nothing for itself.
+    pub fn base_policy(&self) -> Arc<Policy> {
+        self.base_policy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Its policy.
@@ -219,15 +245,22 @@ impl Workspace {
         self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Changes its policy, for good. Returns when that is stored and deadlines follow it.
-    pub async fn change_policy(&self, changes: &PolicyOverrides) -> Answer {
+    /// Changes its policy, for good. Returns when that is stored and deadlines follow it, and is
+    /// done even if nobody waits for that.
+    pub async fn change_policy(self: &Arc<Self>, changes: PolicyOverrides) -> Answer {
+        let workspace = self.clone();
+        let changed = tokio::spawn(async move { workspace.keep_and_follow(&changes).await });
+        changed.await.unwrap_or(Err(CommandError::Unavailable))
+    }
+
+    async fn keep_and_follow(&self, changes: &PolicyOverrides) -> Answer {
         // One after another, so that none is stored without the one before.
         let _turn = self.shared.policy_changes.lock().await;
         let changed = self.own_policy().and(changes);
         let stored = {
             // While this is held it can't be forgotten; afterwards nothing of it is stored.
             let machine = self.lock_machine();
-            if machine.phase() == Phase::Removed {
+            if machine.phase() == Phase::Removed || self.mailbox.is_closed() {
                 return Err(CommandError::Gone);
             }
             let record = Record { policy: changed.clone(), ..self.record(&machine) };
@@ -236,6 +269,14 @@ impl Workspace {
         stored.await.map_err(|error| CommandError::Failed(error.to_string()))?;
         *self.lock_changed_policy() = unless_empty(changed);
         let policy = Arc::new(changes.over(&self.policy()));
+        self.ask(|answer| Command::Policy { policy, answer }).await
+    }
+
+    /// Puts what it sets for itself on top of another policy. Returns when deadlines follow that.
+    pub async fn rebase_policy(&self, base: Arc<Policy>) -> Answer {
+        let _turn = self.shared.policy_changes.lock().await;
+        *self.base_policy.write().unwrap_or_else(PoisonError::into_inner) = base.clone();
+        let policy = self.own_policy().applied_to(&base);
         self.ask(|answer| Command::Policy { policy, answer }).await
     }
 
@@ -258,11 +299,21 @@ impl Workspace {
     pub(super) fn record(&self, machine: &Machine) -> Record {
         let mut record = self.shared.records.new_record(self.id(), self.driver.name(), self.origin);
         record.project = self.project().map(str::to_owned);
-        record.spec = (self.origin == Origin::Api).then(|| self.blueprint.spec.clone());
+        record.spec = (self.origin == Origin::Api).then(|| self.blueprint().spec.clone());
         record.policy = self.own_policy();
         record.created_at = self.created_at;
-        record.state = self.shared.records.state_of(machine);
+        record.state = self.state(machine);
         record
+    }
+
+    /// How it is, as that is remembered.
+    pub(super) fn state(&self, machine: &Machine) -> RecordState {
+        let last_active = self.last_active(machine, self.census(), Instant::now());
+        self.shared.records.state_of(machine, last_active)
+    }
+
+    fn last_active(&self, machine: &Machine, census: Census, now: Instant) -> Option<Instant> {
+        machine.last_active(census, now).or(self.active_before)
     }
 
     /// What its runtime calls it; `None`: it is no container, or there is none.
@@ -298,8 +349,13 @@ impl Workspace {
     }
 
     /// Whether a call created it.
-    pub(super) fn is_created(&self) -> bool {
+    pub fn is_created(&self) -> bool {
         self.origin == Origin::Api
+    }
+
+    /// Whether the configuration has it.
+    pub fn is_configured(&self) -> bool {
+        self.origin == Origin::Config
     }
 
     /// Whether its driver found it.
@@ -318,6 +374,11 @@ impl Workspace {
         Some(Lease { workspace: self.clone(), generation })
     }
 
+    /// How many leases there are.
+    pub fn inside(&self) -> usize {
+        self.gate.census().inside as usize
+    }
+
     /// A lease; waits for it up to the policy's `hold_max`, and has the workspace woken if need
     /// be and the visit may wake it. Whoever drops the future gives up its place; the wake goes on.
     pub async fn enter(self: &Arc<Self>, visit: Visit) -> Result<Lease, Refusal> {
@@ -326,7 +387,8 @@ impl Workspace {
         }
         let _among_all = HeldAmongAll::join(&self.shared)?;
         let now = self.shared.tick(Instant::now());
-        match self.gate.enter_or_sit(now, self.shared.held_per_workspace_max, visit)? {
+        let held_max = self.shared.held_per_workspace_max.load(Ordering::Relaxed);
+        match self.gate.enter_or_sit(now, held_max, visit)? {
             Entry::Inside(generation) => Ok(Lease { workspace: self.clone(), generation }),
             Entry::Seat(seat) => {
                 let held = Held { workspace: self, seat: Some(seat) };
@@ -343,6 +405,20 @@ impl Workspace {
     pub fn endpoint(&self, generation: u32) -> Option<SocketAddr> {
         let place = *self.place.lock().unwrap_or_else(PoisonError::into_inner);
         (place.generation == generation).then_some(place.endpoint).flatten()
+    }
+
+    /// What the current generation speaks.
+    pub fn protocol(&self) -> Protocol {
+        match self.speaks_h2c.load(Ordering::Relaxed) {
+            true => Protocol::H2c,
+            false => Protocol::Http1,
+        }
+    }
+
+    /// From now on it speaks what its spec says.
+    pub(super) fn follow_protocol(&self) {
+        let speaks_h2c = self.blueprint().spec.protocol == Protocol::H2c;
+        self.speaks_h2c.store(speaks_h2c, Ordering::Relaxed);
     }
 
     /// Whether the connections of `generation` were closed on purpose, so that to try again would
@@ -363,6 +439,7 @@ impl Workspace {
     /// Opens the gate for a new generation at `endpoint`. The place is set before the gate opens,
     /// so that no lease can exist without an endpoint.
     pub(super) fn open(&self, endpoint: Option<SocketAddr>) -> usize {
+        self.follow_protocol();
         let generation = {
             let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
             *place = Place { generation: place.generation + 1, endpoint };
@@ -449,7 +526,7 @@ impl Workspace {
 
     /// The memory that it counts for, in bytes.
     pub(super) fn memory(&self) -> u64 {
-        self.blueprint.spec.memory.unwrap_or(self.shared.memory_assumed)
+        self.blueprint().spec.memory.unwrap_or(self.shared.memory_assumed)
     }
 
     /// Whether its slot may be taken from it.
@@ -485,6 +562,11 @@ impl Workspace {
     /// Another container has taken its place: this one ends.
     pub(super) fn replace(&self) {
         self.mailbox.flag(|inbox| inbox.replaced = true);
+    }
+
+    /// Nobody wants it any more: its task ends, and leaves what it has.
+    pub(super) fn release(&self) {
+        self.mailbox.flag(|inbox| inbox.released = true);
     }
 
     /// Sets where it may check in from; returns where it could before.
@@ -530,13 +612,13 @@ impl Workspace {
             inside: census.inside,
             tunnels: self.tunnels.load(Ordering::Relaxed),
             quiet_tunnels: census.quiet,
-            held: census.held,
+            held: self.gate.held(),
             queue_position: self.shared.slots.position(self.serial),
             reports_activity: machine.reports_activity(now),
             held_off_until: machine.held_off_until().filter(|until| *until > now),
             check_in: machine.check_in(),
             last_left: census.last_left,
-            last_active: machine.last_active(census, now),
+            last_active: self.last_active(&machine, census, now),
             initial_timeout_ends: machine.initial_timeout_ends(),
             deadline: machine.deadline(census, now),
             freeze_at: machine.freeze_at(census),
@@ -544,14 +626,20 @@ impl Workspace {
         }
     }
 
-    pub(super) fn census(&self) -> machine::Census {
+    pub(super) fn census(&self) -> Census {
         let seen = self.gate.census();
-        machine::Census {
+        Census {
             inside: seen.inside,
             quiet: seen.quiet,
-            held: self.gate.held(),
+            held: self.gate.held() + usize::from(self.onlookers.want()),
             last_left: (seen.last_release > 0).then(|| self.shared.moment(seen.last_release)),
         }
+    }
+
+    /// Whether it is being woken, frozen or removed, or somebody waits for it.
+    pub(super) fn is_under_way(&self) -> bool {
+        let phase = self.lock_machine().phase();
+        matches!(phase, Phase::Starting | Phase::Freezing | Phase::Removing) || self.gate.held() > 0
     }
 
     /// Whether nobody is inside, quiet or not. Of use while the gate is shut.

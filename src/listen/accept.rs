@@ -1,5 +1,6 @@
 //! Accepting connections, whatever happens to the ones before.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
@@ -8,10 +9,10 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use super::{Ends, Listener, Options, Serve, connection};
+use super::{Ends, HangUp, Listener, Options, Serve, connection};
 
 /// Connections that may wait in the kernel to be accepted.
 const BACKLOG: i32 = 4096;
@@ -51,13 +52,13 @@ pub fn bind(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
 }
 
 /// Serves every connection to a listener, on this thread, until `draining` turns true: then
-/// accepts no more. Each has a place in the `room`, from its first byte on; when there is none left,
-/// the next one waits for it, and the rest in the kernel's queue. `connections` knows who is still
-/// being served.
+/// accepts no more than those that have arrived. Each has a place in the `room`, from its first byte
+/// on; when there is none left, the next one waits for it, and the rest in the kernel's queue.
+/// `connections` knows who is still being served. `options` count for those that come.
 pub async fn serve<S: Serve>(
     listener: Listener,
     served: Rc<S>,
-    options: Rc<Options>,
+    options: Rc<RefCell<Rc<Options>>>,
     room: Arc<Semaphore>,
     draining: watch::Receiver<bool>,
     connections: TaskTracker,
@@ -66,11 +67,24 @@ pub async fn serve<S: Serve>(
     let socket = TcpListener::from_std(socket)?;
     let local = socket.local_addr()?;
     let mut stop = draining.clone();
+    let admit = |stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit| {
+        let local = local_end(&stream, local);
+        let ends = Ends { peer, local, tls: None, hang_up: HangUp::default() };
+        let (served, options, tls) = (served.clone(), options.borrow().clone(), tls.clone());
+        let draining = draining.clone();
+        connections.spawn_local(async move {
+            let ended = connection(stream, ends, tls.as_ref(), served, &options, draining).await;
+            if let Err(error) = ended {
+                tracing::trace!(%error, "a connection ended before its first request");
+            }
+            drop(place);
+        });
+    };
     let mut quiet_until = tokio::time::Instant::now();
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
-            _ = stop.wait_for(|draining| *draining) => return Ok(()),
+            _ = stop.wait_for(|draining| *draining) => break,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -86,22 +100,24 @@ pub async fn serve<S: Serve>(
             Err(_) => continue,
         };
         let place = tokio::select! {
+            // Where there is one, whoever has just been accepted gets it, also at the very end.
+            biased;
             place = room.clone().acquire_owned() => place,
             _ = stop.wait_for(|draining| *draining) => return Ok(()),
         };
         // The semaphore is never closed.
         let Ok(place) = place else { return Ok(()) };
-        let ends = Ends { peer, local: local_end(&stream, local), tls: None };
-        let (served, options, tls) = (served.clone(), options.clone(), tls.clone());
-        let draining = draining.clone();
-        connections.spawn_local(async move {
-            let ended = connection(stream, ends, tls.as_ref(), served, &options, draining).await;
-            if let Err(error) = ended {
-                tracing::trace!(%error, "a connection ended before its first request");
-            }
-            drop(place);
-        });
+        admit(stream, peer, place);
     }
+    // Those in the kernel's queue have connected as far as they know, and would be reset.
+    let socket = socket.into_std()?;
+    while let Ok(place) = room.clone().try_acquire_owned()
+        && let Ok((stream, peer)) = socket.accept()
+    {
+        stream.set_nonblocking(true)?;
+        admit(TcpStream::from_std(stream)?, peer, place);
+    }
+    Ok(())
 }
 
 /// Which of our addresses was connected to; where the listener has only one, that one.

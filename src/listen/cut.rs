@@ -13,9 +13,9 @@ use tokio::time::timeout;
 use super::stream::Stream;
 
 /// How long a client may take to see the end of its connection.
-const LINGER_MAX: Duration = Duration::from_secs(1);
+pub(super) const LINGER_MAX: Duration = Duration::from_secs(1);
 /// What is read of it meanwhile is thrown away, this much at a time.
-const DISCARD_BYTES: usize = 8 * 1024;
+pub(super) const DISCARD_BYTES: usize = 8 * 1024;
 
 /// Hangs up. `unframed`: the end of the connection is the end of the answer.
 pub(super) async fn cut(mut stream: impl Stream, unframed: bool) {

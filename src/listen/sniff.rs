@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use super::stream::Stream;
 
 /// What an HTTP/2 client begins with.
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What a TLS client begins with: a record of the handshake. No HTTP method has that byte.
 const TLS_HANDSHAKE: u8 = 0x16;
 

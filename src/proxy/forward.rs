@@ -4,7 +4,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING};
+use http::header::{
+    CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING,
+};
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use http_body::Body as _;
 use http_body_util::Full;
@@ -15,14 +17,20 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::extended_connect::ExtendedConnect;
+use super::grpc;
 use super::headers::{Client, Hop};
+use super::hold::{self, Held};
 use super::meter::Meter;
+use super::page;
 use super::reply::{Body, Problem};
+use super::request_id::X_REQUEST_ID;
 use super::route::{self, Authority, Route};
 use super::tunnel::Tunnel;
-use super::upstream::{Exchange, RequestBody, ResponseBody, Reuse, SendError, Upstreams};
-use super::{Proxy, Redirect, headers};
-use crate::lifecycle::{Lease, Refusal, TunnelLease, Visit, Workspace};
+use super::upstream::{Answer, Limits, RequestBody, ResponseBody, Reuse, SendError, Upstreams};
+use super::{Options, Proxy, Redirect, headers};
+use crate::lifecycle::{Lease, TunnelLease, Visit, Workspace};
+use crate::model::Protocol;
 
 /// Waits between attempts to connect: from this, doubling, to `PAUSE_MAX`.
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
@@ -35,30 +43,54 @@ const RESENDS_MAX: u32 = 2;
 /// How long both sides may take to hand their connections over after a 101.
 const SWITCH_MAX: Duration = Duration::from_secs(10);
 
+/// A request and who asks.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    client: &'a Client,
+    /// What the request is called.
+    id: &'a HeaderValue,
+}
+
 /// Answers a request: by its workspace, by whatever is elsewhere, or by saying why not.
 pub(super) async fn forward(
     proxy: &Rc<Proxy>,
     client: &Client,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<Body> {
+    ExtendedConnect::rewrite(&mut request);
     let is_secure = proxy.hsts.is_some() && client.is_secure(request.headers());
+    let id = proxy.request_ids.of(request.headers(), client.is_trusted());
+    let call = Call { client, id: &id };
+    let grpc = grpc::kind(&request);
     let answered = match find(proxy, client, &request) {
-        Ok(Route::Host(workspace)) => to_workspace(proxy, client, request, &workspace, None).await,
+        Ok(Route::Host(workspace)) => to_workspace(proxy, call, request, &workspace, None).await,
         Ok(Route::Path(workspace, prefix)) => {
-            to_workspace(proxy, client, request, &workspace, Some(&prefix)).await
+            to_workspace(proxy, call, request, &workspace, Some(&prefix)).await
         }
         Ok(Route::AddSlash) => {
             let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
             Err(Problem::AddSlash(format!("{}/{query}", request.uri().path())))
         }
+        Ok(Route::Elsewhere) if ExtendedConnect::of(&request).is_some() => {
+            Err(Problem::MethodNotAllowed)
+        }
+        // There, none is answered.
+        Ok(Route::Elsewhere) if grpc.is_some() => Err(Problem::NothingThere),
         Ok(Route::Elsewhere) => Ok((proxy.elsewhere)(client.peer(), request).await),
         Err(problem) => Err(problem),
     };
-    let mut response = answered.unwrap_or_else(Problem::into_response);
+    let mut response = answered.unwrap_or_else(|problem| {
+        tracing::debug!(request = ?id, ?problem, "a request is not answered by a workspace");
+        match grpc {
+            Some(kind) => grpc::answer(problem, kind),
+            None => problem.into_response(),
+        }
+    });
     if let Some(hsts) = proxy.hsts.as_ref().filter(|_| is_secure) {
         // A workspace may have said it for itself.
         response.headers_mut().entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
     }
+    response.headers_mut().insert(X_REQUEST_ID, id);
     response
 }
 
@@ -94,55 +126,69 @@ fn redirected(redirect: &Redirect, host: &str, uri: &Uri, route: Route) -> Resul
 
 async fn to_workspace(
     proxy: &Rc<Proxy>,
-    client: &Client,
+    call: Call<'_>,
     mut request: Request<Incoming>,
     workspace: &Arc<Workspace>,
     prefix: Option<&str>,
 ) -> Result<Response<Body>, Problem> {
+    let path = route::path_below(request.uri(), prefix);
+    if path.starts_with(page::RESERVED) {
+        return page::answer(&request, path, workspace);
+    }
     // The body stays unread until there is a workspace to read it.
-    let lease = match workspace.try_enter() {
-        Some(lease) => lease,
-        None => Box::pin(enter(proxy, workspace, headers::visit(&request))).await?,
+    let (lease, held) = match workspace.try_enter() {
+        Some(lease) => (lease, None),
+        None => {
+            let deadline = grpc::deadline(request.headers());
+            let held = Box::pin(hold::hold(proxy, call.client, &request, workspace, prefix));
+            match grpc::before(deadline, held).await? {
+                Held::In(lease, time) => {
+                    grpc::tell_time_left(request.headers_mut(), deadline);
+                    (lease, Some(time))
+                }
+                Held::Shown(page) => return Ok(page),
+            }
+        }
     };
+    let inside_max = proxy.options.requests_per_workspace_max;
+    if inside_max > 0 && workspace.inside() > inside_max {
+        return Err(Problem::Crowded);
+    }
     let version = request.version();
     // A switch comes after the whole request, so one with a body is for its body alone.
     let wants_switch = headers::wants_websocket(&request) && request.body().is_end_stream();
+    if wants_switch && workspace.protocol() == Protocol::H2c {
+        return Err(Problem::NoWebSockets);
+    }
     let switch = wants_switch.then(|| hyper::upgrade::on(&mut request));
-    let outbound = prepare(proxy, client, request, prefix, switch.is_some())?;
-    let (exchange, lease) = send(proxy, lease, outbound, switch.is_some()).await?;
-    if let Err(reason) = headers::check_answer(&exchange.response) {
-        tracing::warn!(workspace = %workspace.id(), reason, "an answer can't be passed on");
+    let extended = ExtendedConnect::of(&request).cloned();
+    let outbound = prepare(proxy, call, request, prefix, switch.is_some())?;
+    let (mut response, lease) = send(proxy, call, lease, outbound, switch.is_some()).await?;
+    if let Err(reason) = headers::check_answer(&response) {
+        let request = call.id;
+        tracing::warn!(workspace = %workspace.id(), ?request, reason, "an answer can't be passed on");
         return Err(Problem::Broken);
     }
-    match (exchange.response.status(), switch) {
+    if extended.as_ref().is_some_and(|extended| !extended.allows(&response)) {
+        return Err(Problem::Broken);
+    }
+    if let Some(time) = held {
+        headers::add_timing(response.headers_mut(), time, workspace.last_wake());
+    }
+    match (response.status(), switch) {
         (StatusCode::SWITCHING_PROTOCOLS, Some(switch)) => {
-            Ok(open_tunnel(proxy, exchange, switch, lease))
+            Ok(open_tunnel(proxy, response, switch, lease, version))
         }
         // Nobody asked for it.
         (StatusCode::SWITCHING_PROTOCOLS, None) => Err(Problem::Broken),
-        _ => Ok(pass_on(proxy, exchange, lease, version)),
+        _ => Ok(pass_on(proxy, response, lease, version)),
     }
-}
-
-async fn enter(proxy: &Proxy, workspace: &Arc<Workspace>, visit: Visit) -> Result<Lease, Problem> {
-    workspace.enter(visit).await.map_err(|refusal| {
-        if let (Refusal::TimedOut, Some(before)) = (&refusal, workspace.view().queue_position) {
-            return Problem::Queued(before);
-        }
-        let retry = match &refusal {
-            Refusal::Failed { retry_at: until } | Refusal::HeldOff { until } => {
-                Some(proxy.registry.until(*until))
-            }
-            Refusal::Full | Refusal::TimedOut | Refusal::Removed => None,
-        };
-        Problem::NotLetIn(refusal, retry)
-    })
 }
 
 /// The request as the workspace gets it.
 fn prepare(
     proxy: &Proxy,
-    client: &Client,
+    call: Call<'_>,
     request: Request<Incoming>,
     prefix: Option<&str>,
     websocket: bool,
@@ -152,7 +198,8 @@ fn prepare(
     let (mut parts, body) = request.into_parts();
     parts.uri = target.ok_or(Problem::NoClearHost)?;
     let version = std::mem::replace(&mut parts.version, Version::HTTP_11);
-    let hop = Hop { client, version, host, prefix, websocket };
+    let Call { client, id } = call;
+    let hop = Hop { client, id: id.clone(), version, host, prefix, websocket };
     headers::to_workspace(&mut parts.headers, hop, &proxy.via);
     parts.extensions.clear();
     let body = RequestBody::from(body);
@@ -168,32 +215,42 @@ fn prepare(
 /// (RFC 9110 §9.2.2).
 async fn send(
     proxy: &Rc<Proxy>,
+    call: Call<'_>,
     mut lease: Lease,
     mut request: Request<RequestBody>,
     websocket: bool,
-) -> Result<(Exchange, Lease), Problem> {
+) -> Result<(Response<Answer>, Lease), Problem> {
     let spare = copy_if_repeatable(&request).filter(|_| !websocket);
     let mut reuse = if spare.is_some() { Reuse::Any } else { Reuse::Fresh };
     let mut resends = 0;
-    let response_timeout = proxy.options.response_timeout;
+    let is_call = headers::is_grpc(request.headers());
+    let limits = limits(&proxy.options, is_call);
+    let deadline = is_call.then(|| grpc::deadline(request.headers())).flatten();
     let mut patience: Option<Patience> = None;
     loop {
-        let reason = match proxy.upstreams.send(&lease, request, reuse, response_timeout).await {
-            Ok(exchange) => return Ok((exchange, lease)),
+        let reason = match proxy.upstreams.send(&lease, request, reuse, limits).await {
+            Ok(response) => return Ok((response, lease)),
             // Not again: that would wake what somebody has just stopped.
             Err(_) if proxy.upstreams.is_severed(lease.workspace(), lease.generation()) => {
                 return Err(Problem::Stopped);
             }
             Err(SendError::TimedOut) => return Err(Problem::Silent),
+            Err(SendError::BodyTooSlow) => return Err(Problem::SlowBody),
             Err(SendError::BodyFailed) => return Err(Problem::BadBody),
             Err(SendError::Unsent { request: unsent, reason }) => {
                 request = *unsent;
                 reason
             }
+            Err(SendError::Garbled { reason }) => {
+                let (workspace, request) = (lease.workspace().id(), call.id);
+                tracing::warn!(%workspace, ?request, reason, "an answer can't be read");
+                return Err(Problem::Broken);
+            }
             Err(SendError::Broken { reason, pooled }) => {
                 let copy = spare.as_ref().and_then(copy_if_repeatable);
                 let Some(copy) = copy.filter(|_| resends < RESENDS_MAX) else {
-                    tracing::debug!(workspace = %lease.workspace().id(), reason, "no answer");
+                    let workspace = lease.workspace().id();
+                    tracing::debug!(%workspace, request = ?call.id, reason, "no answer");
                     return Err(Problem::Broken);
                 };
                 request = copy;
@@ -208,8 +265,20 @@ async fn send(
             }
         };
         let patience = patience.get_or_insert_with(|| Patience::new(&lease));
-        let visit = headers::visit(&request);
-        lease = Box::pin(patience.come_back(proxy, lease, visit, &reason)).await?;
+        let visit = hold::visit(proxy, call.client, &request, lease.workspace(), None);
+        let back = Box::pin(patience.come_back(proxy, call, lease, visit, &reason));
+        lease = grpc::before(deadline, back).await?;
+        grpc::tell_time_left(request.headers_mut(), deadline);
+    }
+}
+
+/// The ends of a gRPC call may both be silent for long, in the middle of it.
+fn limits(options: &Options, is_call: bool) -> Limits {
+    let Options { response_timeout, body_timeout, body_rate_min, .. } = *options;
+    if is_call {
+        Limits { response_timeout, body_timeout: response_timeout, body_rate_min: 0 }
+    } else {
+        Limits { response_timeout, body_timeout, body_rate_min }
     }
 }
 
@@ -231,21 +300,26 @@ impl Patience {
     async fn come_back(
         &mut self,
         proxy: &Proxy,
+        call: Call<'_>,
         lease: Lease,
-        visit: Visit,
+        visit: Option<Visit>,
         reason: &str,
     ) -> Result<Lease, Problem> {
         let workspace = lease.workspace().clone();
         drop(lease);
         if self.since.elapsed() >= proxy.options.connect_timeout || self.runs > RUNS_MAX {
-            tracing::warn!(workspace = %workspace.id(), reason, "could not reach a workspace");
+            let (workspace, request) = (workspace.id(), call.id);
+            tracing::warn!(%workspace, ?request, reason, "could not reach a workspace");
             return Err(Problem::Broken);
         }
         // The look may be slow when the engine is. Whatever it finds, we try again.
         drop(timeout(proxy.options.connect_timeout, workspace.suspect()).await);
         sleep(self.pause).await;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
-        let lease = enter(proxy, &workspace, visit).await?;
+        let lease = match visit {
+            Some(visit) => hold::enter(proxy, &workspace, visit).await?,
+            None => workspace.try_enter().ok_or(Problem::WakesNobody)?,
+        };
         if lease.generation() != self.generation {
             *self = Self { runs: self.runs + 1, ..Self::new(&lease) };
         }
@@ -267,33 +341,39 @@ fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestB
 
 fn pass_on(
     proxy: &Rc<Proxy>,
-    exchange: Exchange,
+    response: Response<Answer>,
     lease: Lease,
     version: Version,
 ) -> Response<Body> {
-    let Exchange { response, sender } = exchange;
-    let (mut parts, incoming) = response.into_parts();
+    let (mut parts, answer) = response.into_parts();
     headers::to_client(&mut parts.headers, parts.version, false, &proxy.via);
     // The version is a matter of each hop; the listener lowers it for older clients.
     parts.version = if version == Version::HTTP_2 { version } else { Version::HTTP_11 };
-    let body = ResponseBody::new(&parts, incoming, sender, proxy.upstreams.clone(), lease);
+    let body = ResponseBody::new(&parts, answer, proxy.upstreams.clone(), lease);
     Response::from_parts(parts, Body::Workspace(Box::new(body)))
 }
 
 /// Both sides switch protocols. The lease goes with the bytes.
 fn open_tunnel(
     proxy: &Rc<Proxy>,
-    exchange: Exchange,
+    response: Response<Answer>,
     switch: OnUpgrade,
     lease: Lease,
+    version: Version,
 ) -> Response<Body> {
-    let (mut parts, incoming) = exchange.response.into_parts();
+    let (mut parts, answer) = response.into_parts();
     let received = parts.version;
-    parts.version = Version::HTTP_11;
-    headers::to_client(&mut parts.headers, received, true, &proxy.via);
-    let mut switched = Response::from_parts(parts, incoming);
+    let is_stream = version == Version::HTTP_2;
+    parts.version = version;
+    headers::to_client(&mut parts.headers, received, !is_stream, &proxy.via);
+    let mut switched = Response::from_parts(parts, answer);
     let workspace_side = hyper::upgrade::on(&mut switched);
-    let (parts, _) = switched.into_parts();
+    let (mut parts, _) = switched.into_parts();
+    if is_stream {
+        parts.status = StatusCode::OK;
+        parts.headers.remove(SEC_WEBSOCKET_ACCEPT);
+        parts.headers.remove(CONTENT_LENGTH);
+    }
     // Counted before the client hears of it.
     let token = proxy.tunnels.token();
     let (workspace, generation) = (lease.workspace().clone(), lease.generation());

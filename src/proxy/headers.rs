@@ -10,8 +10,10 @@ use std::time::Duration;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
+use super::extended_connect::ExtendedConnect;
+use super::request_id::X_REQUEST_ID;
 use crate::lifecycle::Visit;
-use crate::listen::Ends;
+use crate::listen::{Ends, HEADERS_MAX};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -20,6 +22,8 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// What ends at every hop, named by `Connection` or not.
@@ -44,6 +48,8 @@ pub(super) enum Unforwardable {
     UnknownEncoding,
     /// It has been here before.
     Loop,
+    /// It has more fields than we pass on.
+    TooManyFields,
 }
 
 /// Our entry in `Via` fields.
@@ -117,6 +123,13 @@ pub(super) fn check<B>(request: &Request<B>, via: &Via) -> Result<(), Unforwarda
     if headers.contains_key(header::VIA) && via.is_loop(headers) {
         return Err(Unforwardable::Loop);
     }
+    // Over HTTP/2 nobody has counted them; a cookie may come in crumbs there (RFC 9113 §8.2.3).
+    if headers.len() > HEADERS_MAX {
+        let crumbs = headers.get_all(header::COOKIE).iter().count();
+        if headers.len() - crumbs.saturating_sub(1) > HEADERS_MAX {
+            return Err(Unforwardable::TooManyFields);
+        }
+    }
     Ok(())
 }
 
@@ -154,6 +167,9 @@ fn upgrades_to_websocket(headers: &HeaderMap) -> bool {
 /// Whether a request asks for a WebSocket, and may (RFC 9110 §7.8).
 pub(super) fn wants_websocket<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
+    if ExtendedConnect::of(request).is_some() {
+        return true;
+    }
     request.version() == Version::HTTP_11
         && request.method() == Method::GET
         && upgrades_to_websocket(headers)
@@ -168,6 +184,16 @@ pub(super) fn visit<B>(request: &Request<B>) -> Visit {
         None => request.method() == Method::GET && accepts_html(request.headers()),
     };
     if navigates { Visit::Navigation } else { Visit::Background }
+}
+
+/// Whether somebody looks at a tab of a browser in which the answer is to appear.
+pub(super) fn opens_page<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let into_tab = headers.get(SEC_FETCH_DEST).is_none_or(|dest| dest == "document");
+    request.method() == Method::GET
+        && into_tab
+        && !headers.contains_key(header::UPGRADE)
+        && visit(request) == Visit::Navigation
 }
 
 /// Whether HTML is named; `*/*` is what scripts and programs say.
@@ -187,6 +213,12 @@ fn essence(media_type: &[u8]) -> &[u8] {
 pub(super) fn is_event_stream(answer: &HeaderMap) -> bool {
     let kind = answer.get(header::CONTENT_TYPE);
     kind.is_some_and(|kind| essence(kind.as_bytes()).eq_ignore_ascii_case(b"text/event-stream"))
+}
+
+/// Whether a request is a gRPC call.
+pub(super) fn is_grpc(request: &HeaderMap) -> bool {
+    let kind = request.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// What tells browsers to come by HTTPS for that long; nothing for no time.
@@ -216,9 +248,37 @@ impl Client {
         Self { ends, trusted, address, entry: RefCell::new(None) }
     }
 
+    /// Whether it is one of the trusted proxies.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
     /// The other end of its connection.
     pub(super) fn peer(&self) -> SocketAddr {
         self.ends.peer
+    }
+
+    /// Returns when it has hung up. To be waited for while a request's body is not read.
+    pub(super) async fn hangs_up(&self) {
+        self.ends.hang_up.happens().await;
+    }
+
+    /// From where a request comes: the other end of its connection, or, as far as proxies are
+    /// trusted that say so, whoever is behind them.
+    pub(super) fn origin(&self, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
+        let mut origin = self.ends.peer.ip().to_canonical();
+        let hops = headers.get_all(X_FORWARDED_FOR).iter().rev();
+        let hops = hops.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
+        for hop in hops {
+            if !trusts(origin) {
+                break;
+            }
+            match address(hop) {
+                Some(before) => origin = before,
+                None => break,
+            }
+        }
+        origin
     }
 
     /// Whether a request for that host may come from it: by TLS, only for a host that its
@@ -258,11 +318,21 @@ impl Client {
     }
 }
 
+/// An address as `X-Forwarded-For` has it, with a port or without.
+fn address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    let alone = || text.trim_start_matches('[').trim_end_matches(']').parse().ok();
+    let with_port = || Some(text.parse::<SocketAddr>().ok()?.ip());
+    alone().or_else(with_port).map(|address: IpAddr| address.to_canonical())
+}
+
 /// What else decides the head that a workspace gets.
 #[derive(Debug)]
 pub(super) struct Hop<'a> {
     /// Who sends it.
     pub(super) client: &'a Client,
+    /// What it is called.
+    pub(super) id: HeaderValue,
     /// Over what it came.
     pub(super) version: Version,
     /// What is set as `Host`.
@@ -295,6 +365,7 @@ pub(super) fn to_workspace(headers: &mut HeaderMap, hop: Hop<'_>, via: &Via) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
     add_forwarded(headers, &hop);
+    headers.insert(X_REQUEST_ID, hop.id);
     if let Some(host) = hop.host {
         headers.insert(header::HOST, host);
     }
@@ -311,6 +382,19 @@ pub(super) fn to_client(headers: &mut HeaderMap, received: Version, switches: bo
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
     headers.append(header::VIA, via.entry(received));
+}
+
+/// Says how long a request was held, and how long the wake took, beside what its workspace says of
+/// its own time.
+pub(super) fn add_timing(headers: &mut HeaderMap, held: Duration, wake: Option<Duration>) {
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1_000.0;
+    let mut timing = format!("hold;dur={:.1}", milliseconds(held));
+    if let Some(wake) = wake {
+        timing.push_str(&format!(", wake;dur={:.1}", milliseconds(wake)));
+    }
+    if let Ok(timing) = HeaderValue::try_from(timing) {
+        headers.append(SERVER_TIMING, timing);
+    }
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
@@ -371,7 +455,7 @@ fn remove_imitations(headers: &mut HeaderMap, trusted: bool) {
                     .iter()
                     .map(|byte| if matches!(byte, b'_' | b'.') { b'-' } else { *byte })
                     .collect();
-                is_ours(&plain) || is_framing(&plain)
+                is_ours(&plain) || is_framing(&plain) || plain == X_REQUEST_ID.as_str().as_bytes()
             }
             // The initials of all that is ours.
             Some(b'f' | b'x' | b't' | b'p') => !trusted && is_ours(bytes),
@@ -384,6 +468,29 @@ fn remove_imitations(headers: &mut HeaderMap, trusted: bool) {
     }
     // Sets HTTP_PROXY in the environment of CGI programs, whoever sends it.
     headers.remove("proxy");
+}
+
+/// Takes out of a body's trailers what only a head may say (RFC 9110 §6.5.1): some servers put both
+/// together.
+pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
+    remove_imitations(trailers, false);
+    for name in HOP_BY_HOP {
+        trailers.remove(name);
+    }
+    for name in [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::TE,
+        header::TRAILER,
+        header::VIA,
+        header::EXPECT,
+        header::AUTHORIZATION,
+        header::PROXY_AUTHORIZATION,
+        header::COOKIE,
+        X_REQUEST_ID,
+    ] {
+        trailers.remove(name);
+    }
 }
 
 fn is_ours(name: &[u8]) -> bool {
@@ -470,16 +577,60 @@ mod tests {
         request.body(()).unwrap()
     }
 
+    fn ends(peer: SocketAddr, local: SocketAddr) -> Ends {
+        Ends { peer, local, tls: None, hang_up: crate::listen::HangUp::default() }
+    }
+
     fn passed_on(fields: &[(&str, &str)], trusted: bool) -> HeaderMap {
         let mut headers = std::mem::take(request(fields).headers_mut());
         let (peer, local) = (([192, 0, 2, 1], 4000).into(), ([192, 0, 2, 2], 80).into());
-        let ends = Ends { peer, local, tls: None };
-        let client = Client::new(ends, trusted);
+        let client = Client::new(ends(peer, local), trusted);
         let host = headers.get("host").cloned();
         let version = Version::HTTP_11;
-        let hop = Hop { client: &client, version, host, prefix: None, websocket: false };
+        let id = HeaderValue::from_static("1");
+        let hop = Hop { client: &client, id, version, host, prefix: None, websocket: false };
         to_workspace(&mut headers, hop, &Via::new("fg-1"));
         headers
+    }
+
+    #[test]
+    fn the_origin_is_the_first_that_no_trusted_proxy_vouches_for() {
+        let local = SocketAddr::from(([192, 0, 2, 2], 80));
+        let origin = |peer: &str, fields: &[(&str, &str)]| {
+            let client =
+                Client::new(ends(SocketAddr::new(peer.parse().unwrap(), 4000), local), true);
+            let trusts = |address: IpAddr| address.to_string().starts_with("10.");
+            client.origin(request(fields).headers(), trusts).to_string()
+        };
+        let said = "x-forwarded-for";
+        assert_eq!(origin("192.0.2.1", &[(said, "198.51.100.1")]), "192.0.2.1");
+        assert_eq!(origin("::ffff:10.0.0.1", &[(said, "198.51.100.1")]), "198.51.100.1");
+        let chain = [(said, "203.0.113.9, 198.51.100.1"), (said, "10.0.0.2")];
+        assert_eq!(origin("10.0.0.1", &chain), "198.51.100.1");
+        assert_eq!(origin("10.0.0.1", &[(said, "[2001:db8::1]:80")]), "2001:db8::1");
+        assert_eq!(origin("10.0.0.1", &[(said, "198.51.100.1, nobody")]), "10.0.0.1");
+        assert_eq!(origin("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_page_is_opened_in_a_tab() {
+        let navigates = ("sec-fetch-mode", "navigate");
+        let html = ("accept", "text/html");
+        let rows: &[(&[(&str, &str)], bool)] = &[
+            (&[navigates, ("sec-fetch-dest", "document")], true),
+            (&[navigates], true),
+            (&[html], true),
+            (&[navigates, ("sec-fetch-dest", "iframe")], false),
+            (&[html, ("upgrade", "websocket")], false),
+            (&[("sec-fetch-mode", "cors"), html], false),
+            (&[("accept", "*/*")], false),
+        ];
+        for (fields, expected) in rows {
+            assert_eq!(opens_page(&request(fields)), *expected, "{fields:?}");
+        }
+        let mut post = request(&[navigates, html]);
+        *post.method_mut() = Method::POST;
+        assert!(!opens_page(&post));
     }
 
     #[test]
@@ -541,6 +692,7 @@ mod tests {
             "x-forwarded-host",
             "x-forwarded-proto",
             "x-kept",
+            "x-request-id",
         ];
         assert_eq!(names, expected);
     }

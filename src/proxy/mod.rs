@@ -1,16 +1,24 @@
 //! From a request to its answer: which workspace, a lease, the headers, the workspace's own port.
 //!
-//! [`Proxy`] belongs to one thread. It finds the workspace (`route`), enters its gate, edits the
-//! head (`headers`), sends the request over a connection of this thread's own pool (`upstream`),
-//! and hands the answer's body to the listener with the lease inside. After an upgrade, `tunnel`
-//! moves the bytes; it knows where frames end (`frames`), and how much passes where that is what
-//! counts (`meter`). What goes wrong becomes an answer in `reply`, and nowhere else.
+//! [`Proxy`] belongs to one thread. It names the request (`request_id`), finds the workspace
+//! (`route`), enters its gate or waits at it (`hold`), where somebody who opens a page is shown one
+//! (`page`), edits the head (`headers`), sends the request over a connection of this thread's own
+//! pool (`upstream`), and hands the answer's body to the listener with the lease inside. After an
+//! upgrade (over HTTP/2: `extended_connect`), `tunnel` moves the bytes; it knows where frames end
+//! (`frames`), and how much passes where that is what counts (`meter`). What goes wrong becomes an
+//! answer in `reply`, or in `grpc` for those who speak that, and nowhere else.
 
+mod extended_connect;
 mod forward;
 mod frames;
+pub(crate) mod fuzz;
+mod grpc;
 mod headers;
+mod hold;
 mod meter;
+mod page;
 mod reply;
+mod request_id;
 mod route;
 mod tunnel;
 mod upstream;
@@ -31,6 +39,7 @@ use tokio_util::task::TaskTracker;
 use crate::lifecycle::Registry;
 use crate::listen::{Ends, Serve};
 
+pub use page::Template;
 pub use reply::Body;
 
 /// How requests are passed on.
@@ -40,6 +49,8 @@ pub struct Options {
     pub paths: bool,
     /// The host that is the API's alone.
     pub admin_host: Option<String>,
+    /// What the waiting page looks like.
+    pub waiting_page: Arc<Template>,
     /// Whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Where clients that come by plain HTTP are sent; `None`: they are served.
@@ -51,6 +62,13 @@ pub struct Options {
     /// How long a workspace may take until it begins to answer, counted from the last byte of the
     /// request.
     pub response_timeout: Duration,
+    /// How long a client may be silent in the middle of a body, while its workspace waits for more
+    /// of it and has not begun to answer.
+    pub body_timeout: Duration,
+    /// Bytes that it sends of such a body in a second, on average and after that time; 0: any.
+    pub body_rate_min: u64,
+    /// Requests inside a workspace; 0: any number.
+    pub requests_per_workspace_max: usize,
     /// Idle connections that this thread keeps for a workspace.
     pub idle_per_workspace_max: usize,
     /// Our name in `Via` fields: differs from that of every other Frostgate, so that a request
@@ -83,6 +101,7 @@ pub struct Proxy {
     upstreams: Rc<upstream::Upstreams>,
     elsewhere: Elsewhere,
     via: headers::Via,
+    request_ids: Rc<request_id::RequestIds>,
     /// `Strict-Transport-Security`, where it is said.
     hsts: Option<HeaderValue>,
     /// Tunnels outlive the connections that they came over.
@@ -90,12 +109,14 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy for the thread that calls. Must be called inside its `LocalSet`.
+    /// A proxy for the thread that calls; `seed` makes the names of its requests differ from those
+    /// of every other. Must be called inside its `LocalSet`.
     pub fn new(
         registry: Arc<Registry>,
         options: Options,
         elsewhere: Elsewhere,
         tunnels: TaskTracker,
+        seed: u64,
     ) -> Rc<Self> {
         let upstreams = upstream::Upstreams::new(
             registry.notices(),
@@ -103,8 +124,19 @@ impl Proxy {
             options.idle_per_workspace_max,
         );
         let via = headers::Via::new(&options.pseudonym);
+        let request_ids = Rc::new(request_id::RequestIds::new(seed));
         let hsts = headers::hsts(options.hsts);
-        Rc::new(Self { registry, options, upstreams, elsewhere, via, hsts, tunnels })
+        Rc::new(Self { registry, options, upstreams, elsewhere, via, request_ids, hsts, tunnels })
+    }
+
+    /// The same by other options: with the same connections to workspaces.
+    pub fn renewed(&self, options: Options, elsewhere: Elsewhere) -> Rc<Self> {
+        self.upstreams.change_limits(options.connect_timeout, options.idle_per_workspace_max);
+        let via = headers::Via::new(&options.pseudonym);
+        let hsts = headers::hsts(options.hsts);
+        let (registry, upstreams) = (self.registry.clone(), self.upstreams.clone());
+        let (request_ids, tunnels) = (self.request_ids.clone(), self.tunnels.clone());
+        Rc::new(Self { registry, options, upstreams, elsewhere, via, request_ids, hsts, tunnels })
     }
 
     fn trusts(&self, peer: IpAddr) -> bool {

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::HOST;
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 
 use crate::lifecycle::{Registry, Workspace};
@@ -41,6 +42,13 @@ impl<'a> Authority<'a> {
     /// Reads it from a request's head.
     pub(super) fn of<B>(request: &'a Request<B>) -> Result<Self, Ambiguous> {
         let host = only_host(request.headers())?;
+        // A target in full is no reason to leave the host out (RFC 9112 §3.2).
+        if host.is_none() && request.version() == Version::HTTP_11 {
+            return Err(Ambiguous);
+        }
+        if !request.uri().scheme().is_none_or(is_web) {
+            return Err(Ambiguous);
+        }
         let target = request.uri().authority().map(|authority| authority.as_str());
         let chosen = match (target, host) {
             (Some(target), Some(host)) if !target.eq_ignore_ascii_case(host) => {
@@ -58,6 +66,10 @@ impl<'a> Authority<'a> {
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+fn is_web(scheme: &Scheme) -> bool {
+    *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS
 }
 
 fn only_host(headers: &HeaderMap) -> Result<Option<&str>, Ambiguous> {
@@ -117,6 +129,11 @@ pub(super) fn find(registry: &Registry, authority: &str, path: &str, paths: bool
         Some(workspace) => Route::Path(workspace, format!("{PATH_PREFIX}{id}")),
         None => Route::Elsewhere,
     }
+}
+
+/// The path as the workspace sees it, short of `prefix`.
+pub(super) fn path_below<'a>(uri: &'a Uri, prefix: Option<&str>) -> &'a str {
+    uri.path().strip_prefix(prefix.unwrap_or_default()).unwrap_or_default()
 }
 
 /// The target to send to the workspace: origin-form, byte for byte as it came, short of `prefix`.

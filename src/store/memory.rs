@@ -100,7 +100,7 @@ impl Store for Memory {
         &self,
         id: &WorkspaceId,
         state: RecordState,
-        entry: JournalEntry,
+        entry: Option<JournalEntry>,
     ) -> Call<'_, ()> {
         let id = id.clone();
         self.call(move |all| {
@@ -108,17 +108,8 @@ impl Store for Memory {
                 return Err(StoreError::Unknown { id });
             };
             record.state = state;
-            all.write_journal(id, entry);
-            Ok(())
-        })
-    }
-
-    fn note_active(&self, seen: Vec<(WorkspaceId, SystemTime)>) -> Call<'_, ()> {
-        self.call(move |state| {
-            for (id, at) in seen {
-                if let Some(record) = state.records.get_mut(&id) {
-                    record.state.last_active = record.state.last_active.max(Some(at));
-                }
+            if let Some(entry) = entry {
+                all.write_journal(id, entry);
             }
             Ok(())
         })

@@ -21,6 +21,7 @@ pub mod sqlite;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,12 @@ pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send
 /// Keeps records, journal and tokens. Calls may come from everywhere at once; each is carried out
 /// as a whole or not at all, and what one caller asks one after another stays in that order.
 pub trait Store: Send + Sync + 'static {
+    /// Ends it: what was asked is done when this returns, what is asked after that fails, and another
+    /// program may open it.
+    fn close(&self) -> Call<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Every record, for the start. One that can't be read is left out and logged: it stays where
     /// it is, and does not keep the others from being served.
     fn load(&self) -> Call<'_, Vec<Record>>;
@@ -51,14 +58,14 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps a record, in place of the one with its id if there is one. Durable when it returns.
     fn put(&self, record: Record) -> Call<'_, ()>;
 
-    /// Replaces the state of a record and adds a line to its journal: both, or neither. Durable
-    /// when it returns. [`StoreError::Unknown`] where there is no such record.
-    fn transition(&self, id: &WorkspaceId, state: RecordState, entry: JournalEntry)
-    -> Call<'_, ()>;
-
-    /// Notes when somebody was inside last; a date never goes back, an unknown id is passed over.
-    /// For many at once, now and then. A power cut may take it away even after it returned.
-    fn note_active(&self, seen: Vec<(WorkspaceId, SystemTime)>) -> Call<'_, ()>;
+    /// Replaces the state of a record, and adds the line to its journal if there is one: both, or
+    /// neither. Durable when it returns. [`StoreError::Unknown`] where there is no such record.
+    fn transition(
+        &self,
+        id: &WorkspaceId,
+        state: RecordState,
+        entry: Option<JournalEntry>,
+    ) -> Call<'_, ()>;
 
     /// Forgets a record; its journal stays until its retention ends. Succeeds if there is none.
     fn delete(&self, id: &WorkspaceId) -> Call<'_, ()>;
@@ -90,7 +97,7 @@ pub struct Record {
     pub project: Option<String>,
     /// What it is made of; `None` where that is told afresh at every start, by the configuration
     /// or by the driver that finds it.
-    pub spec: Option<Spec>,
+    pub spec: Option<Arc<Spec>>,
     /// What it sets for itself.
     pub policy: PolicyOverrides,
     /// When it was first known.

@@ -14,10 +14,10 @@ use std::fs::{self, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
@@ -50,9 +50,9 @@ const STATEMENTS_KEPT: usize = 32;
 /// The store in a file. Clones of a handle to it are made with [`Arc`].
 #[derive(Debug)]
 pub struct Sqlite {
-    /// `None` only while it is dropped.
-    jobs: Option<mpsc::Sender<Box<dyn Job>>>,
-    thread: Option<JoinHandle<()>>,
+    /// `None`: it is closed.
+    jobs: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     commits: Arc<AtomicU64>,
 }
 
@@ -76,7 +76,8 @@ impl Sqlite {
         };
         let thread = thread::Builder::new().name("store".to_owned()).spawn(work);
         let thread = thread.map_err(|error| unopened(error.to_string()))?;
-        Ok(Self { jobs: Some(sender), thread: Some(thread), commits })
+        let (jobs, thread) = (Mutex::new(Some(sender)), Mutex::new(Some(thread)));
+        Ok(Self { jobs, thread, commits })
     }
 
     /// Transactions that were committed since it was opened.
@@ -89,7 +90,7 @@ impl Sqlite {
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Call<'_, T> {
         Box::pin(async move {
-            let jobs = self.jobs.as_ref().ok_or(StoreError::Closed)?;
+            let jobs = lock_of(&self.jobs).clone().ok_or(StoreError::Closed)?;
             let (sender, receiver) = oneshot::channel();
             let asked = async {
                 let job = Box::new(Asked::new(work, sender));
@@ -105,12 +106,21 @@ impl Sqlite {
 /// What was asked is done, and the file is closed, when this returns: it can be opened again.
 impl Drop for Sqlite {
     fn drop(&mut self) {
-        drop(self.jobs.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic was told when it happened.
-            _ = thread.join();
-        }
+        drop(lock_of(&self.jobs).take());
+        join(lock_of(&self.thread).take());
     }
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    if let Some(thread) = thread {
+        // A panic was told when it happened.
+        _ = thread.join();
+    }
+}
+
+/// Neither is left half changed by a panic.
+fn lock_of<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Store for Sqlite {
@@ -126,14 +136,10 @@ impl Store for Sqlite {
         &self,
         id: &WorkspaceId,
         state: RecordState,
-        entry: JournalEntry,
+        entry: Option<JournalEntry>,
     ) -> Call<'_, ()> {
         let id = id.clone();
-        self.call(move |connection| rows::transition(connection, &id, &state, &entry))
-    }
-
-    fn note_active(&self, seen: Vec<(WorkspaceId, SystemTime)>) -> Call<'_, ()> {
-        self.call(move |connection| rows::note_active(connection, &seen))
+        self.call(move |connection| rows::transition(connection, &id, &state, entry.as_ref()))
     }
 
     fn delete(&self, id: &WorkspaceId) -> Call<'_, ()> {
@@ -152,6 +158,15 @@ impl Store for Sqlite {
 
     fn tokens(&self) -> Call<'_, Vec<TokenRecord>> {
         self.call(rows::tokens)
+    }
+
+    fn close(&self) -> Call<'_, ()> {
+        drop(lock_of(&self.jobs).take());
+        let thread = lock_of(&self.thread).take();
+        Box::pin(async move {
+            let joined = tokio::task::spawn_blocking(move || join(thread)).await;
+            joined.map_err(|_| StoreError::Closed)
+        })
     }
 
     fn delete_token(&self, name: &TokenName) -> Call<'_, bool> {

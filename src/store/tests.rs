@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::UNIX_EPOCH;
 
 use super::*;
 use crate::model::{
-    ConnectionActivity, FreezeMode, FrozenStorage, Image, Mount, ProjectId, Pull, Runs,
+    ConnectionActivity, FreezeMode, FrozenStorage, Image, Mount, ProjectId, Protocol, Pull, Runs,
 };
 
 /// A directory that goes with the test.
@@ -74,7 +75,7 @@ pub(super) fn full(name: &str) -> Record {
     Record {
         origin: Origin::Api,
         project: Some("a project's name, with ünicode".to_owned()),
-        spec: Some(Spec {
+        spec: Some(Arc::new(Spec {
             runs: Runs::Image(Image {
                 command: vec!["sh".to_owned(), "-c".to_owned(), "echo \"'\0\n".to_owned()],
                 network: Some("lan".to_owned()),
@@ -90,13 +91,20 @@ pub(super) fn full(name: &str) -> Record {
             environment: BTreeMap::from([("KEY".to_owned(), "a=b\n".to_owned())]),
             hosts: vec!["a.example".to_owned(), "b.example".to_owned()],
             ready_path: Some("/ready".to_owned()),
-        }),
+            protocol: Protocol::H2c,
+        })),
         policy: PolicyOverrides {
             inactivity_timeout: time(1),
             initial_timeout: time(0),
             freeze_mode: Some(FreezeMode::Pause),
             check_in_ttl: time(3),
             hold_max: time(4),
+            page_after: Some(Duration::ZERO),
+            no_wake: crate::model::NoWakeOverrides {
+                paths: Some(vec!["/x".to_owned()]),
+                clients: Some(vec!["10.0.0.0/8".parse().unwrap()]),
+                ..Default::default()
+            },
             start_timeout: time(5),
             stop_grace: time(6),
             drain_grace: time(u64::MAX),
@@ -161,7 +169,7 @@ fn variations() -> Vec<Record> {
     ];
     for (number, runs) in kinds.into_iter().enumerate() {
         let mut record = full(&format!("runs-{number}"));
-        record.spec = record.spec.map(|spec| Spec { runs, ..spec });
+        record.spec = record.spec.map(|spec| Arc::new(Spec { runs, ..(*spec).clone() }));
         all.push(record);
     }
     all.sort_by(|a, b| a.id.cmp(&b.id));
@@ -207,7 +215,7 @@ async fn a_transition_replaces_the_state_and_nothing_else() {
             reason: "idle for 15m".to_owned(),
             took: Some(Duration::from_millis(420)),
         };
-        store.transition(&id("a"), state.clone(), entry.clone()).await.unwrap();
+        store.transition(&id("a"), state.clone(), Some(entry.clone())).await.unwrap();
         let expected = Record { state, ..bare("a") };
         assert_eq!(store.load().await.unwrap(), [expected, bare("b")]);
         assert_eq!(store.journal(&id("a"), 10).await.unwrap(), [entry]);
@@ -219,7 +227,7 @@ async fn a_transition_replaces_the_state_and_nothing_else() {
 #[tokio::test]
 async fn a_transition_of_what_is_not_there_is_refused_and_leaves_no_line() {
     with_each_store(async |store| {
-        let result = store.transition(&id("a"), bare("a").state, line(1)).await;
+        let result = store.transition(&id("a"), bare("a").state, Some(line(1))).await;
         assert_eq!(result, Err(StoreError::Unknown { id: id("a") }));
         assert_eq!(store.journal(&id("a"), 10).await.unwrap(), []);
     })
@@ -231,10 +239,10 @@ async fn the_journal_keeps_the_last_lines_of_each_workspace_and_outlives_the_rec
     with_each_store(async |store| {
         store.put(bare("a")).await.unwrap();
         store.put(bare("b")).await.unwrap();
-        store.transition(&id("b"), bare("b").state, line(0)).await.unwrap();
+        store.transition(&id("b"), bare("b").state, Some(line(0))).await.unwrap();
         let written = JOURNAL_LINES_MAX as u64 + 7;
         for number in 0..written {
-            store.transition(&id("a"), bare("a").state, line(number)).await.unwrap();
+            store.transition(&id("a"), bare("a").state, Some(line(number))).await.unwrap();
         }
         store.delete(&id("a")).await.unwrap();
         store.delete(&id("a")).await.unwrap();
@@ -245,20 +253,6 @@ async fn the_journal_keeps_the_last_lines_of_each_workspace_and_outlives_the_rec
         assert_eq!(kept, expected);
         assert_eq!(store.journal(&id("a"), 3).await.unwrap(), expected[..3]);
         assert_eq!(store.journal(&id("b"), 3).await.unwrap(), [line(0)]);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn noted_activity_only_goes_forward() {
-    with_each_store(async |store| {
-        store.put(bare("a")).await.unwrap();
-        store.put(bare("b")).await.unwrap();
-        store.note_active(vec![(id("a"), date(50)), (id("missing"), date(50))]).await.unwrap();
-        store.note_active(vec![(id("a"), date(40)), (id("b"), date(40))]).await.unwrap();
-        let seen: Vec<_> =
-            store.load().await.unwrap().iter().map(|record| record.state.last_active).collect();
-        assert_eq!(seen, [Some(date(50)), Some(date(40))]);
     })
     .await;
 }

@@ -9,6 +9,7 @@ mod outside;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use frostgate::driver::docker::{Address, Docker, Options};
@@ -33,7 +34,7 @@ fn blueprint_of(image: Image) -> (Blueprint, Container) {
     let container = Container { name: format!("frostgate-{id}") };
     let spec = Spec { port: Some(8080), ..Spec::new(Runs::Image(image)) };
     let check_in = CheckInAccess { port: 80, token: "secret".to_owned() };
-    (Blueprint { id, spec, check_in }, container)
+    (Blueprint { id, spec: spec.into(), check_in }, container)
 }
 
 /// A blueprint of an isolated workspace, and what removes its container and network in the end.
@@ -176,7 +177,7 @@ async fn a_workspace_that_ignores_term_is_killed_after_its_grace() {
     let Some(engine) = engine() else { return };
     let docker = driver();
     let (mut blueprint, _container) = blueprint(engine.image());
-    blueprint.spec.environment.insert("IGNORE_TERM".to_owned(), "1".to_owned());
+    Arc::make_mut(&mut blueprint.spec).environment.insert("IGNORE_TERM".to_owned(), "1".to_owned());
     docker.create(&blueprint).await.unwrap();
     docker.start(&blueprint).await.unwrap();
     boot(docker.inspect(&blueprint.id).await.unwrap().endpoint.unwrap()).await;
@@ -241,7 +242,7 @@ async fn a_published_port_is_read_afresh_after_every_start() {
     let docker = Docker::connect(options).unwrap();
     let (mut blueprint, _container) = blueprint(engine.image());
     // Without a port of its own, the image's one exposed port (80) is published.
-    blueprint.spec.port = None;
+    Arc::make_mut(&mut blueprint.spec).port = None;
     docker.create(&blueprint).await.unwrap();
     for _ in 0..2 {
         docker.start(&blueprint).await.unwrap();
@@ -283,7 +284,7 @@ async fn what_can_not_be_made_is_refused_in_words_that_help() {
     let docker = driver();
     let refusal = async |runs: Runs| {
         let (mut blueprint, _container) = blueprint(String::new());
-        blueprint.spec.runs = runs;
+        Arc::make_mut(&mut blueprint.spec).runs = runs;
         match docker.create(&blueprint).await {
             Err(DriverError::Refused { reason, .. }) => reason,
             other => panic!("{other:?}"),
@@ -349,7 +350,9 @@ async fn a_health_check_is_reported() {
     let Some(engine) = engine() else { return };
     let docker = driver();
     let (mut blueprint, _container) = blueprint(engine.image_with_health_check());
-    blueprint.spec.environment.insert("START_DELAY_MS".to_owned(), "300".to_owned());
+    Arc::make_mut(&mut blueprint.spec)
+        .environment
+        .insert("START_DELAY_MS".to_owned(), "300".to_owned());
     docker.create(&blueprint).await.unwrap();
     docker.start(&blueprint).await.unwrap();
     let health = async || docker.inspect(&blueprint.id).await.unwrap().health;

@@ -182,8 +182,8 @@ async fn change(changes: &mut broadcast::Receiver<Change>, guest: &Guest, phase:
     waited.unwrap_or_else(|_| panic!("{} never became {phase}", guest.id))
 }
 
-/// Asserts that something took from `least` to a second more.
+/// Asserts that something took `least`, and not much more, also on a machine that is busy.
 fn assert_on_time(took: Duration, least: Duration) {
-    let most = least + Duration::from_secs(1);
-    assert!((least..most).contains(&took), "{took:?} is not within {least:?} and a second");
+    let most = least + Duration::from_secs(10);
+    assert!((least..most).contains(&took), "{took:?} is not within {least:?} and {most:?}");
 }

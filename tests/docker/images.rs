@@ -33,10 +33,15 @@ pub(crate) fn engine() -> Option<Engine> {
         return Some(Engine);
     }
     let place = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "/var/run/docker.sock".to_owned());
-    let required = std::env::var("FROSTGATE_REQUIRE_DOCKER").as_deref() == Ok("1");
-    assert!(!required, "no Docker Engine answers at {place}, and FROSTGATE_REQUIRE_DOCKER=1");
-    skipped(&format!("no Docker Engine answers at {place}"));
+    missing(&format!("no Docker Engine answers at {place}"));
     None
+}
+
+/// Says why a test does nothing, if it may.
+fn missing(why: &str) {
+    let required = std::env::var("FROSTGATE_REQUIRE_DOCKER").as_deref() == Ok("1");
+    assert!(!required, "{why}, and FROSTGATE_REQUIRE_DOCKER=1");
+    skipped(why);
 }
 
 impl Engine {
@@ -59,7 +64,7 @@ impl Engine {
     /// The same with a shell, if this machine has one to put into it.
     pub(crate) fn image_with_shell(self) -> Option<String> {
         if !Path::new(SHELL).exists() {
-            skipped(&format!("there is no {SHELL}; the package busybox-static has it"));
+            missing(&format!("there is no {SHELL}; the package busybox-static has it"));
             return None;
         }
         Some(self.imported("-shell", &[], &[SHELL]))

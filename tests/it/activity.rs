@@ -1,5 +1,6 @@
 //! Why a workspace is awake or what froze it: the signals that count, one after the other.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use frostgate::config::Config;
@@ -15,7 +16,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 fn alice(config: &mut Config, change: impl FnOnce(&mut PolicyOverrides)) {
     process(config, "alice", FreezeMode::Stop, HOUR, &[]);
-    change(&mut config.workspaces.values_mut().next().unwrap().policy);
+    change(Arc::make_mut(&mut config.workspaces.values_mut().next().unwrap().policy));
 }
 
 async fn activity(gateway: &Gateway) -> Value {

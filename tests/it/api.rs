@@ -43,6 +43,32 @@ async fn both() -> (Gateway, Origin) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_are_of_the_moment() {
+    let (gateway, _origin) = both().await;
+    let mut inside = Client::connect(gateway.public()).await;
+    inside.send("GET /wait?ms=60000 HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await;
+    until("alice is in use", || gateway.workspace("alice").view().inside == 1).await;
+    let reply = call(gateway.admin(), "GET /metrics", "").await;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!((reply.status, reply.header("content-type")), (200, Some(kind)), "{reply:?}");
+    let text = reply.text();
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    let version = env!("CARGO_PKG_VERSION");
+    for line in [
+        &format!("frostgate_build_info{{version=\"{version}\"}} 1"),
+        "frostgate_workspaces{phase=\"running\"} 2",
+        "frostgate_workspaces{phase=\"frozen\"} 0",
+        "frostgate_live_connections{kind=\"request\"} 1",
+        "frostgate_live_connections{kind=\"tunnel\"} 0",
+        "frostgate_held_requests 0",
+        "frostgate_degraded{part=\"configuration\"} 0",
+    ] {
+        assert!(text.lines().any(|one| one == line), "no {line} in {text}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_the_token_opens_the_api() {
     let (gateway, _origin) = both().await;
     let token = gateway.token();

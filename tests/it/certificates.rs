@@ -41,7 +41,8 @@ async fn until_given(gateway: &Gateway, host: &str, certificate: &CertificateDer
     }
 }
 
-/// What `/readyz?verbose` says of the certificates: their status and its detail.
+/// What `/readyz?verbose` says of the certificates: their status and its detail. The metrics say
+/// the same.
 async fn told(gateway: &Gateway) -> (String, String) {
     let reply = get(gateway.admin(), "admin", "/readyz?verbose").await;
     assert_eq!(reply.status, 200, "{reply:?}");
@@ -50,6 +51,13 @@ async fn told(gateway: &Gateway) -> (String, String) {
     let checks = readiness["checks"].as_array().unwrap();
     let check = checks.iter().find(|check| check["name"] == "certificates").unwrap();
     let text = |key: &str| check[key].as_str().unwrap().to_owned();
+    let degraded = u8::from(text("status") == "degraded");
+    let metric = format!("frostgate_degraded{{part=\"certificates\"}} {degraded}\n");
+    let metrics = get(gateway.admin(), "admin", "/metrics").await;
+    // They may change between the two.
+    if readiness == get(gateway.admin(), "admin", "/readyz?verbose").await.json() {
+        assert!(metrics.text().contains(&metric), "no {metric} in {}", metrics.text());
+    }
     (text("status"), text("detail"))
 }
 

@@ -13,8 +13,8 @@ async fn pair() -> (Gateway, Origin) {
     (gateway, origin)
 }
 
-fn token(workspace: &Workspace) -> &str {
-    &workspace.blueprint().check_in.token
+fn token(workspace: &Workspace) -> String {
+    workspace.blueprint().check_in.token.clone()
 }
 
 async fn post(address: SocketAddr, query: &str, kind: &str, body: &str) -> Reply {
@@ -29,7 +29,7 @@ async fn post(address: SocketAddr, query: &str, kind: &str, body: &str) -> Reply
 async fn a_report_may_be_written_in_many_ways() {
     let (gateway, _origin) = pair().await;
     let workspace = gateway.workspace("alice");
-    let token = token(&workspace).to_owned();
+    let token = token(&workspace);
     const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
     const JSON: &str = "Content-Type: application/json\r\n";
     let ways = [
@@ -70,7 +70,7 @@ async fn a_report_may_be_written_in_many_ways() {
 async fn what_is_no_report_is_refused_and_changes_nothing() {
     let (gateway, _origin) = pair().await;
     let workspace = gateway.workspace("alice");
-    let token = token(&workspace).to_owned();
+    let token = token(&workspace);
     let json = "Content-Type: application/json\r\n";
     let large = format!("active=1&x={}", "y".repeat(100_000));
     let cases = [
@@ -99,7 +99,7 @@ async fn what_is_no_report_is_refused_and_changes_nothing() {
 async fn an_unknown_sender_is_told_so_and_nothing_else() {
     let (gateway, _origin) = pair().await;
     let workspace = gateway.workspace("alice");
-    let token = token(&workspace).to_owned();
+    let token = token(&workspace);
     let other = token.replace("alice", "bob");
     let queries = [
         String::new(),

@@ -1,5 +1,6 @@
 //! The main job, on local processes: idle ones are frozen on time, and thawed for whoever comes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use frostgate::model::{FreezeMode, Phase, Tier};
@@ -80,7 +81,7 @@ async fn a_large_upload_is_held_and_arrives_whole() {
             assert!(reading.read_buf(&mut received).await.unwrap() > 0, "the answer is short");
         }
     };
-    tokio::time::timeout(PATIENCE, all).await.unwrap();
+    tokio::time::timeout(PATIENCE * 3, all).await.unwrap();
     let _open = upload.await.unwrap();
     assert!(received.starts_with(b"HTTP/1.1 200 OK"));
     client = Client::connect(gateway.public()).await;
@@ -164,7 +165,7 @@ async fn a_start_that_fails_says_so_and_is_tried_again_after_a_pause() {
     let gateway = Gateway::start(|config| {
         process(config, "alice", FreezeMode::Stop, PATIENCE, &[]);
         for workspace in config.workspaces.values_mut() {
-            workspace.spec.runs = frostgate::model::Runs::Command {
+            Arc::make_mut(&mut workspace.spec).runs = frostgate::model::Runs::Command {
                 argv: vec!["/bin/sh".to_owned(), "-c".to_owned(), "exit 7".to_owned()],
                 directory: None,
             };
@@ -246,13 +247,13 @@ async fn one_that_runs_but_never_answers_is_started_anew_by_a_later_request() {
     let gateway = Gateway::start(|config| {
         process(config, "alice", FreezeMode::Stop, PATIENCE, &[]);
         let alice = config.workspaces.values_mut().next().unwrap();
-        alice.policy.start_timeout = Some(Duration::from_millis(400));
+        Arc::make_mut(&mut alice.policy).start_timeout = Some(Duration::from_millis(400));
         let binary = crate::fixture::binary();
         let script = format!(
             "if [ -f tried ]; then exec {}; else touch tried; exec sleep 1000; fi",
             binary.display()
         );
-        alice.spec.runs = frostgate::model::Runs::Command {
+        Arc::make_mut(&mut alice.spec).runs = frostgate::model::Runs::Command {
             argv: vec!["/bin/sh".to_owned(), "-c".to_owned(), script],
             directory: None,
         };

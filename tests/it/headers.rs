@@ -35,9 +35,17 @@ async fn fields_of_one_hop_end_here() {
         "Upgrade: TLS/1.0\r\nConnection: upgrade\r\n",
         "Connection: x-one\r\nConnection: ,X-Two ,, \r\nX-One: 1\r\nx-two: 2\r\n",
         "Connection: x-forwarded-for, forwarded, via, x-forwarded-host, x-forwarded-proto\r\n",
+        "Connection: x-request-id\r\n",
     ];
-    let ours =
-        ["host", "x-forwarded-for", "forwarded", "x-forwarded-proto", "x-forwarded-host", "via"];
+    let ours = [
+        "x-request-id",
+        "host",
+        "x-forwarded-for",
+        "forwarded",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "via",
+    ];
     for fields in hop_by_hop {
         let (received, _) = sent(&gateway, &origin, &format!("{fields}X-Kept: 1\r\n")).await;
         let mut names: Vec<_> =
@@ -174,4 +182,35 @@ async fn two_gateways_that_point_at_each_other_end_quickly() {
     other.until_empty("alice", "a loop").await;
     one.stop().await;
     other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_request_has_a_name_that_strangers_do_not_choose() {
+    let origin = Origin::answering(|_| {
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Request-Id: the-workspaces\r\n\r\n".to_vec()
+    })
+    .await;
+    for trusted in [false, true] {
+        let gateway = Gateway::start(|config| {
+            crate::support::upstream(config, "alice", origin.address);
+            if trusted {
+                config.routing.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+            }
+        })
+        .await;
+        let mut names = std::collections::HashSet::new();
+        let given = "X-Request-Id: given-1\r\nX_Request_Id: given-2\r\n";
+        for fields in ["", given, "X-Request-Id: no name\r\n"] {
+            let (received, reply) = sent(&gateway, &origin, fields).await;
+            let name = received.header("x-request-id").unwrap().to_owned();
+            assert_eq!(reply.header("x-request-id"), Some(name.as_str()), "{fields}");
+            assert_eq!(name == "given-1", trusted && fields == given, "{fields}: {name}");
+            assert!(received.header("x_request_id").is_none());
+            assert!(names.insert(name));
+        }
+        // Refusals and what is not for a workspace have one too.
+        let elsewhere = crate::support::get(gateway.public(), "nobody.localhost", "/").await;
+        assert_eq!(elsewhere.header("x-request-id").map(str::len), Some(32), "{elsewhere:?}");
+        gateway.stop().await;
+    }
 }

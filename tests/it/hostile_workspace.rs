@@ -94,6 +94,31 @@ async fn an_unclear_answer_is_a_502() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_was_answered_by_nonsense_is_not_sent_again() {
+    let origin = Origin::start(|mut connection| async move {
+        if let Some(request) = connection.request().await {
+            let number = request.path().trim_start_matches('/').parse::<usize>().unwrap();
+            connection.send(UNCLEAR[number].1).await;
+        }
+    })
+    .await;
+    let gateway = Gateway::before(&origin).await;
+    let mut answered = 0;
+    for (number, (name, answer)) in UNCLEAR.iter().enumerate() {
+        // What broke off may have been a connection that was dead.
+        if !answer.contains("\r\n\r\n") {
+            continue;
+        }
+        let reply = gateway.get("alice", &format!("/{number}")).await;
+        assert_eq!(reply.status, 502, "{name}");
+        assert_eq!(origin.take().len(), 1, "{name}");
+        answered += 1;
+    }
+    assert!(answered >= 20);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_follows_an_answer_is_nobodys() {
     // A second answer behind the first, for whoever comes next over the same connection.
     let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";

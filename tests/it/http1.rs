@@ -187,7 +187,7 @@ async fn hosts_and_paths_find_their_workspace() {
         upstream(config, "bob", other.address);
         for workspace in config.workspaces.values_mut() {
             if workspace.spec.runs == frostgate::model::Runs::Upstream(other.address.to_string()) {
-                workspace.spec.hosts = vec!["bob.example.com".to_owned()];
+                Arc::make_mut(&mut workspace.spec).hosts = vec!["bob.example.com".to_owned()];
             }
         }
     })
@@ -267,6 +267,25 @@ async fn trailers_pass_both_ways() {
     client.send(format!("GET / HTTP/1.1\r\n{HOST}\r\n")).await;
     let reply = client.reply().await;
     assert!(reply.complete && reply.text() == "abc", "{reply:?}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trailer_says_nothing_that_only_a_head_may_say() {
+    let (gateway, origin) = pair().await;
+    let mut client = Client::connect(gateway.public()).await;
+    let names =
+        ["Host", "X-Forwarded-For", "x_real_ip", "Connection", "Via", "Authorization", "Cookie"];
+    let trailers: String = names.iter().map(|name| format!("{name}: evil\r\n")).collect();
+    let listed = names.join(", ");
+    client
+        .send(format!(
+            "POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\nTrailer: {listed}, X-Digest\r\n\r\n\
+             2\r\nhi\r\n0\r\n{trailers}X-Digest: 7\r\n\r\n"
+        ))
+        .await;
+    assert_eq!(client.reply().await.status, 200);
+    assert_eq!(origin.take()[0].trailers.to_ascii_lowercase(), "x-digest: 7\n");
     gateway.stop().await;
 }
 

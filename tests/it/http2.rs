@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{Gateway, Origin, PATIENCE, ok, until, upstream};
+use crate::support::{Gateway, Origin, PATIENCE, ok, until};
 
 pub(crate) type Body = BoxBody<Bytes, std::convert::Infallible>;
 
@@ -165,13 +165,13 @@ async fn a_client_that_resets_a_stream_gives_its_lease_back() {
 
 // ---- Frames by hand ----------------------------------------------------------------------------
 
-const DATA: u8 = 0;
+pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
@@ -336,48 +336,21 @@ async fn a_body_that_is_not_as_long_as_it_says_is_never_a_whole_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn floods_end_the_connection_or_are_borne() {
+async fn more_fields_than_over_http1_are_refused_and_crumbs_of_a_cookie_are_one() {
     let origin = Origin::answering(|request| ok(request.path())).await;
-    let gateway = Gateway::start(|config| {
-        upstream(config, "alice", origin.address);
-        config.listen.header_timeout = Duration::from_secs(1);
-    })
-    .await;
-    let head = fields(&[
-        (":method", "GET"),
-        (":scheme", "http"),
-        (":path", "/"),
-        (":authority", "alice.localhost"),
-    ]);
-    let reset = |stream: u32| {
-        let opened = frame(HEADERS, END_HEADERS | END_STREAM, stream, &head);
-        [opened, frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
-    };
-    let floods: Vec<(&str, Vec<u8>)> = vec![
-        ("rapid resets", (0..20_000).flat_map(|n| reset(2 * n + 1)).collect()),
-        ("settings", frame(SETTINGS, 0, 0, &[]).repeat(20_000)),
-        ("pings", frame(PING, 0, 0, &[0; 8]).repeat(20_000)),
-        ("windows", frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(20_000)),
-        ("empty data", frame(DATA, 0, 1, &[]).repeat(20_000)),
-        (
-            "continuations",
-            [frame(HEADERS, 0, 1, &head), frame(9, 0, 1, &[0; 1]).repeat(20_000)].concat(),
-        ),
-        ("a wide window", frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff])),
-    ];
-    for (name, flood) in floods {
-        let mut stream = TcpStream::connect(gateway.public()).await.unwrap();
-        let send = async {
-            stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
-            stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
-            stream.write_all(&flood).await
-        };
-        drop(timeout(Duration::from_secs(2), send).await);
-        // Others are served meanwhile.
-        let reply = timeout(PATIENCE, gateway.get("alice", "/")).await.unwrap();
-        assert_eq!(reply.status, 200, "during {name}");
-        drop(stream);
-        gateway.until_empty("alice", name).await;
+    let gateway = Gateway::before(&origin).await;
+    let mut sender = connect(&gateway).await;
+    for (name, count, status) in [("a", 100, 200), ("a", 101, 431), ("cookie", 300, 200)] {
+        let mut request = get("/").body(Body::new(Empty::new())).unwrap();
+        for number in 0..count {
+            let value = format!("b{number}=c").parse().unwrap();
+            request.headers_mut().append(name, value);
+        }
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), status, "{count} of {name}");
+        drop(response.into_body().collect().await.unwrap());
+        assert_eq!(origin.take().len(), usize::from(status == 200), "{count} of {name}");
     }
+    drop(sender);
     gateway.stop().await;
 }

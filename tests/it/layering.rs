@@ -6,10 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A crate that only some files may name, and which those are: prefixes of paths below `src`.
-const CONFINED: [(&str, &[&str]); 4] = [
+const CONFINED: [(&str, &[&str]); 5] = [
     ("bollard", &["driver/docker"]),
     ("rustls", &["listen/tls", "cli/"]),
     ("notify", &["app/"]),
+    ("h2", &["proxy/upstream/http2", "lifecycle/ready"]),
     ("hyper", &["listen/", "proxy/", "api/", "app", "cli/"]),
 ];
 

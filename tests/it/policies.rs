@@ -1,5 +1,6 @@
 //! Policies: tiers, storage times, and changes while it runs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use frostgate::config::Config;
@@ -13,7 +14,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn alice(config: &mut Config, mode: FreezeMode, change: impl FnOnce(&mut PolicyOverrides)) {
     process(config, "alice", mode, IDLE, &[]);
-    change(&mut config.workspaces.values_mut().next().unwrap().policy);
+    change(Arc::make_mut(&mut config.workspaces.values_mut().next().unwrap().policy));
 }
 
 pub(crate) async fn patch(gateway: &Gateway, body: &str) -> crate::support::Reply {

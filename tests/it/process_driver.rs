@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -66,13 +67,13 @@ impl Place {
     fn command(&self, argv: &[&str]) -> Blueprint {
         Blueprint {
             id: WorkspaceId::parse("w").unwrap(),
-            spec: Spec {
+            spec: Arc::new(Spec {
                 environment: BTreeMap::from([("MARK".to_owned(), self.mark.clone())]),
                 ..Spec::new(Runs::Command {
                     argv: argv.iter().map(|&word| word.to_owned()).collect(),
                     directory: None,
                 })
-            },
+            }),
             check_in: CheckInAccess { port: 8080, token: "check-in-token".to_owned() },
         }
     }
@@ -499,7 +500,7 @@ async fn a_directory_that_the_spec_names_is_used_and_not_deleted() {
     let named = place.root.join("named");
     fs::create_dir(&named).unwrap();
     let (driver, mut plan) = (place.open(), place.shell("echo up > up; exec sleep 1000"));
-    if let Runs::Command { directory, .. } = &mut plan.spec.runs {
+    if let Runs::Command { directory, .. } = &mut Arc::make_mut(&mut plan.spec).runs {
         *directory = Some(named.clone());
     }
     driver.start(&plan).await.unwrap();
@@ -517,7 +518,7 @@ async fn the_environment_is_what_was_promised_and_nothing_leaks() {
         let place = Place::new(freezer);
         let script = "env > env.new; ls -l /proc/self/fd > fds; mv env.new env; exec sleep 1000";
         let (driver, mut plan) = (place.open(), place.shell(script));
-        plan.spec.environment.insert("OWN".to_owned(), "/srv/{id}".to_owned());
+        Arc::make_mut(&mut plan.spec).environment.insert("OWN".to_owned(), "/srv/{id}".to_owned());
         driver.start(&plan).await.unwrap();
         let environment = place.until_written("env").await;
         let value = |name: &str| {
@@ -548,7 +549,7 @@ async fn a_fixed_port_is_passed_on_and_output_goes_to_the_log() {
         let place = Place::new(freezer);
         let script = "echo port $PORT; echo oops >&2; exec sleep 1000";
         let (driver, mut plan) = (place.open(), place.shell(script));
-        plan.spec.port = Some(4242);
+        Arc::make_mut(&mut plan.spec).port = Some(4242);
         let log = place.state_dir().join("w/log");
         for starts in 1..=2 {
             driver.start(&plan).await.unwrap();
@@ -567,7 +568,7 @@ async fn a_start_that_can_not_be_says_why() {
         let driver = place.open();
         let (nothing, missing) = (place.command(&[]), place.command(&["no-such-program-here"]));
         let mut elsewhere = place.shell("true");
-        if let Runs::Command { directory, .. } = &mut elsewhere.spec.runs {
+        if let Runs::Command { directory, .. } = &mut Arc::make_mut(&mut elsewhere.spec).runs {
             *directory = Some(place.root.join("nowhere"));
         }
         for (plan, words) in [

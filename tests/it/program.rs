@@ -1,6 +1,7 @@
 //! The program itself, as a process: out of descriptors, asked to end, and what it writes to its
 //! log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -8,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::admin_stop::GOING_AWAY;
 use crate::fixture;
-use crate::support::{Client, Origin, PATIENCE, Program, Setup, get, ok, until};
+use crate::support::{Client, Load, Origin, PATIENCE, Program, Setup, get, ok, until};
 use crate::websocket::{SWITCH, UPGRADE};
 
 const HOST: &str = "Host: alice.localhost\r\n";
@@ -93,6 +94,40 @@ async fn it_ends_after_the_requests_that_are_under_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_that_was_accepted_is_lost_when_it_ends_under_load() {
+    let origin = Origin::answering(|request| ok(request.path())).await;
+    let mut program = Program::start(&origin, "export FROSTGATE_LOG=info;").await;
+    let load = Load::on(program.public, "alice.localhost", "/x", false);
+    load.go_on(200).await;
+    program.terminate();
+    assert_eq!(program.ended(PATIENCE).await, Some(0));
+    assert_eq!(load.end().await, [""; 0], "{}", program.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_it_at_once() {
+    let origin = Origin::start(|mut connection| async move {
+        if connection.request().await.is_some() {
+            connection.until_gone().await;
+        }
+    })
+    .await;
+    let mut program = Program::start(&origin, "export FROSTGATE_LISTEN__DRAIN_GRACE=1h;").await;
+    let mut client = Client::connect(program.public).await;
+    client.send(format!("GET / HTTP/1.1\r\n{HOST}\r\n")).await;
+    until("it is inside", || !origin.received().is_empty()).await;
+    program.terminate();
+    let deadline = Instant::now() + PATIENCE;
+    while !program.log().contains("stopping: requests may finish") {
+        assert!(Instant::now() < deadline, "{}", program.log());
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!program.has_ended());
+    program.terminate();
+    assert_eq!(program.ended(PATIENCE).await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_outlives_the_grace_is_ended_as_an_admins_stop_ends_it() {
     let origin = Origin::start(|mut connection| async move {
         let Some(request) = connection.request().await else { return };
@@ -130,6 +165,37 @@ async fn what_outlives_the_grace_is_ended_as_an_admins_stop_ends_it() {
     assert_eq!((silent.status, silent.complete), (503, true), "{silent:?}");
     assert_eq!(program.ended(PATIENCE).await, Some(0));
     assert!(program.log().contains("stopped"), "{}", program.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_listens_on_the_sockets_of_a_service_manager() {
+    // The shell stands in for it: the program's standard input becomes its descriptor 3.
+    let socket = Arc::new(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = socket.local_addr().unwrap();
+    let origin = Origin::answering(|request| ok(request.path())).await;
+    let started_as = async |name: &str| {
+        let listens = format!("LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES={name}");
+        let configuration = format!(
+            "[docker]\nenable = false\n[workspaces.alice]\nupstream = \"{}\"\n",
+            origin.address
+        );
+        let first = format!("exec 3<&0 </dev/null; export {listens};");
+        let input = Some(socket.clone());
+        Program::run(Setup { configuration, first, input, log: "info", ..Setup::default() }).await
+    };
+    let mut program = started_as("public").await;
+    assert_eq!(program.public, address);
+    assert_eq!(get(address, "alice.localhost", "/a").await.text(), "/a");
+    program.terminate();
+    // Who comes while nobody serves waits for the next one.
+    assert_eq!(program.ended(PATIENCE).await, Some(0));
+    let mut early = Client::connect(address).await;
+    early.send(format!("GET /early HTTP/1.1\r\n{HOST}\r\n")).await;
+    let program = started_as("public").await;
+    assert_eq!(timeout(PATIENCE, early.reply()).await.unwrap().text(), "/early");
+    drop(program);
+    let program = started_as("admin").await;
+    assert_eq!(program.admin, address);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,7 @@
 //! Tunnels that count by their traffic: pings keep nothing awake, use does, and who is still there
 //! when the workspace is frozen is told so.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use frostgate::config::Config;
@@ -40,7 +41,10 @@ async fn pong(client: &mut Client) -> Vec<u8> {
 }
 
 fn policy(config: &mut Config, change: impl Fn(&mut PolicyOverrides)) {
-    config.workspaces.values_mut().for_each(|workspace| change(&mut workspace.policy));
+    config
+        .workspaces
+        .values_mut()
+        .for_each(|workspace| change(Arc::make_mut(&mut workspace.policy)));
 }
 
 fn traffic(config: &mut Config) {

@@ -1,6 +1,7 @@
 //! Slots: never more running than there are, the one idle longest makes room, and wakes queue in
 //! order of arrival.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use frostgate::lifecycle::Change;
@@ -73,7 +74,7 @@ async fn while_all_are_in_use_wakes_queue_and_give_up_after_hold_max() {
             process(config, id, FreezeMode::Stop, PATIENCE * 9, &[]);
         }
         let b = config.workspaces.get_mut("b").unwrap();
-        b.policy.hold_max = Some(Duration::from_millis(300));
+        Arc::make_mut(&mut b.policy).hold_max = Some(Duration::from_millis(300));
     })
     .await;
     let mut busy = Client::connect(gateway.public()).await;
@@ -139,7 +140,7 @@ async fn a_budget_of_memory_stops_what_is_paused_before_it_freezes_what_runs() {
             process(config, id, FreezeMode::Pause, PATIENCE * 9, &[]);
         }
         let mut memory = |id: &str, bytes| {
-            config.workspaces.get_mut(id).unwrap().spec.memory = Some(bytes);
+            Arc::make_mut(&mut config.workspaces.get_mut(id).unwrap().spec).memory = Some(bytes);
         };
         memory("large", 60 << 20);
         memory("huge", 101 << 20);

@@ -180,7 +180,7 @@ async fn a_child_that_is_killed() {
                 if change == 0 || writer.is_multiple_of(2) {
                     store.put(record).await.unwrap();
                 } else {
-                    store.transition(&record.id, record.state, line(change)).await.unwrap();
+                    store.transition(&record.id, record.state, Some(line(change))).await.unwrap();
                 }
                 if change > 0 {
                     println!("{SAYS}{} {change}", id(writer));

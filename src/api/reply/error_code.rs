@@ -26,6 +26,7 @@ pub(in crate::api) enum ErrorCode {
     UnknownProject,
     Contradiction,
     CreationFailed,
+    InvalidConfiguration,
     TooManyFailures,
     WorkspaceFailed,
     Unavailable,
@@ -86,6 +87,11 @@ impl ErrorCode {
             Self::CreationFailed => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "The workspace can't be made; `message` says why, and nothing is left of it.",
+            ),
+            Self::InvalidConfiguration => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The configuration can't be used, and the one before stays in force; `message` \
+                 names every mistake.",
             ),
             Self::TooManyFailures => (
                 StatusCode::TOO_MANY_REQUESTS,

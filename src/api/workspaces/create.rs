@@ -15,7 +15,7 @@ use crate::api::reply::{Json, Problem};
 use crate::api::{Context, policy};
 use crate::lifecycle::CreateError;
 use crate::lifecycle::create::{Order, Template};
-use crate::model::{Image, Runs, Spec, WorkspaceId};
+use crate::model::{Image, Protocol, Runs, Spec, WorkspaceId};
 
 /// Processors that a spec may ask for: a hundredth is the least that an engine accepts.
 const CPUS: std::ops::RangeInclusive<f64> = 0.01..=10_000.0;
@@ -52,6 +52,7 @@ pub(in crate::api) struct Created {
         "port": 80,
         "environment": { "GREETING": "hello" },
         "ready_path": "/health",
+        "protocol": "http1",
         "memory": "512MiB",
         "cpus": 1.5,
         "isolate": true,
@@ -72,6 +73,10 @@ struct InlineSpec {
     /// It is ready when a GET of this path is answered with 2xx or 3xx; `null`: any answer will do.
     #[schema(examples("/health"))]
     ready_path: Option<String>,
+    /// What it speaks: HTTP/1.1, or HTTP/2 without TLS by prior knowledge, as gRPC servers do.
+    #[serde(default)]
+    #[schema(examples("http1"))]
+    protocol: Protocol,
     /// `null`: any amount.
     memory: Option<policy::Bytes>,
     /// Processors; `null`: any number.
@@ -114,6 +119,7 @@ impl InlineSpec {
             port: self.port.map(|Port(number)| number),
             environment: self.environment,
             ready_path: self.ready_path,
+            protocol: self.protocol,
             memory: self.memory.map(|policy::Bytes(bytes)| bytes),
             ..Spec::new(Runs::Image(image))
         })

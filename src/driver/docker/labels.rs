@@ -7,7 +7,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::names::NetworkName;
-use crate::model::{ConnectionActivity, FreezeMode, PolicyOverrides, Runs, Spec, WorkspaceId};
+use crate::model::{
+    ConnectionActivity, FreezeMode, NoWakeOverrides, PolicyOverrides, Protocol, Runs, Spec,
+    WorkspaceId,
+};
 use crate::{duration, size};
 
 pub(super) const ENABLE: &str = "frostgate.enable";
@@ -16,28 +19,40 @@ pub(super) const PORT: &str = "frostgate.port";
 pub(super) const HOST: &str = "frostgate.host";
 pub(super) const NETWORK: &str = "frostgate.network";
 pub(super) const READY_PATH: &str = "frostgate.ready-path";
+pub(super) const PROTOCOL: &str = "frostgate.protocol";
 pub(super) const MEMORY: &str = "frostgate.memory";
 pub(super) const SCOPE: &str = "frostgate.scope";
 /// On the containers that we made ourselves.
 pub(super) const MANAGED: &str = "frostgate.managed";
 const INACTIVITY_TIMEOUT: &str = "frostgate.inactivity-timeout";
+const PAGE_AFTER: &str = "frostgate.page-after";
+const NO_WAKE_PATHS: &str = "frostgate.no-wake-paths";
+const NO_WAKE_METHODS: &str = "frostgate.no-wake-methods";
+const NO_WAKE_USER_AGENTS: &str = "frostgate.no-wake-user-agents";
+const NO_WAKE_CLIENTS: &str = "frostgate.no-wake-clients";
 const STOP_HOLD_OFF: &str = "frostgate.stop-hold-off";
 const CONNECTION_ACTIVITY: &str = "frostgate.connection-activity";
 const IDLE_BYTES: &str = "frostgate.idle-bytes";
 const FREEZE: &str = "frostgate.freeze";
 
 const PREFIX: &str = "frostgate.";
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 20] = [
     ENABLE,
     ID,
     PORT,
     HOST,
     INACTIVITY_TIMEOUT,
+    PAGE_AFTER,
+    NO_WAKE_PATHS,
+    NO_WAKE_METHODS,
+    NO_WAKE_USER_AGENTS,
+    NO_WAKE_CLIENTS,
     STOP_HOLD_OFF,
     CONNECTION_ACTIVITY,
     IDLE_BYTES,
     FREEZE,
     READY_PATH,
+    PROTOCOL,
     NETWORK,
     MEMORY,
     SCOPE,
@@ -61,6 +76,21 @@ pub(super) fn ours(id: &WorkspaceId, scope: &str) -> Labels {
         labels.insert(SCOPE.to_owned(), scope.to_owned());
     }
     labels
+}
+
+/// Reads labels that may be anything: a name, and lines of `label=value`.
+pub(super) fn try_with(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (name, lines) = text.split_once('\n').unwrap_or(("", &text));
+    let pairs = lines.lines().filter_map(|line| line.split_once('='));
+    let labels = pairs.map(|(label, value)| (label.to_owned(), value.to_owned())).collect();
+    drop(claim(&labels, name, ""));
+    let Reading { spec, warnings, .. } = read(&labels);
+    assert!(warnings.len() <= WARNINGS_MAX + 1, "{warnings:?}");
+    for host in &spec.hosts {
+        assert!(!host.contains(['/', ':', ' ', '\0']), "{host:?}");
+    }
+    assert!(spec.ready_path.is_none_or(|path| path.starts_with('/')));
 }
 
 /// Everything that the labels say, apart from the id.
@@ -118,11 +148,14 @@ pub(super) fn read(labels: &Labels) -> Reading {
         memory: reader.size(MEMORY, "a size such as 512MiB"),
         hosts: reader.hosts(),
         ready_path: reader.value(READY_PATH, "a path such as /healthz", parse_path),
+        protocol: reader.value(PROTOCOL, "http1 or h2c", Protocol::parse).unwrap_or_default(),
         ..Spec::new(runs)
     };
     let policy =
         PolicyOverrides {
             inactivity_timeout: reader.duration(INACTIVITY_TIMEOUT),
+            page_after: reader.duration(PAGE_AFTER),
+            no_wake: reader.no_wake(),
             stop_hold_off: reader.duration(STOP_HOLD_OFF),
             connection_activity: reader.value(CONNECTION_ACTIVITY, "open or traffic", |text| {
                 match text {
@@ -167,6 +200,44 @@ impl Reader<'_> {
             self.warnings.push(format!("label {label}={text:?} is not {accepted}"));
         }
         value
+    }
+
+    fn no_wake(&mut self) -> NoWakeOverrides {
+        NoWakeOverrides {
+            paths: self.list(NO_WAKE_PATHS, "a path such as /health/*", NoWakeOverrides::path),
+            methods: self.list(NO_WAKE_METHODS, "a method", NoWakeOverrides::method),
+            user_agents: self.list(
+                NO_WAKE_USER_AGENTS,
+                "part of a User-Agent",
+                NoWakeOverrides::user_agent,
+            ),
+            clients: self.list(
+                NO_WAKE_CLIENTS,
+                "a network such as 10.0.0.0/8",
+                NoWakeOverrides::client,
+            ),
+        }
+    }
+
+    /// What can be used of a list; an empty label is an empty list.
+    fn list<T>(
+        &mut self,
+        label: &str,
+        accepted: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let text = self.labels.get(label)?;
+        let mut items = Vec::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            match parse(part) {
+                Some(item) => items.push(item),
+                None => {
+                    let part = shortened(part);
+                    self.warnings.push(format!("label {label}: {part:?} is not {accepted}"));
+                }
+            }
+        }
+        Some(items)
     }
 
     fn hosts(&mut self) -> Vec<String> {
@@ -289,11 +360,17 @@ mod tests {
             (PORT, "8080"),
             (HOST, "Alice.example, alice.test"),
             (INACTIVITY_TIMEOUT, "1.5s"),
+            (PAGE_AFTER, "0s"),
+            (NO_WAKE_PATHS, "/health/*, /ping"),
+            (NO_WAKE_METHODS, "head"),
+            (NO_WAKE_USER_AGENTS, "UptimeRobot"),
+            (NO_WAKE_CLIENTS, "10.1.2.3/8"),
             (STOP_HOLD_OFF, "2m"),
             (CONNECTION_ACTIVITY, "traffic"),
             (IDLE_BYTES, "2KiB"),
             (FREEZE, "pause"),
             (READY_PATH, "/healthz"),
+            (PROTOCOL, "h2c"),
             (NETWORK, "back"),
             (MEMORY, "512MiB"),
             ("com.example.other", "x"),
@@ -304,7 +381,16 @@ mod tests {
         assert_eq!((reading.spec.port, reading.spec.memory), (Some(8080), Some(512 << 20)));
         assert_eq!(reading.spec.hosts, ["alice.example", "alice.test"]);
         assert_eq!(reading.spec.ready_path.as_deref(), Some("/healthz"));
+        assert_eq!(reading.spec.protocol, Protocol::H2c);
         assert_eq!(reading.policy.inactivity_timeout, Some(Duration::from_millis(1500)));
+        assert_eq!(reading.policy.page_after, Some(Duration::ZERO));
+        let no_wake = NoWakeOverrides {
+            paths: Some(vec!["/health/*".to_owned(), "/ping".to_owned()]),
+            methods: Some(vec!["HEAD".to_owned()]),
+            user_agents: Some(vec!["UptimeRobot".to_owned()]),
+            clients: Some(vec!["10.0.0.0/8".parse().unwrap()]),
+        };
+        assert_eq!(reading.policy.no_wake, no_wake);
         assert_eq!(reading.policy.stop_hold_off, Some(Duration::from_secs(120)));
         assert_eq!(reading.policy.connection_activity, Some(ConnectionActivity::Traffic));
         assert_eq!(reading.policy.idle_bytes, Some(2048));
@@ -320,10 +406,15 @@ mod tests {
             (HOST, "a.example:80", "host name"),
             (INACTIVITY_TIMEOUT, "soon", "15m"),
             (STOP_HOLD_OFF, "60", "15m"),
+            (PAGE_AFTER, "late", "15m"),
+            (NO_WAKE_PATHS, "health", "/health/*"),
+            (NO_WAKE_METHODS, "G T", "method"),
+            (NO_WAKE_CLIENTS, "home", "10.0.0.0/8"),
             (CONNECTION_ACTIVITY, "bytes", "open or traffic"),
             (IDLE_BYTES, "few", "1KiB"),
             (FREEZE, "kill", "stop or pause"),
             (READY_PATH, "healthz", "/healthz"),
+            (PROTOCOL, "h2", "http1 or h2c"),
             (NETWORK, "../x", "networks"),
             (MEMORY, "much", "512MiB"),
             (ID, "Not An Id", "a-z"),
@@ -346,7 +437,8 @@ mod tests {
             ("frostgate.inactivity_timeout", INACTIVITY_TIMEOUT),
             ("frostgate.hosts", HOST),
             ("frostgate.enabled", ENABLE),
-            ("frostgate.prot", PORT),
+            ("frostgate.ports", PORT),
+            ("frostgate.proto", PROTOCOL),
             ("frostgate.idle-byte", IDLE_BYTES),
             ("frostgate.stop-holdoff", STOP_HOLD_OFF),
             ("frostgate.connections", CONNECTION_ACTIVITY),

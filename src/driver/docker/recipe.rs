@@ -9,7 +9,7 @@ use bollard::models::{
 
 use super::labels;
 use super::names::{ImageName, NetworkName};
-use crate::model::{self, Blueprint, Image, MountSource, WorkspaceId};
+use crate::model::{self, Blueprint, Image, MountSource, Protocol, WorkspaceId};
 
 /// A blueprint for this driver, with its names parsed.
 pub(super) struct Recipe<'a> {
@@ -123,6 +123,7 @@ fn labels(recipe: &Recipe<'_>, scope: &str) -> labels::Labels {
         (labels::PORT, spec.port.map(|port| port.to_string())),
         (labels::HOST, (!spec.hosts.is_empty()).then(|| spec.hosts.join(","))),
         (labels::READY_PATH, spec.ready_path.clone()),
+        (labels::PROTOCOL, (spec.protocol != Protocol::Http1).then(|| spec.protocol.to_string())),
         (labels::MEMORY, spec.memory.map(|bytes| bytes.to_string())),
         (labels::NETWORK, network.map(|network| network.as_str().to_owned())),
     ];
@@ -139,6 +140,8 @@ fn loopback() -> PortBinding {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -147,13 +150,14 @@ mod tests {
     fn blueprint(image: Image) -> Blueprint {
         Blueprint {
             id: WorkspaceId::parse("alice").unwrap(),
-            spec: Spec {
+            spec: Arc::new(Spec {
                 port: Some(8080),
                 environment: BTreeMap::from([("PORT".to_owned(), "9".to_owned())]),
                 hosts: vec!["a.example".to_owned(), "b.example".to_owned()],
                 ready_path: Some("/healthz".to_owned()),
+                protocol: Protocol::H2c,
                 ..Spec::new(Runs::Image(image))
-            },
+            }),
             check_in: CheckInAccess { port: 80, token: "t".to_owned() },
         }
     }
@@ -203,8 +207,10 @@ mod tests {
             nano_cpus: Some(1_500_000_000),
             ..Image::new("app:1")
         });
-        blueprint.spec.memory = Some(64 << 20);
-        blueprint.spec.environment.insert("NAME".to_owned(), "it is {id}".to_owned());
+        Arc::make_mut(&mut blueprint.spec).memory = Some(64 << 20);
+        Arc::make_mut(&mut blueprint.spec)
+            .environment
+            .insert("NAME".to_owned(), "it is {id}".to_owned());
         let body = written(&blueprint, Some("back"), surroundings(&[]));
         assert_eq!(body["Cmd"], json!(["serve"]));
         assert!(body["Env"].as_array().unwrap().contains(&json!("NAME=it is alice")));
@@ -224,7 +230,7 @@ mod tests {
     #[test]
     fn it_is_labelled_so_that_it_is_known_again() {
         let mut blueprint = blueprint(Image::new("app:1"));
-        blueprint.spec.memory = Some(64 << 20);
+        Arc::make_mut(&mut blueprint.spec).memory = Some(64 << 20);
         let labels = written(&blueprint, Some("back"), surroundings(&[]))["Labels"].clone();
         let labels: labels::Labels = serde_json::from_value(labels).unwrap();
         let reading = labels::read(&labels);
@@ -232,6 +238,7 @@ mod tests {
         assert_eq!((reading.spec.port, reading.spec.memory), (Some(8080), Some(64 << 20)));
         assert_eq!(reading.spec.hosts, ["a.example", "b.example"]);
         assert_eq!(reading.spec.ready_path.as_deref(), Some("/healthz"));
+        assert_eq!(reading.spec.protocol, Protocol::H2c);
         assert_eq!(reading.spec.runs, Runs::Discovered { network: Some("back".to_owned()) });
         let id = WorkspaceId::parse("alice").unwrap();
         assert_eq!(labels::claim(&labels, "x", "mine"), labels::Claim::Workspace(id));

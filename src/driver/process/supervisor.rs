@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::freezer::{FREEZE_LIMIT, Hierarchy};
 use super::group::{Identity, Leader, Motion, Run};
 use super::launch::{self, Launch};
-use super::port::{PortLease, Ports};
+use super::port::PortLease;
 use super::record::{self, Record, Stage, TOKEN_VARIABLE};
 use super::spawn_lock::{SpawnLock, every_child_is_born};
 use super::workspace::{Workspace, make_private_directory};
@@ -39,7 +39,6 @@ pub(super) struct Supervisor {
     options: Options,
     hierarchy: Option<Hierarchy>,
     boot_id: String,
-    ports: Ports,
     workspaces: DashMap<WorkspaceId, Arc<Workspace>>,
     /// Where the ends of runs are told, once somebody watches.
     events: Mutex<Option<mpsc::Sender<DriverEvent>>>,
@@ -62,7 +61,6 @@ impl Supervisor {
             options,
             hierarchy,
             boot_id,
-            ports: Ports::default(),
             workspaces: DashMap::new(),
             events: Mutex::new(None),
             runtime,
@@ -165,7 +163,10 @@ impl Supervisor {
     fn launch(self: &Arc<Self>, place: &Arc<Workspace>, plan: &Blueprint) -> Result<(), String> {
         make_private_directory(&place.files())
             .map_err(|error| format!("its directory {:?}: {error}", place.files()))?;
-        let port = self.lease_port(plan.spec.port)?;
+        let port = match plan.spec.port {
+            Some(port) => PortLease::of(port),
+            None => PortLease::of_a_free_one().map_err(|error| format!("no free port: {error}"))?,
+        };
         let cgroup = self.hierarchy.as_ref().map(|all| all.cgroup(plan.id.as_str()));
         if let Some(cgroup) = &cgroup {
             cgroup.create().map_err(|error| format!("its cgroup {cgroup:?}: {error}"))?;
@@ -203,17 +204,6 @@ impl Supervisor {
                 place.has_ended(reason.clone());
                 Err(reason)
             }
-        }
-    }
-
-    fn lease_port(&self, fixed: Option<u16>) -> Result<PortLease, String> {
-        let address = self.options.address;
-        match fixed {
-            Some(port) => Ok(self.ports.lease(port)),
-            None => self
-                .ports
-                .lease_free(address)
-                .map_err(|error| format!("no free port on {address}: {error}")),
         }
     }
 
@@ -324,7 +314,7 @@ impl Supervisor {
             // Whoever carries the token, or is in the cgroup or the group, is killed.
             None => tracing::info!(workspace = %workspace.id, "clearing up after a lost workspace"),
         }
-        let port = self.ports.lease(record.port);
+        let port = PortLease::of(record.port);
         let run = Run { leader, group, port, record, watcher: OnceLock::new() };
         run.undo_half_a_pause();
         self.take_charge(workspace, run);

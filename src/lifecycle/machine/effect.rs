@@ -35,7 +35,7 @@ pub enum Effect {
     },
     /// Have the driver do something.
     Run(Job),
-    /// Give up the job under way: a wait for a slot, or a wake.
+    /// Give up the job under way: a wait for a slot, a wake, or an adoption.
     GiveUp,
     /// Its creation has succeeded.
     Created,
@@ -89,6 +89,8 @@ pub enum Job {
     Queue,
     /// Make it run and wait until it is ready, from whatever state it is in.
     Wake,
+    /// Find out whether it runs, and wait until it is ready if it does. Nothing starts it.
+    Adopt,
     /// Freeze it.
     Freeze(FreezeMode),
     /// Remove it.

@@ -60,6 +60,8 @@ pub enum Outcome {
         /// See [`crate::driver::Sighting::run`].
         run: Option<String>,
     },
+    /// It was taken for running, and does not run.
+    Down(Seen),
     /// It could not be woken.
     WakeFailed {
         /// For admins.
@@ -83,7 +85,7 @@ pub enum Outcome {
     },
     /// How it is.
     Looked(Seen),
-    /// It could not be looked at; nothing follows from that.
+    /// It could not be looked at; that is tried again.
     LookFailed,
 }
 

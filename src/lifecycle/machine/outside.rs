@@ -7,7 +7,7 @@ use super::{Effect, Machine, Seen, State};
 use crate::model::Tier;
 
 /// What a missing one is told of that we made ourselves.
-const MADE_AGAIN: &str = "removed outside; it is made again when needed";
+pub(super) const MADE_AGAIN: &str = "removed outside; it is made again when needed";
 
 impl Machine {
     pub(super) fn on_looked(&mut self, effects: &mut Vec<Effect>, seen: Seen, now: Instant) {
@@ -35,8 +35,14 @@ impl Machine {
             (State::Frozen { .. }, Seen::Running { .. }) => {
                 self.adopt(effects, "it was found running", now);
             }
+            (State::Failed { unsure: true, .. }, Seen::Running { run: seen, .. }) => {
+                // The start that failed has brought it up. Whoever comes next tries again.
+                if let State::Failed { run, unsure, .. } = &mut self.state {
+                    (*run, *unsure) = (seen, false);
+                }
+            }
             (State::Failed { run, .. }, Seen::Running { run: seen, .. }) => {
-                if *run != seen {
+                if run.is_none() || *run != seen {
                     self.adopt(effects, "it was found running", now);
                 }
             }
@@ -60,7 +66,7 @@ impl Machine {
                 effects.push(Effect::Hold);
                 self.tell(effects, "paused outside", None);
             }
-            (State::Failed { .. }, Seen::Stopped { .. }) => self.forget_failed_run(),
+            (State::Failed { .. }, Seen::Stopped { .. }) => self.nothing_is_up(),
             (
                 State::Running { .. } | State::Frozen { .. } | State::Failed { .. },
                 Seen::Missing,
@@ -82,7 +88,7 @@ impl Machine {
                 self.tell(effects, MADE_AGAIN, None);
             }
             State::Frozen { .. } if is_news => self.tell(effects, MADE_AGAIN, None),
-            _ => self.forget_failed_run(),
+            _ => self.nothing_is_up(),
         }
     }
 
@@ -92,9 +98,10 @@ impl Machine {
         self.tell(effects, why, None);
     }
 
-    pub(super) fn forget_failed_run(&mut self) {
-        if let State::Failed { run, .. } = &mut self.state {
-            *run = None;
+    /// Of one that failed nothing is left that runs.
+    fn nothing_is_up(&mut self) {
+        if let State::Failed { run, unsure, .. } = &mut self.state {
+            (*run, *unsure) = (None, false);
         }
     }
 

@@ -2,7 +2,9 @@
 
 use tokio::time::Instant;
 
-use super::{Census, CheckIn, Drain, EVICT_IDLE_MIN, EVICT_QUIET_MIN, Job, Machine, Report, State};
+use super::{
+    Census, CheckIn, Drain, EVICT_IDLE_MIN, EVICT_QUIET_MIN, Job, Machine, Report, Stage, State,
+};
 use crate::model::{FreezeMode, FrozenStorage, Phase, Tier};
 
 /// What a workspace takes of this machine.
@@ -40,7 +42,6 @@ impl Machine {
             }
             (_, Some(_)) => return remove_at,
         }
-        let not_too_soon = |at: Instant| self.freeze_not_before.map_or(at, |limit| at.max(limit));
         let of_phase = match &self.state {
             State::Running { ready_at, .. } => {
                 // Of who comes and goes from now on nobody tells either.
@@ -48,24 +49,28 @@ impl Machine {
                 let timeout = self.inactivity_timeout().filter(|_| unused);
                 let earliest =
                     timeout.map(|timeout| (now + timeout).max(self.grace_ends(*ready_at)));
-                self.freeze_at(census).into_iter().chain(earliest).min().map(not_too_soon)
+                let earliest = self.freeze_at(census).into_iter().chain(earliest).min();
+                earliest.map(|at| self.not_too_soon(at))
             }
             State::Freezing { drain, .. } => {
                 drain.map(|(Drain::Finishing(until) | Drain::Severed(until))| until)
             }
             State::Failed { retry_at, .. } if census.held > 0 => Some(*retry_at),
-            // It is up and serves nobody.
-            State::Failed { run: Some(_), .. } => {
-                self.inactivity_timeout().map(|timeout| not_too_soon(self.since + timeout))
-            }
-            State::Frozen { tier: Tier::Paused } => self.demote_at().map(not_too_soon),
+            State::Failed { run: Some(_), .. } => self.unready_ends(),
+            State::Frozen { tier: Tier::Paused } => self.demote_at(),
             State::Removing { retry_at, .. } => *retry_at,
             State::Starting { .. }
             | State::Frozen { tier: Tier::Stopped }
             | State::Failed { .. }
             | State::Removed => None,
         };
-        of_phase.into_iter().chain(remove_at).min()
+        let look_again_at = self.look_again_at.filter(|_| self.can_be_looked_at());
+        of_phase.into_iter().chain(remove_at).chain(look_again_at).min()
+    }
+
+    /// Whether a look may change anything: there is no job that finds out by itself.
+    pub(super) fn can_be_looked_at(&self) -> bool {
+        matches!(self.state, State::Running { .. } | State::Frozen { .. } | State::Failed { .. })
     }
 
     /// When it will be removed, whatever happens; `None`: never, as things are.
@@ -102,8 +107,19 @@ impl Machine {
         ready_at + self.policy.initial_timeout
     }
 
-    fn demote_at(&self) -> Option<Instant> {
-        Some(self.since + self.policy.stop_after?)
+    /// When one that is paused is stopped.
+    pub(super) fn demote_at(&self) -> Option<Instant> {
+        Some(self.not_too_soon(self.since + self.policy.stop_after?))
+    }
+
+    /// When one is frozen that is up and serves nobody.
+    pub(super) fn unready_ends(&self) -> Option<Instant> {
+        Some(self.not_too_soon(self.since + self.inactivity_timeout()?))
+    }
+
+    /// After freezes that failed the next is put off.
+    fn not_too_soon(&self, at: Instant) -> Instant {
+        self.freeze_not_before.map_or(at, |limit| at.max(limit))
     }
 
     /// When it will be frozen if nothing happens; `None`: it is in use, or is never frozen, or
@@ -191,18 +207,60 @@ impl Machine {
 
     /// What it takes of this machine, as far as is known.
     pub fn footprint(&self) -> Footprint {
+        if !self.nature.can_freeze {
+            // It runs whatever we do, and takes no room that could be given to another.
+            return Footprint::Nothing;
+        }
         match &self.state {
-            State::Frozen { tier: Tier::Paused } => Footprint::Memory,
-            State::Frozen { tier: Tier::Stopped } | State::Removed => Footprint::Nothing,
-            State::Failed { run: None, .. } => Footprint::Nothing,
-            State::Starting { admitted: false, from: Tier::Paused, .. } => Footprint::Memory,
-            State::Starting { admitted: false, from: Tier::Stopped, .. } => Footprint::Nothing,
-            State::Starting { admitted: true, .. }
+            State::Starting { stage: Stage::Making | Stage::Queued, from: tier, .. }
+            | State::Frozen { tier } => match tier {
+                Tier::Paused => Footprint::Memory,
+                Tier::Stopped => Footprint::Nothing,
+            },
+            State::Failed { run: None, unsure: false, .. } | State::Removed => Footprint::Nothing,
+            State::Starting { stage: Stage::Waking | Stage::Adopting, .. }
             | State::Running { .. }
             | State::Freezing { .. }
-            | State::Failed { run: Some(_), .. }
-            | State::Removing { .. } => Footprint::Running,
+            | State::Failed { .. } => Footprint::Running,
+            State::Removing { holds, .. } => *holds,
         }
+    }
+
+    /// Whether it waits for room.
+    pub fn waits_for_room(&self) -> bool {
+        matches!(self.state, State::Starting { stage: Stage::Queued, .. })
+    }
+
+    /// The tier that it is being woken from; `None`: it is not being woken.
+    pub fn waking_from(&self) -> Option<Tier> {
+        match self.state {
+            State::Starting { stage: Stage::Waking, from, .. } => Some(from),
+            _ => None,
+        }
+    }
+
+    /// Whether a wake that was wanted has begun or has come to an end. If not, it is remembered: a
+    /// freeze has to end first, or it is being found out how it is.
+    pub fn has_taken_up_wakes(&self) -> bool {
+        !matches!(
+            self.state,
+            State::Frozen { .. }
+                | State::Freezing { .. }
+                | State::Starting { stage: Stage::Adopting, .. }
+        )
+    }
+
+    /// When a start that failed may be tried again; `None`: none has failed.
+    pub fn retry_at(&self) -> Option<Instant> {
+        match self.state {
+            State::Failed { retry_at, .. } => Some(retry_at),
+            _ => None,
+        }
+    }
+
+    /// Whether it is known how it is; if not, it is being found out.
+    pub fn is_known(&self) -> bool {
+        !self.unknown
     }
 
     /// Whether it is being stopped from paused.
@@ -224,7 +282,7 @@ impl Machine {
 
     /// Whether what it needs was made, by us or by others.
     pub fn is_made(&self) -> bool {
-        !matches!(self.state, State::Starting { made: false, .. })
+        !matches!(self.state, State::Starting { stage: Stage::Making, .. })
     }
 
     /// When it was active last, as far as is known; `now` while it is.

@@ -1,6 +1,7 @@
 //! The rules, one row each, and random orders of everything that can happen.
 
 use super::*;
+use crate::model::FrozenStorage;
 
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -27,8 +28,13 @@ struct Bench {
 }
 
 impl Bench {
+    /// One that was looked at, and is stopped.
     fn new(policy: Policy, discovered: bool) -> Self {
-        Self::with_past(policy, discovered, Past::Unknown)
+        let mut bench = Self::with_past(policy, discovered, Past::Unknown);
+        bench.handle(Event::Changed);
+        bench.finish(Outcome::Looked(Seen::Stopped { exit: None }));
+        bench.jobs.clear();
+        bench
     }
 
     fn with_past(policy: Policy, discovered: bool, past: Past) -> Self {
@@ -123,6 +129,12 @@ impl Bench {
         self.handle(Event::Finished(outcome));
     }
 
+    /// A start fails, and nothing is up.
+    fn fail_wake(&mut self) {
+        self.finish(wake_failed());
+        self.finish(Outcome::Looked(Seen::Stopped { exit: None }));
+    }
+
     fn leave(&mut self) {
         self.census.inside -= 1;
         self.census.last_left = Some(self.now);
@@ -195,7 +207,7 @@ fn what_failed_while_the_runtime_was_away_is_not_put_off_when_it_is_back() {
         bench.census.held = 1;
         bench.now += RETRY_MAX;
         bench.handle(Event::Held);
-        bench.finish(wake_failed());
+        bench.fail_wake();
     }
     assert_eq!(bench.phase(), Phase::Failed);
     bench.handle(Event::Resync);
@@ -452,7 +464,7 @@ fn after_an_admins_stop_it_is_held_off_until_it_is_woken_whoever_wakes_it() {
         assert_eq!((bench.machine.held_off_until(), bench.held_off_until), (until, until));
         wake(&mut bench);
         assert_eq!((bench.machine.held_off_until(), bench.held_off_until), (None, None));
-        assert_eq!(bench.job(), Some(Job::Wake));
+        assert!(matches!(bench.job(), Some(Job::Wake | Job::Adopt)));
     }
 }
 
@@ -543,7 +555,7 @@ fn failed_starts_are_retried_by_requests_after_a_growing_pause() {
     for _ in 0..8 {
         bench.census.held = 1;
         bench.handle(Event::Held);
-        bench.finish(wake_failed());
+        bench.fail_wake();
         assert_eq!((bench.phase(), bench.census.held), (Phase::Failed, 0));
         let State::Failed { retry_at, .. } = bench.machine.state.clone() else { unreachable!() };
         pauses.push((retry_at - bench.now).as_secs());
@@ -563,9 +575,118 @@ fn a_failed_freeze_finds_out_how_things_are_and_serves_on() {
     bench.pass();
     bench.census.held = 2;
     bench.finish(Outcome::FreezeFailed { reason: "no engine".to_owned() });
-    assert_eq!((bench.phase(), bench.job()), (Phase::Starting, Some(Job::Wake)));
+    assert_eq!((bench.phase(), bench.job()), (Phase::Starting, Some(Job::Adopt)));
     bench.finish(woken("run-1"));
     assert_eq!((bench.phase(), bench.census.inside), (Phase::Running, 2));
+}
+
+#[test]
+fn what_was_taken_for_running_and_is_not_is_started_for_nobody_and_by_way_of_the_queue() {
+    for held in [0, 1] {
+        let mut bench = Bench::new(policy(), false);
+        bench.handle(Event::Changed);
+        bench.finish(running_as("run-1"));
+        assert_eq!(
+            (bench.job(), bench.machine.footprint()),
+            (Some(Job::Adopt), Footprint::Running)
+        );
+        bench.census.held = held;
+        bench.slot_is_free = false;
+        bench.handle(Event::Held);
+        bench.finish(Outcome::Down(Seen::Stopped { exit: None }));
+        let (phase, job) = match held {
+            0 => (Phase::Frozen, None),
+            _ => (Phase::Starting, Some(Job::Queue)),
+        };
+        assert_eq!((bench.phase(), bench.job()), (phase, job));
+        assert_eq!(bench.machine.footprint(), Footprint::Nothing);
+    }
+}
+
+#[test]
+fn an_admins_resume_of_what_was_taken_for_running_holds() {
+    let mut bench = Bench::new(policy(), false);
+    bench.handle(Event::Changed);
+    bench.finish(running_as("run-1"));
+    bench.handle(Event::Resume);
+    bench.finish(Outcome::Down(Seen::Missing));
+    assert_eq!((bench.phase(), bench.job()), (Phase::Starting, Some(Job::Wake)));
+}
+
+#[test]
+fn one_that_may_be_up_keeps_its_slot_until_that_is_known() {
+    let mut bench = Bench::new(policy(), false);
+    bench.handle(Event::Resume);
+    bench.finish(wake_failed());
+    assert_eq!((bench.phase(), bench.job()), (Phase::Failed, Some(Job::Look)));
+    assert_eq!(bench.machine.footprint(), Footprint::Running);
+    bench.finish(Outcome::LookFailed);
+    assert_eq!(bench.machine.footprint(), Footprint::Running);
+    bench.pass();
+    assert_eq!(bench.job(), Some(Job::Look), "it is looked at again");
+    bench.finish(Outcome::Looked(Seen::Stopped { exit: None }));
+    assert_eq!((bench.phase(), bench.machine.footprint()), (Phase::Failed, Footprint::Nothing));
+}
+
+#[test]
+fn one_that_is_up_and_not_ready_keeps_its_slot_when_it_is_tried_again() {
+    let run = Some("run-1".to_owned());
+    let tries: [fn(&mut Bench); 2] = [
+        |bench| {
+            bench.now += RETRY_MAX;
+            bench.census.held = 1;
+            bench.handle(Event::Held);
+        },
+        |bench| bench.handle(Event::Resync),
+    ];
+    for (try_again, job) in tries.into_iter().zip([Job::Wake, Job::Adopt]) {
+        let mut bench = Bench::new(policy(), false);
+        bench.handle(Event::Resume);
+        bench.finish(Outcome::WakeFailed { reason: "not ready".to_owned(), run: run.clone() });
+        bench.slot_is_free = false;
+        try_again(&mut bench);
+        assert_eq!((bench.job(), bench.machine.footprint()), (Some(job), Footprint::Running));
+    }
+}
+
+#[test]
+fn before_its_first_look_it_is_neither_woken_nor_called_frozen() {
+    let now = Instant::now();
+    let pasts = [
+        Past::Unknown,
+        Past::Awake { reported_activity: false },
+        Past::Frozen { tier: Tier::Stopped, since: now, stopped_at: None },
+    ];
+    for past in pasts {
+        let mut bench = Bench::with_past(policy(), false, past);
+        bench.census.held = 1;
+        bench.handle(Event::Held);
+        assert_eq!((bench.job(), bench.machine.is_known()), (Some(Job::Look), false));
+        bench.handle(Event::Stop);
+        assert_eq!(bench.held_off_until, None, "it may run");
+        bench.finish(running_as("run-1"));
+        assert_eq!((bench.job(), bench.machine.is_known()), (Some(Job::Adopt), true));
+        bench.finish(woken("run-1"));
+        assert_eq!(bench.phase(), Phase::Freezing);
+    }
+}
+
+#[test]
+fn what_was_being_frozen_or_removed_at_a_crash_counts_as_running() {
+    let since = Instant::now();
+    let pasts = [
+        Past::Freezing { stopped_at: None },
+        Past::SteppingDown { since, stopped_at: None },
+        Past::Removing { why: "a crash" },
+    ];
+    for past in pasts {
+        let mut bench = Bench::with_past(policy(), false, past);
+        bench.handle(Event::Changed);
+        assert_eq!(bench.machine.footprint(), Footprint::Running, "{past:?}");
+    }
+    let mut frozen = Bench::new(policy(), false);
+    frozen.handle(Event::Remove);
+    assert_eq!(frozen.machine.footprint(), Footprint::Nothing, "it holds what it held");
 }
 
 #[test]
@@ -615,6 +736,16 @@ fn one_that_is_up_but_never_ready_is_frozen_in_the_end() {
     let failed = bench.now;
     bench.pass();
     assert_eq!((bench.phase(), bench.now), (Phase::Freezing, failed + IDLE));
+}
+
+#[test]
+fn one_that_is_never_ready_and_can_not_be_frozen_is_removed() {
+    let mut bench = Bench::new(Policy { storage: FrozenStorage::None, ..policy() }, false);
+    bench.handle(Event::Resume);
+    let run = Some("run-1".to_owned());
+    bench.finish(Outcome::WakeFailed { reason: "not ready".to_owned(), run });
+    bench.pass();
+    assert_eq!(bench.phase(), Phase::Removing);
 }
 
 #[test]
@@ -747,6 +878,8 @@ fn a_paused_one_is_stopped_when_its_memory_is_wanted_and_keeps_it_while_it_waits
         Past::Frozen { tier: Tier::Paused, since: Instant::now(), stopped_at: None },
     );
     assert_eq!(bench.machine.footprint(), Footprint::Memory);
+    bench.handle(Event::Changed);
+    bench.finish(Outcome::Looked(Seen::Paused));
     bench.slot_is_free = false;
     bench.census.held = 1;
     bench.handle(Event::Held);
@@ -1039,6 +1172,86 @@ fn a_removal_that_failed_is_tried_again_after_a_growing_wait_and_when_it_is_aske
 }
 
 #[test]
+fn one_that_is_about_to_be_removed_for_its_age_is_kept_if_its_policy_is_changed() {
+    let old = Policy { max_storage_time: Some(IDLE), ..policy() };
+    for asked in [false, true] {
+        let mut bench = Bench::new(old.clone(), false);
+        bench.handle(Event::Changed);
+        bench.now += IDLE;
+        bench.handle(Event::Deadline);
+        if asked {
+            bench.handle(Event::Remove);
+        }
+        bench.handle(Event::Policy(Arc::new(policy())));
+        bench.finish(Outcome::Looked(Seen::Stopped { exit: None }));
+        let phase = if asked { Phase::Removing } else { Phase::Frozen };
+        assert_eq!(bench.phase(), phase, "{asked}");
+    }
+}
+
+#[test]
+fn a_step_down_that_fails_fails_no_admins_stop() {
+    let mut bench = Bench::new(policy(), false);
+    bench.handle(Event::Changed);
+    bench.finish(Outcome::Looked(Seen::Paused));
+    bench.handle(Event::StepDown);
+    bench.census.held = 1;
+    bench.handle(Event::Held);
+    bench.handle(Event::Stop);
+    bench.finish(Outcome::FreezeFailed { reason: "the engine is not well".to_owned() });
+    assert_eq!((bench.phase(), bench.failed_stops), (Phase::Starting, 0));
+    bench.finish(woken("run-1"));
+    assert_eq!(bench.phase(), Phase::Freezing, "it is carried out");
+}
+
+#[test]
+fn one_that_is_sent_away_wakes_nothing() {
+    let mut bench = Bench::new(policy(), false);
+    bench.census.held = 1;
+    bench.handle(Event::Held);
+    bench.handle(Event::Stop);
+    bench.finish(wake_failed());
+    assert_eq!((bench.phase(), bench.refused), (Phase::Freezing, 1), "it may be up");
+    bench.finish(Outcome::Frozen(Tier::Stopped));
+    assert_eq!((bench.phase(), bench.job()), (Phase::Frozen, Some(Job::Look)));
+}
+
+#[test]
+fn a_start_that_failed_and_brought_it_up_is_not_tried_again_for_nobody() {
+    let mut bench = Bench::new(policy(), false);
+    bench.handle(Event::Resume);
+    bench.finish(wake_failed());
+    bench.finish(running_as("run-1"));
+    assert_eq!((bench.phase(), bench.job()), (Phase::Failed, None));
+    assert_eq!(bench.machine.footprint(), Footprint::Running);
+    bench.pass();
+    assert_eq!(bench.phase(), Phase::Freezing);
+}
+
+#[test]
+fn what_can_not_be_frozen_is_made_and_takes_no_room() {
+    let mut bench = Bench::new(policy(), false);
+    bench.machine.nature.can_freeze = false;
+    bench.slot_is_free = false;
+    bench.handle(Event::Resume);
+    assert_eq!((bench.job(), bench.machine.footprint()), (Some(Job::Wake), Footprint::Nothing));
+    bench.finish(woken("fixed"));
+    assert_eq!((bench.phase(), bench.machine.footprint()), (Phase::Running, Footprint::Nothing));
+}
+
+#[test]
+fn a_deadline_that_comes_during_a_look_stops_no_paused_one() {
+    let paused = Policy { freeze_mode: FreezeMode::Pause, ..policy() };
+    let mut bench = Bench::new(paused, false);
+    bench.handle(Event::Changed);
+    bench.finish(Outcome::Looked(Seen::Paused));
+    bench.handle(Event::Changed);
+    bench.handle(Event::Deadline);
+    bench.finish(Outcome::Looked(Seen::Paused));
+    assert_eq!((bench.job(), bench.machine.tier()), (None, Some(Tier::Paused)));
+}
+
+#[test]
 fn one_that_is_looked_at_is_not_removed_for_having_been_frozen() {
     let none = Policy { storage: FrozenStorage::None, ..policy() };
     let mut bench = Bench::new(none, false);
@@ -1046,7 +1259,7 @@ fn one_that_is_looked_at_is_not_removed_for_having_been_frozen() {
     bench.now += IDLE * 2;
     bench.handle(Event::Deadline);
     bench.finish(running_as("run-1"));
-    assert_eq!((bench.phase(), bench.job()), (Phase::Starting, Some(Job::Wake)), "it runs");
+    assert_eq!((bench.phase(), bench.job()), (Phase::Starting, Some(Job::Adopt)), "it runs");
 }
 
 #[test]
@@ -1074,8 +1287,16 @@ fn random_life(seed: u64) {
     let freeze_mode = if dice.roll(2) == 0 { FreezeMode::Stop } else { FreezeMode::Pause };
     let stop_after = Some(IDLE * 2);
     let mut bench = Bench::new(Policy { storage, freeze_mode, stop_after, ..policy() }, false);
-    if dice.roll(4) == 0 {
-        bench = Bench::with_past(policy(), false, Past::New);
+    let since = bench.now;
+    let past = match dice.roll(8) {
+        0 | 1 => Some(Past::New),
+        2 => Some(Past::Awake { reported_activity: true }),
+        3 => Some(Past::Frozen { tier: Tier::Paused, since, stopped_at: None }),
+        4 => Some(Past::Freezing { stopped_at: None }),
+        _ => None,
+    };
+    if let Some(past) = past {
+        bench = Bench::with_past(policy(), false, past);
         bench.handle(Event::Changed);
     }
     for step in 0..200 {
@@ -1111,8 +1332,10 @@ fn random_life(seed: u64) {
                 let run = format!("run-{step}");
                 let outcome = match (bench.job(), dice.roll(5)) {
                     (None, _) => continue,
-                    (Some(Job::Wake), 0) => wake_failed(),
-                    (Some(Job::Wake), _) => woken(&run),
+                    (Some(Job::Adopt), 1) => Outcome::Down(Seen::Stopped { exit: None }),
+                    (Some(Job::Adopt), 2) => Outcome::Down(Seen::Paused),
+                    (Some(Job::Wake | Job::Adopt), 0) => wake_failed(),
+                    (Some(Job::Wake | Job::Adopt), _) => woken(&run),
                     (Some(Job::Freeze(_)), 0) => {
                         Outcome::FreezeFailed { reason: "it failed".to_owned() }
                     }
@@ -1133,7 +1356,7 @@ fn random_life(seed: u64) {
         }
         assert_eq!(bench.open, bench.phase() == Phase::Running, "seed {seed}, step {step}");
     }
-    for _ in 0..20 {
+    for _ in 0..40 {
         match bench.job() {
             None if bench.census.held == 0 => break,
             None if bench.machine.deadline(bench.census, bench.now).is_some() => bench.pass(),
@@ -1141,6 +1364,7 @@ fn random_life(seed: u64) {
             Some(Job::Create) => bench.finish(Outcome::Created),
             Some(Job::Queue) => bench.finish(Outcome::Admitted),
             Some(Job::Wake) => bench.finish(woken("the last run")),
+            Some(Job::Adopt) => bench.finish(Outcome::Down(Seen::Stopped { exit: None })),
             Some(Job::Freeze(_)) => bench.finish(Outcome::Frozen(Tier::Stopped)),
             Some(Job::Remove) => bench.finish(Outcome::Removed),
             Some(Job::Look) => bench.finish(Outcome::LookFailed),

@@ -24,7 +24,7 @@ const PAIRS_MAX: usize = 1_000;
 const SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Where certificates are found.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
     /// Pairs that somebody named.
     pub pairs: Vec<Pair>,
@@ -67,7 +67,7 @@ pub struct Status {
 /// The certificates of the moment.
 #[derive(Debug)]
 pub struct Certificates {
-    sources: Sources,
+    sources: RwLock<Arc<Sources>>,
     state: RwLock<Arc<State>>,
 }
 
@@ -98,13 +98,13 @@ impl Certificates {
         }
         let state = State { set: Arc::new(set), refused: Vec::new() };
         tell_ends(&state.set);
-        Ok(Self { sources, state: RwLock::new(Arc::new(state)) })
+        Ok(Self { sources: RwLock::new(Arc::new(sources)), state: RwLock::new(Arc::new(state)) })
     }
 
     /// Reads them again. Blocks on the disk.
     pub fn reload(&self) {
         let old = self.state();
-        let new = match self.sources.read() {
+        let new = match self.sources().read() {
             Ok(reading) => old.followed_by(reading),
             Err(DirectoryError { directory, source }) => {
                 tracing::warn!(?directory, %source, "can't look for certificates");
@@ -113,6 +113,21 @@ impl Certificates {
         };
         tell_changes(&old, &new);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+    }
+
+    /// From now on those of another place are used, or the same read again. Where they are the same,
+    /// blocks on the disk.
+    pub fn follow(&self, other: Self) {
+        let sources = other.sources();
+        if sources == self.sources() {
+            return self.reload();
+        }
+        *self.sources.write().unwrap_or_else(PoisonError::into_inner) = sources;
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = other.state();
+    }
+
+    fn sources(&self) -> Arc<Sources> {
+        self.sources.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How they are.
@@ -127,13 +142,14 @@ impl Certificates {
 
     /// The directories of the files that a reading looks at, as absolute paths.
     pub fn directories(&self) -> BTreeSet<PathBuf> {
-        let pairs = self.sources.pairs.iter();
+        let sources = self.sources();
+        let pairs = sources.pairs.iter();
         let named = pairs.flat_map(|pair| [&pair.cert, &pair.key]).flat_map(|file| {
             // A link may change, and so may what it leads to.
             [path::absolute(file).ok(), fs::canonicalize(file).ok()].into_iter().flatten()
         });
         let parents = named.filter_map(|file| file.parent().map(Path::to_owned));
-        let directory = self.sources.directory.iter().filter_map(|own| path::absolute(own).ok());
+        let directory = sources.directory.iter().filter_map(|own| path::absolute(own).ok());
         parents.chain(directory).collect()
     }
 

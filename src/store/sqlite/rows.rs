@@ -1,5 +1,6 @@
 //! The statements: what is asked, in SQL. Each runs inside a transaction that the writer began.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rusqlite::{Connection, Row, named_params};
@@ -53,7 +54,7 @@ pub(super) fn put(connection: &Connection, record: &Record) -> Result<(), StoreE
         ":origin": Word(record.origin),
         ":driver": record.driver,
         ":project": record.project,
-        ":spec": record.spec.as_ref().map(Json),
+        ":spec": record.spec.as_deref().map(Json),
         ":policy": Json(&record.policy),
         ":created_at": Date(record.created_at),
         ":phase": Word(state.phase),
@@ -68,12 +69,12 @@ pub(super) fn put(connection: &Connection, record: &Record) -> Result<(), StoreE
     Ok(())
 }
 
-/// Replaces the state of a record and adds a line to its journal.
+/// Replaces the state of a record and adds a line to its journal, if there is one.
 pub(super) fn transition(
     connection: &Connection,
     id: &WorkspaceId,
     state: &RecordState,
-    entry: &JournalEntry,
+    entry: Option<&JournalEntry>,
 ) -> Result<(), StoreError> {
     let mut statement = connection.prepare_cached(
         "UPDATE workspace SET phase = :phase, tier = :tier, since = :since,
@@ -96,7 +97,7 @@ pub(super) fn transition(
     if changed == 0 {
         return Err(StoreError::Unknown { id: id.clone() });
     }
-    write_journal(connection, id, entry)
+    entry.map_or(Ok(()), |entry| write_journal(connection, id, entry))
 }
 
 fn write_journal(
@@ -121,21 +122,6 @@ fn write_journal(
              (SELECT line FROM journal WHERE workspace = ?1 ORDER BY line DESC LIMIT 1 OFFSET ?2)",
     )?;
     trim.execute((id.as_str(), limit(JOURNAL_LINES_MAX)))?;
-    Ok(())
-}
-
-/// Notes when somebody was inside last.
-pub(super) fn note_active(
-    connection: &Connection,
-    seen: &[(WorkspaceId, SystemTime)],
-) -> Result<(), StoreError> {
-    let mut statement = connection.prepare_cached(
-        "UPDATE workspace SET last_active = ?2
-         WHERE id = ?1 AND (last_active IS NULL OR last_active < ?2)",
-    )?;
-    for (id, at) in seen {
-        statement.execute((id.as_str(), Date(*at)))?;
-    }
     Ok(())
 }
 
@@ -227,7 +213,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         origin: row.get::<_, Word<_>>("origin")?.0,
         driver: row.get("driver")?,
         project: row.get("project")?,
-        spec: row.get::<_, Option<Json<_>>>("spec")?.map(|spec| spec.0),
+        spec: row.get::<_, Option<Json<_>>>("spec")?.map(|spec| Arc::new(spec.0)),
         policy: row.get::<_, Json<_>>("policy")?.0,
         created_at: row.get::<_, Date>("created_at")?.0,
         state: RecordState {

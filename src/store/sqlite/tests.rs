@@ -49,7 +49,7 @@ async fn everything_is_there_after_it_was_opened_again() {
     let scratch = Scratch::new();
     let store = scratch.open();
     store.put(full("a")).await.unwrap();
-    store.transition(&id("a"), bare("a").state, line(1)).await.unwrap();
+    store.transition(&id("a"), bare("a").state, Some(line(1))).await.unwrap();
     drop(store);
     let store = scratch.open();
     assert_eq!(store.load().await.unwrap(), [Record { state: bare("a").state, ..full("a") }]);
@@ -62,7 +62,7 @@ async fn a_thousand_changes_at_once_share_a_few_commits() {
     let store = Arc::new(scratch.open());
     let release = hold_up(&store);
     let puts = put_at_once(&store, 1_000);
-    while QUEUE_MAX - store.jobs.as_ref().unwrap().capacity() < 1_000 {
+    while QUEUE_MAX - lock_of(&store.jobs).as_ref().unwrap().capacity() < 1_000 {
         tokio::task::yield_now().await;
     }
     let before = store.commits();
@@ -82,7 +82,7 @@ async fn who_finds_the_queue_full_waits_and_is_not_lost() {
     let store = Arc::new(scratch.open());
     let release = hold_up(&store);
     let mut puts = put_at_once(&store, QUEUE_MAX + 50);
-    while store.jobs.as_ref().unwrap().capacity() > 0 {
+    while lock_of(&store.jobs).as_ref().unwrap().capacity() > 0 {
         tokio::task::yield_now().await;
     }
     assert!(puts.try_join_next().is_none());
@@ -101,9 +101,9 @@ async fn one_that_fails_in_a_group_fails_alone() {
     let puts = put_at_once(&store, 10);
     let lost = Arc::clone(&store);
     let lost = tokio::spawn(async move {
-        lost.transition(&id("missing"), bare("missing").state, line(1)).await
+        lost.transition(&id("missing"), bare("missing").state, Some(line(1))).await
     });
-    while QUEUE_MAX - store.jobs.as_ref().unwrap().capacity() < 11 {
+    while QUEUE_MAX - lock_of(&store.jobs).as_ref().unwrap().capacity() < 11 {
         tokio::task::yield_now().await;
     }
     drop(release);
@@ -119,7 +119,7 @@ async fn a_transition_whose_line_can_not_be_written_changes_no_state() {
     store.put(bare("a")).await.unwrap();
     let forbid = "CREATE TRIGGER t BEFORE INSERT ON journal BEGIN SELECT RAISE(ABORT, 'no'); END";
     store.call(|connection| Ok(connection.execute_batch(forbid)?)).await.unwrap();
-    let result = store.transition(&id("a"), full("a").state, line(1)).await;
+    let result = store.transition(&id("a"), full("a").state, Some(line(1))).await;
     assert!(matches!(result, Err(StoreError::Refused { .. })), "{result:?}");
     assert_eq!(store.load().await.unwrap(), [bare("a")]);
 }
@@ -172,7 +172,7 @@ async fn old_lines_are_deleted_when_their_time_is_over() {
         let mut entry = line(0);
         entry.at -= Duration::from_secs(age * 86_400);
         entry.reason = age.to_string();
-        store.transition(&id("a"), bare("a").state, entry).await.unwrap();
+        store.transition(&id("a"), bare("a").state, Some(entry)).await.unwrap();
     }
     let oldest = date(0) - JOURNAL_AGE_MAX;
     let more = store.call(move |connection| rows::trim(connection, oldest)).await;
@@ -211,7 +211,7 @@ async fn a_file_of_the_first_version_is_read_and_looks_like_a_new_one() {
     assert_eq!(record.state.phase, Phase::Frozen);
     let hold_max = Some(Duration::from_millis(1_500));
     assert_eq!(record.policy, PolicyOverrides { hold_max, ..PolicyOverrides::default() });
-    assert!(matches!(&record.spec, Some(Spec { port: Some(80), .. })));
+    assert!(matches!(record.spec.as_deref(), Some(Spec { port: Some(80), .. })));
     assert_eq!(store.journal(&id("alice"), 10).await.unwrap().len(), 1);
     assert_eq!(store.tokens().await.unwrap()[0].hash.bytes(), [0xab; 32]);
     drop(store);
@@ -308,7 +308,7 @@ async fn a_change_is_durable_within_milliseconds() {
         store.put(full(&name)).await.unwrap();
         puts.push(started.elapsed());
         let started = Instant::now();
-        store.transition(&id(&name), bare(&name).state, line(number)).await.unwrap();
+        store.transition(&id(&name), bare(&name).state, Some(line(number))).await.unwrap();
         transitions.push(started.elapsed());
     }
     for (what, times) in [("put", &mut puts), ("transition", &mut transitions)] {

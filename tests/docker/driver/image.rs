@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use frostgate::driver::docker::Docker;
@@ -85,7 +86,7 @@ async fn limits_are_set_and_who_takes_more_memory_is_killed_and_said_to_be() {
     let docker = driver();
     let image = Image { nano_cpus: Some(250_000_000), ..Image::new(engine.image()) };
     let (mut blueprint, container) = blueprint_of(image);
-    blueprint.spec.memory = Some(64 << 20);
+    Arc::make_mut(&mut blueprint.spec).memory = Some(64 << 20);
     let endpoint = run(&docker, &blueprint).await;
     let format = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}} \
                   {{.HostConfig.RestartPolicy.Name}}";
@@ -124,7 +125,7 @@ async fn each_workspace_has_its_own_directory_and_volume_and_they_outlive_it() {
         shared.mount(":/shared:ro"),
         Mount::parse("cache-{id}:/cache").unwrap(),
     ];
-    blueprint.spec.runs = Runs::Image(image);
+    Arc::make_mut(&mut blueprint.spec).runs = Runs::Image(image);
     let own = homes.0.join(id.as_str());
     std::fs::create_dir(&own).unwrap();
     let endpoint = run(&docker, &blueprint).await;
@@ -238,7 +239,7 @@ async fn a_container_is_described_in_the_engines_terms() {
     let image = engine.image_with_ssh();
     let ports = Image { publish_ports: true, ..Image::new(&image) };
     let (mut blueprint, container) = blueprint_of(ports);
-    blueprint.spec.port = None;
+    Arc::make_mut(&mut blueprint.spec).port = None;
     assert_eq!(docker.describe(&blueprint.id).await.unwrap(), None);
     let endpoint = run(&docker, &blueprint).await;
     assert_eq!(endpoint.port(), 80);

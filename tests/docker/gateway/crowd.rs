@@ -58,6 +58,8 @@ async fn fifty_on_five_slots_are_all_served_in_order_and_never_more_than_five_ru
         config.policy.inactivity_timeout = Some(Duration::from_secs(3_600));
         config.policy.hold_max = Duration::from_secs(300);
         config.policy.start_timeout = Duration::from_secs(300);
+        // Visitors are to be served, not shown how long that takes.
+        config.policy.page_after = Duration::from_secs(300);
     })
     .await;
     let gateway = &stage.gateway;

@@ -144,7 +144,7 @@ async fn a_request_to_a_frozen_one_is_told_so_while_the_engine_is_away() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nobody_waits_for_ever_for_an_engine_that_hangs() {
     let Some(engine) = engine() else { return };
-    for (hold_max, start_timeout, status) in [(1, 30, 504), (30, 1, 503)] {
+    for (hold_max, start_timeout, status) in [(3, 30, 504), (30, 3, 503)] {
         let (stage, relay) = behind_a_relay(engine, |config| {
             config.policy.hold_max = Duration::from_secs(hold_max);
             config.policy.start_timeout = Duration::from_secs(start_timeout);
@@ -158,7 +158,7 @@ async fn nobody_waits_for_ever_for_an_engine_that_hangs() {
         let reply = stage.get(&frozen, "/boot").await;
         assert_eq!(reply.status, status, "{reply:?}");
         assert!(reply.header("retry-after").is_some(), "{reply:?}");
-        super::assert_on_time(began.elapsed(), Duration::from_secs(1));
+        super::assert_on_time(began.elapsed(), Duration::from_secs(3));
         assert_eq!(stage.boot(&running).await, boot);
         relay.go_on();
         let deadline = Instant::now() + Duration::from_secs(10);

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::{IDLE, MODES, NEVER, Stage, assert_on_time, change};
 use crate::events::Events;
 use crate::images::{Container, engine, unique};
-use crate::support::{self, get};
+use crate::support::{self, get, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_idle_container_is_frozen_on_time_and_thawed_by_a_request() {
@@ -84,7 +84,10 @@ async fn a_hundred_requests_to_a_frozen_container_cause_one_start() {
             runs.insert(reply.body);
         }
         assert_eq!(runs.len(), 1);
-        assert_eq!(events.moments(&guest.container.name, event).len(), 1, "{event}");
+        // A paused one answers before the engine has told anybody.
+        let moments = || events.moments(&guest.container.name, event);
+        until("the engine tells of it", || !moments().is_empty()).await;
+        assert_eq!(moments().len(), 1, "{event}");
     }
     stage.stop().await;
 }

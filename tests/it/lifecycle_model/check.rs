@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use frostgate::driver::Status;
 use frostgate::lifecycle::{Registry, View, Workspace};
-use frostgate::model::{FrozenStorage, Phase, Tier, WorkspaceId};
+use frostgate::model::{Phase, Tier, WorkspaceId};
 use tokio::time::Instant;
 
 use super::judge::LATE_MAX;
@@ -78,7 +78,7 @@ impl Reference {
 
     fn check_deadlines(&mut self, id: &WorkspaceId, view: &View, now: Instant) {
         let one = &self.all[id];
-        let Some(policy) = one.sure_policy(now).filter(|_| !one.reported_before) else { return };
+        let Some(policy) = one.sure_policy(now) else { return };
         let near = |one: Option<Instant>, other: Option<Instant>| match (one, other) {
             (Some(one), Some(other)) => one.max(other) - one.min(other) <= TICK,
             (one, other) => one.is_none() && other.is_none(),
@@ -138,8 +138,14 @@ impl Reference {
         let began = self.began();
         let one = self.one(&id);
         one.met = true;
-        let expected = Vec::from_iter(one.policies(now).into_iter().cloned());
-        let known = one.created;
+        let mut expected = Vec::from_iter(one.policies(now).into_iter().cloned());
+        let mut known = one.created;
+        if one.origin == Origin::Discovered && one.removed_outside {
+            // Another may have taken its place.
+            expected.push(one.first_policy.clone());
+            known = None;
+        }
+        one.removed_outside = false;
         (one.phase, one.tier, one.since) = (Some(view.phase), view.tier, view.since);
         one.doubtful.clear();
         one.policy = policy.clone();
@@ -177,6 +183,11 @@ impl Reference {
                 }
                 // The next request tries again.
                 (Some(Phase::Failed), _) => true,
+                (Some(Phase::Removing | Phase::Freezing | Phase::Starting), _)
+                    if now - one.since <= CALM_CALLS =>
+                {
+                    true
+                }
                 (Some(_), _) => !self.is_calm(&id, now),
             };
             let (phase, tier) = (one.phase, one.tier);
@@ -197,7 +208,8 @@ impl Reference {
     fn check_journal(&mut self, id: &WorkspaceId) {
         let Some(lines) = self.journal(id) else { return };
         let one = &self.all[id];
-        if one.journal_lost {
+        let may_be_under_way = Instant::now() - one.since <= CALM_CALLS;
+        if one.journal_lost || may_be_under_way {
             return;
         }
         let told = &one.told[one.told.len().saturating_sub(100)..];
@@ -245,6 +257,3 @@ impl Reference {
         }
     }
 }
-
-#[expect(dead_code, reason = "…")]
-fn keep(_: FrozenStorage) {}

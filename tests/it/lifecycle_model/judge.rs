@@ -4,11 +4,12 @@ use frostgate::driver::fake::Action;
 use frostgate::driver::{Health, Sighting, Status};
 use frostgate::lifecycle::Change;
 use frostgate::model::{FrozenStorage, Phase, Policy, Tier, WorkspaceId};
+use frostgate::store::Intent;
 use std::time::Duration;
 use tokio::time::Instant;
 
 use super::one::{Course, One, Origin, TICK, is_legal};
-use super::reference::{Reference, UPSET};
+use super::reference::{Reference, UPSET, Wish};
 
 /// What DESIGN §2 allows a deadline to be late.
 pub(super) const LATE_MAX: Duration = Duration::from_secs(1);
@@ -22,11 +23,20 @@ pub(super) enum Ended {
     Dropped,
 }
 
+/// Begins the reason of a paused one that is on its way to stopped.
+const BEING_STOPPED: &str = "being stopped: ";
+
 /// A stop of one that is frozen already is told, for it holds requests off; and so is it that a paused
 /// one is being stopped.
 fn told_again(from: Option<Phase>, tier: Option<Tier>, reason: &str) -> bool {
-    let stepping_down = tier == Some(Tier::Paused) && reason.starts_with("being stopped: ");
+    let stepping_down = tier == Some(Tier::Paused) && reason.starts_with(BEING_STOPPED);
     from == Some(Phase::Frozen) && (stepping_down || reason == "stopped by an admin")
+}
+
+/// So is the end of such a stop if somebody has come meanwhile.
+fn stepped_down(from: Phase, phase: Phase, reason: &str) -> bool {
+    (from, phase) == (Phase::Starting, Phase::Starting)
+        && reason.ends_with(", and it is stopped now")
 }
 
 impl Reference {
@@ -41,13 +51,16 @@ impl Reference {
         let one = self.one(&id);
         let from = one.phase.filter(|_| one.is_told || (is_met && !one.creating));
         if let Some(from) = from {
-            self.demand(is_legal(from, phase), || format!("{id}: from {from} to {phase}"));
+            let is_legal = is_legal(from, phase) || stepped_down(from, phase, &reason);
+            self.demand(is_legal, || format!("{id}: from {from} to {phase}"));
         }
         let explained = match phase {
+            Phase::Starting if from.is_some_and(|from| stepped_down(from, phase, &reason)) => true,
             Phase::Starting => self.may_start(&id, from, at),
             Phase::Running => self.may_be_ready(&id, at),
             Phase::Freezing => self.may_freeze(&id, from, at),
             Phase::Frozen => {
+                self.one(&id).stepping_down = reason.starts_with(BEING_STOPPED);
                 told_again(from, tier, &reason) || self.may_be_frozen(&id, from, tier, at)
             }
             Phase::Failed => !self.is_calm(&id, at),
@@ -66,6 +79,8 @@ impl Reference {
         tier: Option<Tier>,
         at: Instant,
     ) {
+        let reported = self.report_on_record(id);
+        let since = self.stopped_since(id);
         let one = self.one(id);
         one.told.push((phase, tier));
         one.is_told = true;
@@ -77,14 +92,11 @@ impl Reference {
             one.since = at;
         }
         (one.phase, one.tier, one.touched) = (Some(phase), tier, at);
-        if matches!(phase, Phase::Freezing | Phase::Frozen) {
-            one.reported_before = false;
-        }
         match phase {
             Phase::Starting => {
                 one.course = Course::default();
                 // A start clears what was reported before it.
-                if from.is_some() {
+                if from.is_some_and(|from| from != Phase::Starting) {
                     one.reported = None;
                     one.report_ended = None;
                 }
@@ -94,6 +106,10 @@ impl Reference {
                 one.ready_at = at;
                 one.resume_asked = false;
                 one.run = one.course.sighting.take().and_then(|sighting| sighting.run);
+                if one.generation == 1 {
+                    // What is on record of its reports counts from now on.
+                    one.reported = reported;
+                }
             }
             Phase::Freezing => {
                 let grace = one.policies(at).iter().map(|policy| policy.drain_grace).min();
@@ -104,6 +120,12 @@ impl Reference {
             Phase::Frozen => {
                 one.stop_asked = None;
                 one.course = Course::default();
+                if let Some(since) =
+                    since.filter(|_| from.is_none_or(|from| from == Phase::Freezing))
+                {
+                    // A stop that a restart has cut in half counts from the pause.
+                    one.since = since.min(one.since);
+                }
             }
             Phase::Failed => {
                 one.failed_at = Some(at);
@@ -141,7 +163,8 @@ impl Reference {
     fn may_freeze(&mut self, id: &WorkspaceId, from: Option<Phase>, at: Instant) -> bool {
         let calm = self.is_calm(id, at);
         let one = &self.all[id];
-        if one.stop_asked.is_some() {
+        let stop_asked = self.asks.values().any(|ask| ask.id == *id && ask.wish == Wish::Stop);
+        if one.stop_asked.is_some() || stop_asked {
             return one.may(at, |policy| policy.storage != FrozenStorage::None);
         }
         match from {
@@ -150,24 +173,20 @@ impl Reference {
                 !late
             }
             Some(Phase::Running) => self.may_be_evicted(id, at),
-            Some(Phase::Failed) => one.may(at, |policy| {
-                let timeout = policy.inactivity_timeout.filter(|_| policy.monitoring);
-                timeout.is_some_and(|timeout| one.since + timeout <= at + TICK)
-            }),
+            Some(Phase::Failed) => one.may(at, |policy| one.unready_for_long(policy, at)),
             Some(_) => false,
             None => true,
         }
     }
 
     fn may_be_idle(&self, one: &One, at: Instant) -> bool {
-        one.reported_before
-            || one.may(at, |policy| one.freeze_at(policy).is_some_and(|due| due <= at + TICK))
+        one.may(at, |policy| one.freeze_at(policy).is_some_and(|due| due <= at + TICK))
     }
 
     /// Whether it should have been frozen for idleness a while ago.
     pub(super) fn idle_too_long(&self, id: &WorkspaceId, at: Instant) -> bool {
         let one = &self.all[id];
-        let Some(policy) = one.sure_policy(at).filter(|_| !one.reported_before) else {
+        let Some(policy) = one.sure_policy(at) else {
             return false;
         };
         let due = one.freeze_at(policy).map(|due| due.max(one.touched));
@@ -231,12 +250,16 @@ impl Reference {
             policy.storage == FrozenStorage::None
                 && one.freeze_at(policy).is_some_and(|due| due <= at + TICK)
         };
+        let unready = |policy: &Policy| {
+            let unready = one.phase == Some(Phase::Failed) && one.unready_for_long(policy, at);
+            policy.storage == FrozenStorage::None && unready
+        };
         let not_made = one.creating && !one.acknowledged && !self.is_calm(id, at);
         from == Some(Phase::Removing) && !self.is_calm(id, at)
             || one.removal_asked
             || from.is_none()
             || not_made
-            || one.may(at, |policy| too_old(policy) || idle(policy))
+            || one.may(at, |policy| too_old(policy) || idle(policy) || unready(policy))
     }
 
     fn may_be_gone(&self, id: &WorkspaceId, from: Option<Phase>, at: Instant) -> bool {
@@ -267,7 +290,8 @@ impl Reference {
             (Action::Pause, Some(phase)) => phase == Phase::Freezing,
             (Action::Stop, Some(Phase::Frozen)) => one.tier == Some(Tier::Paused),
             (Action::Stop, Some(phase)) => {
-                phase == Phase::Freezing || (phase == Phase::Starting && !calm)
+                let starting = phase == Phase::Starting;
+                phase == Phase::Freezing || (starting && (!calm || one.stepping_down))
             }
             (Action::Remove, Some(phase)) => phase == Phase::Removing,
         };
@@ -277,7 +301,7 @@ impl Reference {
             Action::Start | Action::Unpause => self.starts(id, now),
             _ => {}
         }
-        if phase != Some(Phase::Starting) || action != Action::Stop {
+        if !matches!((phase, action), (Some(Phase::Starting), Action::Stop | Action::Inspect)) {
             self.one(id).course.calls += 1;
         }
     }
@@ -289,10 +313,13 @@ impl Reference {
         let had_their_time = one.course.drain_until.is_some_and(|until| until <= now);
         let may = inside == 0 || had_their_time || one.course.from_failed;
         self.demand(may, || format!("{id}: is being frozen with {inside} inside"));
-        let stored = self.record(id).map(|record| record.state.phase);
+        let stored = self.record(id).map(|record| record.state);
+        let stepping_down = stored.as_ref().is_some_and(|was| was.intent == Some(Intent::Stop));
+        let stored = stored.map(|state| state.phase);
         let one = &self.all[id];
-        let trouble = self.store_is_slow || one.journal_lost;
-        self.demand(stored == Some(Phase::Freezing) || trouble, || {
+        // A jump of the clock ends the wait for the disk.
+        let trouble = self.store_is_slow || one.journal_lost || self.jumped_at >= Some(one.since);
+        self.demand(stored == Some(Phase::Freezing) || stepping_down || trouble, || {
             format!("{id}: is being frozen, but on record it is {stored:?}")
         });
     }
@@ -304,17 +331,19 @@ impl Reference {
         self.demand(starts == 1, || format!("{id}: is started {starts} times for one wake"));
         let Some(slots) = self.slots else { return };
         let up = self.all.iter().filter(|(other, one)| {
-            let up = self.fake.status(other) == Status::Running || one.course.starts > 0;
-            *other != id && up && self.is_calm(other, now)
+            let starts = one.phase == Some(Phase::Starting) && one.course.starts > 0;
+            let up = self.fake.status(other) == Status::Running || starts;
+            *other != id && one.phase.is_some() && up && self.is_calm(other, now)
         });
-        let up = up.count();
-        self.demand(up < slots, || format!("{id}: is started while {up} run in {slots} slots"));
+        let up = Vec::from_iter(up.map(|(other, _)| other.to_string()));
+        self.demand(up.len() < slots, || format!("{id}: {up:?} run already in {slots} slots"));
     }
 
     pub(super) fn call_ended(&mut self, id: &WorkspaceId, action: Action, ended: Ended) {
         self.look();
         let now = Instant::now();
         let one = self.one(id);
+        one.stepping_down &= action != Action::Stop;
         let took = one.under_way.take().map_or(Duration::ZERO, |(_, since)| now - since);
         one.touched = now;
         let words = match &ended {

@@ -71,10 +71,10 @@ pub(super) struct One {
     pub(super) last_left: Option<Instant>,
     /// When it reported activity that has not been taken back, and when such a report ended.
     pub(super) reported: Option<Instant>,
-    /// It had reported activity when the program ended, which may be on record or not.
-    pub(super) reported_before: bool,
     pub(super) report_ended: Option<Instant>,
     pub(super) under_way: Option<(Action, Instant)>,
+    /// It is being stopped from paused.
+    pub(super) stepping_down: bool,
     /// When something came or ended that may move a deadline.
     pub(super) touched: Instant,
     /// What admins have asked for and not been answered, or were and it still holds.
@@ -97,6 +97,8 @@ pub(super) struct One {
     /// Whether it was looked at in this incarnation and life.
     pub(super) met: bool,
     pub(super) journal_lost: bool,
+    /// Its container was removed by others since it was met.
+    pub(super) removed_outside: bool,
     /// What is on record may be of another that had its id.
     pub(super) stale: bool,
 }
@@ -121,9 +123,9 @@ impl One {
             leases: BTreeMap::new(),
             last_left: None,
             reported: None,
-            reported_before: false,
             report_ended: None,
             under_way: None,
+            stepping_down: false,
             touched: now,
             stop_asked: None,
             resume_asked: false,
@@ -138,6 +140,7 @@ impl One {
             is_told: false,
             met: false,
             journal_lost: false,
+            removed_outside: false,
             stale: false,
         }
     }
@@ -179,6 +182,12 @@ impl One {
             (self.idle_since(policy)?, self.ready_at + policy.initial_timeout);
         let idle_since = if idle_since > self.ready_at { idle_since } else { grace_ends };
         Some(grace_ends.max(idle_since + timeout))
+    }
+
+    /// Whether one that failed has been up for nothing for as long as it may be idle.
+    pub(super) fn unready_for_long(&self, policy: &Policy, at: Instant) -> bool {
+        let timeout = policy.inactivity_timeout.filter(|_| policy.monitoring);
+        timeout.is_some_and(|timeout| self.since + timeout <= at + TICK)
     }
 
     /// DESIGN §4: by age in any phase, and by the time that it has been frozen.
@@ -238,7 +247,6 @@ impl One {
         self.waiting.clear();
         self.leases.clear();
         self.last_left = None;
-        self.reported_before = self.reported.is_some() || self.reported_before;
         self.reported = None;
         self.report_ended = None;
         self.under_way = None;

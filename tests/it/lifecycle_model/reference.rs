@@ -6,8 +6,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use frostgate::driver::fake::Fake;
-use frostgate::lifecycle::{Answer, Change, CommandError, Refusal, Registry};
-use frostgate::model::{FrozenStorage, Phase, Policy, WorkspaceId};
+use frostgate::lifecycle::{Answer, Change, CommandError, Refusal, Registry, View};
+use frostgate::model::{FrozenStorage, Phase, Policy, Tier, WorkspaceId};
 use frostgate::store::{Memory, Record};
 use tokio::sync::broadcast::{self, error::TryRecvError};
 use tokio::time::Instant;
@@ -56,6 +56,7 @@ pub(super) struct Reference {
     pub(super) asks: BTreeMap<u64, Ask>,
     next: u64,
     pub(super) upset_until: Instant,
+    pub(super) jumped_at: Option<Instant>,
     pub(super) store_fails: bool,
     pub(super) store_is_slow: bool,
     pub(super) violations: Vec<String>,
@@ -80,6 +81,7 @@ impl Reference {
             asks: BTreeMap::new(),
             next: 0,
             upset_until: now,
+            jumped_at: None,
             store_fails: false,
             store_is_slow: false,
             violations: Vec::new(),
@@ -308,30 +310,54 @@ impl Reference {
 
 /// Check-ins and policies.
 impl Reference {
-    pub(super) fn reported(&mut self, id: &WorkspaceId, active: bool, answer: &Answer) {
+    /// `view`: how it was when that was answered.
+    pub(super) fn reported(
+        &mut self,
+        id: &WorkspaceId,
+        active: bool,
+        asked: Instant,
+        answer: &Answer,
+        view: &View,
+    ) {
         self.look();
         self.note(format!("{id}: reports {active}: {answer:?}"));
         let calm = self.is_calm(id, Instant::now());
-        let one = self.one(id);
         let now = Instant::now();
         match answer {
             Ok(()) => {
-                if let Some(at) = one.reported {
+                // A start since may have cleared it.
+                let Some(told) = view.check_in.filter(|told| told.at >= asked) else { return };
+                let (at, is_true) = (told.at, told.active == active && told.at <= now);
+                self.demand(is_true, || format!("{id}: reported {active}, and that is {told:?}"));
+                let one = self.one(id);
+                if let Some(before) = one.reported {
                     let ttl = one.policy.check_in_ttl;
-                    one.report_ended = Some(ttl.map_or(now, |ttl| now.min(at + ttl)));
+                    one.report_ended = Some(ttl.map_or(at, |ttl| at.min(before + ttl)));
                 }
-                one.reported = active.then_some(now);
-                one.reported_before = false;
+                one.reported = active.then_some(at);
                 one.touched = now;
             }
             Err(error) => {
+                let one = self.one(id);
                 let phase = one.phase;
-                let just_now = one.since == now;
+                let just_now = one.since >= asked;
                 self.demand(!calm || just_now || phase != Some(Phase::Running), || {
                     format!("{id}: a report was not taken while running: {error}")
                 });
             }
         }
+    }
+
+    /// When it reported activity that is remembered from before this life of the program.
+    pub(super) fn report_on_record(&self, id: &WorkspaceId) -> Option<Instant> {
+        let view = self.registry.upgrade()?.get(id.as_str())?.view();
+        view.check_in.filter(|told| told.active).map(|told| told.at)
+    }
+
+    /// Since when it is stopped, if it is now.
+    pub(super) fn stopped_since(&self, id: &WorkspaceId) -> Option<Instant> {
+        let view = self.registry.upgrade()?.get(id.as_str())?.view();
+        (view.tier == Some(Tier::Stopped)).then_some(view.since)
     }
 
     pub(super) fn changes_policy(&mut self, id: &WorkspaceId, policy: Policy) {
@@ -358,8 +384,9 @@ impl Reference {
         };
         one.doubtful.push((changed, Some(now)));
         let unavailable = *answer == Err(CommandError::Unavailable);
-        let going = matches!(one.phase, None | Some(Phase::Removing));
-        self.demand(answer.is_ok() || store_fails || (unavailable && going), || {
+        let unmade = one.creating && !one.acknowledged && *answer == Err(CommandError::Gone);
+        let going = unavailable && matches!(one.phase, None | Some(Phase::Removing));
+        self.demand(answer.is_ok() || store_fails || going || unmade, || {
             format!("{id}: its policy could not be changed: {answer:?}")
         });
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use frostgate::driver::Found;
 use frostgate::driver::fake::{Action, Failure, Fake};
 use frostgate::lifecycle::create::{Order, Template};
-use frostgate::lifecycle::{Lease, Notice, Visit, Workspace};
-use frostgate::model::{FreezeMode, FrozenStorage, Phase, Policy, PolicyOverrides, WorkspaceId};
+use frostgate::lifecycle::{CommandError, Lease, Notice, Visit, Workspace};
+use frostgate::model::{FreezeMode, FrozenStorage, Policy, PolicyOverrides, WorkspaceId};
 use frostgate::store::{Memory, StoreError};
 use tokio::sync::broadcast;
 use tokio::task::{AbortHandle, JoinSet, yield_now};
@@ -412,9 +412,10 @@ impl Run {
             let id = workspace.id();
             let call = self.model.lock().asks(id, Wish::Remove);
             let removed = timeout(seconds(60), workspace.remove()).await;
+            // It may have been too old in that moment.
+            let done = matches!(removed, Ok(Ok(()) | Err(CommandError::Gone)));
             let mut reference = self.model.lock();
-            reference
-                .demand(removed == Ok(Ok(())), || format!("{id}: is not removed: {removed:?}"));
+            reference.demand(done, || format!("{id}: is not removed: {removed:?}"));
             reference.answered(call, &Ok(()));
         }
         let slots = registry.slots();
@@ -503,6 +504,7 @@ impl Run {
                 let jump = self.dice.millis(120_000);
                 self.model.lock().upset_all(format!("the clock jumps by {jump:?}"));
                 advance(jump).await;
+                self.model.lock().jumped_at = Some(Instant::now());
             }
             deed => self.disturb(deed),
         }
@@ -537,10 +539,12 @@ impl Run {
     async fn check_in(&mut self) {
         let Some(workspace) = self.workspace() else { return };
         let active = self.dice.roll(3) > 0;
+        let asked = Instant::now();
         let answer = timeout(seconds(5), workspace.check_in(active)).await;
+        let view = workspace.view();
         let mut reference = self.model.lock();
         match answer {
-            Ok(answer) => reference.reported(workspace.id(), active, &answer),
+            Ok(answer) => reference.reported(workspace.id(), active, asked, &answer, &view),
             Err(_) => {
                 reference.demand(false, || format!("{}: takes no reports", workspace.id()));
             }
@@ -629,7 +633,7 @@ impl Run {
         drop(reference);
         let model = self.model.clone();
         self.clients.spawn(async move {
-            let answer = workspace.change_policy(&changes).await;
+            let answer = workspace.change_policy(changes).await;
             model.lock().changed_policy(&id, incarnation, &answer);
         });
     }
@@ -715,7 +719,11 @@ impl Run {
             ("is unpaused outside", Fake::unpause_outside),
             ("is removed outside", Fake::remove_outside),
         ]);
-        self.model.lock().upset(&id, words.to_owned());
+        {
+            let mut reference = self.model.lock();
+            reference.upset(&id, words.to_owned());
+            reference.one(&id).removed_outside |= words == "is removed outside";
+        }
         act(&self.fake, &id);
         if words == "dies" && self.dice.one_in(2) {
             self.fake.start_outside(&id); // as by a restart policy
@@ -761,6 +769,3 @@ impl Run {
         self.begin().await;
     }
 }
-
-#[expect(dead_code, reason = "…")]
-fn keep(_: Phase) {}

@@ -13,14 +13,14 @@ use frostgate::lifecycle::create::{self, Creator};
 use frostgate::lifecycle::reconcile::Reconciler;
 use frostgate::lifecycle::registry::Newcomer;
 use frostgate::lifecycle::slots::Capacity;
-use frostgate::lifecycle::{Options, Registry};
+use frostgate::lifecycle::{Limits, Options, Registry};
 use frostgate::model::{
     Blueprint, Image, Policy, PolicyOverrides, Project, ProjectId, Runs, Spec, WorkspaceId,
 };
 use frostgate::store::{self, Memory, Store, StoreError};
 use frostgate::token::TokenName;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -185,14 +185,10 @@ impl Store for Disk {
         &self,
         id: &WorkspaceId,
         state: store::RecordState,
-        entry: store::JournalEntry,
+        entry: Option<store::JournalEntry>,
     ) -> store::Call<'_, ()> {
         let id = id.clone();
         self.call(move |memory| memory.transition(&id, state, entry))
-    }
-
-    fn note_active(&self, seen: Vec<(WorkspaceId, SystemTime)>) -> store::Call<'_, ()> {
-        self.call(|memory| memory.note_active(seen))
     }
 
     fn delete(&self, id: &WorkspaceId) -> store::Call<'_, ()> {
@@ -252,12 +248,14 @@ impl Life {
         let disk = Arc::new(Disk { memory: memory.clone(), cut_off: AtomicBool::new(false) });
         let options = Options {
             domain: "localhost".to_owned(),
-            held_max: 1_000,
-            held_per_workspace_max: setup.held_per_workspace_max,
-            capacity: Capacity { slots: setup.slots, memory: None },
+            limits: Limits {
+                held_max: 1_000,
+                held_per_workspace_max: setup.held_per_workspace_max,
+                capacity: Capacity { slots: setup.slots, memory: None },
+                memory_low: None,
+                starts_max: 2,
+            },
             memory_assumed: 0,
-            memory_low: None,
-            starts_max: 2,
             check_in_key: CheckInKey::new(&[7; 32]),
             public_port: 80,
             clock: Clock::new(paused_wall),
@@ -274,8 +272,11 @@ impl Life {
         });
         let driver: Arc<dyn Driver> =
             Arc::new(Watched { fake: fake.clone(), model: model.clone() });
-        let project =
-            Project { name: "Python".to_owned(), spec: spec(), policy: setup.project.clone() };
+        let project = Project {
+            name: "Python".to_owned(),
+            spec: spec().into(),
+            policy: setup.project.clone(),
+        };
         let policy = Arc::new(setup.policy.clone());
         let creator = Arc::new(Creator::new(
             registry.clone(),
@@ -289,7 +290,7 @@ impl Life {
         for (id, own) in &setup.configured {
             let newcomer = Newcomer {
                 id: id.clone(),
-                spec: spec(),
+                spec: spec().into(),
                 policy: own.applied_to(&policy),
                 own_policy: PolicyOverrides::default(),
                 driver: driver.clone(),
@@ -299,7 +300,8 @@ impl Life {
             registry.add(newcomer).unwrap();
         }
         creator.restore();
-        let mut reconciler = Reconciler::new(registry.clone(), driver, policy);
+        let policies = watch::channel(policy).1;
+        let mut reconciler = Reconciler::new(registry.clone(), driver, policies);
         reconciler.take_stock().await;
         followers.spawn(reconciler.follow());
         Self { registry, creator, disk, followers }

@@ -67,13 +67,14 @@ impl Client {
         Some(Self::over_tcp(TcpStream::connect(address).await.ok()?))
     }
 
-    /// From an address of its own, which all of 127.0.0.0/8 are, and a port that the system gives
-    /// to nobody by itself: it might be a workspace's in a moment.
+    /// From an address of its own, which all of 127.0.0.0/8 are, and a port that neither the system
+    /// gives to anybody nor Frostgate to a workspace.
     pub(crate) async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         for _ in 0..100 {
-            let port = 20_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000;
+            let port = 2_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 8_000;
             let socket = TcpSocket::new_v4().unwrap();
+            socket.set_reuseaddr(true).unwrap();
             if socket.bind(SocketAddr::from((source, port))).is_ok() {
                 return Self::over_tcp(socket.connect(address).await.unwrap());
             }
@@ -181,6 +182,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 return (body, false);
             }
         }
+    }
+
+    /// The next chunk of a body that goes on; empty: it has ended.
+    pub(crate) async fn chunk(&mut self) -> String {
+        let chunk = async {
+            let line = self.line().await.unwrap_or_default();
+            let size = usize::from_str_radix(line.trim(), 16).unwrap_or(0);
+            let (chunk, _) = self.sized_body(size).await;
+            self.line().await;
+            String::from_utf8(chunk).unwrap()
+        };
+        timeout(REPLY_MAX, chunk).await.expect("no chunk in time")
     }
 
     async fn line(&mut self) -> Option<String> {

@@ -1,8 +1,11 @@
 //! A whole gateway for a test, on ports of its own, with a state directory of its own.
 
+mod browser;
+mod callee;
 mod client;
 mod dice;
 pub(crate) mod endurance;
+mod load;
 mod origin;
 mod program;
 mod tls;
@@ -22,8 +25,11 @@ use frostgate::model::{
 };
 use tokio::time::{Instant, sleep};
 
+pub(crate) use browser::{Browser, Habits};
+pub(crate) use callee::{Seen, callee, next, serve as serve_calls};
 pub(crate) use client::{Client, Reply, get, navigate};
 pub(crate) use dice::Dice;
+pub(crate) use load::Load;
 pub(crate) use origin::{Connection, Origin, Received, ok};
 pub(crate) use program::{Program, Setup};
 pub(crate) use tls::{Authority, gullible, secure, tls, try_tls};
@@ -218,7 +224,8 @@ pub(crate) fn local_process() -> Runs {
 /// Adds a project.
 pub(crate) fn project(config: &mut Config, id: &str, runs: Runs) {
     let name = format!("The {id}");
-    let project = Project { name, spec: Spec::new(runs), policy: PolicyOverrides::default() };
+    let project =
+        Project { name, spec: Spec::new(runs).into(), policy: PolicyOverrides::default() };
     config.projects.insert(ProjectId::parse(id).unwrap(), project);
 }
 
@@ -229,7 +236,7 @@ pub(crate) fn upstream(config: &mut Config, id: &str, address: SocketAddr) {
 }
 
 pub(crate) fn add(config: &mut Config, id: &str, spec: Spec, policy: PolicyOverrides) {
-    let id = WorkspaceId::parse(id).unwrap();
+    let (id, spec, policy) = (WorkspaceId::parse(id).unwrap(), spec.into(), policy.into());
     config.workspaces.insert(id, config::Workspace { project: None, spec, policy });
 }
 

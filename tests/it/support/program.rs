@@ -1,9 +1,11 @@
 //! The program itself, as an operator runs it: a process of its own, with a file of configuration.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -22,6 +24,8 @@ pub(crate) struct Setup {
     pub(crate) configuration: String,
     /// What the shell is to do before.
     pub(crate) first: String,
+    /// Its standard input, for the shell to do something with; `None`: nothing.
+    pub(crate) input: Option<Arc<TcpListener>>,
     /// `FROSTGATE_LOG`; empty: as usual.
     pub(crate) log: &'static str,
 }
@@ -52,11 +56,17 @@ impl Drop for Killed {
 }
 
 /// Holds the configuration, the log and the state.
-struct Directory(PathBuf);
+struct Directory {
+    path: PathBuf,
+    /// Whether it goes when this does; another program may be in it.
+    is_ours: bool,
+}
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
+        if self.is_ours {
+            drop(fs::remove_dir_all(&self.path));
+        }
     }
 }
 
@@ -80,7 +90,8 @@ impl Program {
     pub(crate) async fn run(setup: Setup) -> Self {
         let directory = unique_state_dir();
         fs::create_dir_all(&directory).unwrap();
-        Self::start_in(Directory(directory), setup).await
+        let directory = Directory { path: directory, is_ours: true };
+        Self::start_in(directory, setup).await
     }
 
     /// As `kill -9` does.
@@ -95,33 +106,67 @@ impl Program {
         Self::start_in(directory, setup).await
     }
 
+    /// Starts another one beside it, which takes over. It is up when it serves; both have one log.
+    pub(crate) async fn taken_over(&self) -> Self {
+        let said_before = self.log().len();
+        let mut successor = self.beside();
+        successor.serves(said_before).await;
+        successor
+    }
+
+    /// The same, without waiting for anything.
+    pub(crate) fn beside(&self) -> Self {
+        let directory = Directory { path: self.directory.path.clone(), is_ours: false };
+        Self::spawn(directory, self.setup.clone(), " --takeover")
+    }
+
+    /// Waits until it says that it serves, in what is in the log after so many bytes.
+    pub(crate) async fn serves(&mut self, said_before: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.has_said_where(said_before) {
+            let ended = self.child.0.try_wait().unwrap().is_some();
+            assert!(!ended && Instant::now() < deadline, "it serves not: {}", self.log());
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     async fn start_in(directory: Directory, setup: Setup) -> Self {
-        let file = directory.0.join("frostgate.toml");
-        fs::write(&file, setup.text(&directory.0)).unwrap();
-        let log = File::options().create(true).append(true).open(directory.0.join("log")).unwrap();
-        let output = File::create(directory.0.join("output")).unwrap();
-        let said_before = usize::try_from(log.metadata().unwrap().len()).unwrap();
-        let child = Command::new("sh")
+        let said_before = fs::metadata(directory.path.join("log")).map_or(0, |log| log.len());
+        let mut program = Self::spawn(directory, setup, "");
+        program.serves(usize::try_from(said_before).unwrap()).await;
+        program
+    }
+
+    fn spawn(directory: Directory, setup: Setup, how: &str) -> Self {
+        let file = directory.path.join("frostgate.toml");
+        fs::write(&file, setup.text(&directory.path)).unwrap();
+        let log =
+            File::options().create(true).append(true).open(directory.path.join("log")).unwrap();
+        let output = File::create(directory.path.join("output")).unwrap();
+        let mut command = Command::new("sh");
+        for (name, _) in std::env::vars_os() {
+            // Those that are about the tests, and whatever somebody has set for a Frostgate here.
+            if name.as_encoded_bytes().starts_with(b"FROSTGATE_") {
+                command.env_remove(name);
+            }
+        }
+        let child = command
             .arg("-c")
-            .arg(format!("{} exec \"$0\" serve --config \"$1\"", setup.first))
+            .arg(format!("{} exec \"$0\" serve --config \"$1\"{how}", setup.first))
             .arg(env!("CARGO_BIN_EXE_frostgate"))
             .arg(&file)
             .env("FROSTGATE_LOG", setup.log)
-            .stdin(Stdio::null())
+            .stdin(match &setup.input {
+                Some(socket) => Stdio::from(OwnedFd::from(socket.try_clone().unwrap())),
+                None => Stdio::null(),
+            })
             .stdout(output)
             .stderr(log)
             .spawn()
             .unwrap();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let child = Killed(child);
-        let mut program = Self { child, directory, setup, public: nowhere, admin: nowhere };
-        let deadline = Instant::now() + PATIENCE;
-        while !program.has_said_where(said_before) {
-            let ended = program.child.0.try_wait().unwrap().is_some();
-            assert!(!ended && Instant::now() < deadline, "it serves not: {}", program.log());
-            sleep(Duration::from_millis(2)).await;
-        }
-        program
+        Self { child, directory, setup, public: nowhere, admin: nowhere }
     }
 
     /// Whether it serves, and where, in what it has logged since.
@@ -140,13 +185,23 @@ impl Program {
         true
     }
 
+    /// Writes another configuration, which it has to be told of.
+    pub(crate) fn configure(&mut self, configuration: &str) {
+        self.setup.configuration = configuration.to_owned();
+        fs::write(self.file(), self.setup.text(&self.directory.path)).unwrap();
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.directory.path.join("frostgate.toml")
+    }
+
     /// Where its configuration, its log and its state are.
     pub(crate) fn directory(&self) -> &Path {
-        &self.directory.0
+        &self.directory.path
     }
 
     pub(crate) fn state_dir(&self) -> PathBuf {
-        state_dir(&self.directory.0)
+        state_dir(&self.directory.path)
     }
 
     pub(crate) fn token(&self) -> String {
@@ -154,12 +209,12 @@ impl Program {
     }
 
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.directory.0.join("log")).unwrap_or_default()
+        fs::read_to_string(self.directory.path.join("log")).unwrap_or_default()
     }
 
     /// What it printed.
     pub(crate) fn output(&self) -> String {
-        fs::read_to_string(self.directory.0.join("output")).unwrap()
+        fs::read_to_string(self.directory.path.join("output")).unwrap()
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {
@@ -173,7 +228,11 @@ impl Program {
     }
 
     pub(crate) fn terminate(&self) {
-        kill_process(Pid::from_child(&self.child.0), Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child.0), signal).unwrap();
     }
 
     /// How it ended, within the limit.

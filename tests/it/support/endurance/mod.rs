@@ -187,7 +187,7 @@ impl<W: World> Siege<W> {
     }
 
     async fn until_at_rest(&self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE * 3;
         loop {
             let problems = self.problems().await;
             if problems.is_empty() {
