@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Empty};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::http2;
-use crate::support::{Client, Connection, Gateway, Origin, PATIENCE, Reply, relay, until};
+use crate::support::{Client, Connection, Gateway, Origin, PATIENCE, Reply, process, relay, until};
 use crate::websocket;
 
 const DRAIN: Duration = Duration::from_millis(300);
@@ -158,7 +158,13 @@ async fn both_ends_of_a_websocket_are_told_that_it_goes_away() {
     })
     .await;
     for mode in [FreezeMode::Stop, FreezeMode::Pause] {
-        let gateway = before(&origin, mode).await;
+        // It takes a moment to die, as one does that closes its connections first.
+        let gateway = Gateway::start(|config| {
+            let relayed = [("RELAY_TO", &*origin.address.to_string()), ("DYING_MS", "1000")];
+            process(config, "alice", mode, PATIENCE * 9, &relayed);
+            config.policy.drain_grace = DRAIN;
+        })
+        .await;
         let mut client = websocket::opened(&gateway).await;
         assert_eq!(client.bytes(4).await, [0x81, 2, b'h', b'i']);
         let says_goodbye = async {
