@@ -31,11 +31,7 @@ impl Drivers {
                 config::Freezer::Signal => process::Freezer::Signal,
             },
         })?;
-        let docker = match config.docker.enable {
-            DockerUse::Never => None,
-            DockerUse::Auto if !an_engine_is_likely(config) => None,
-            DockerUse::Auto | DockerUse::Always => Some(connect_docker(config)?),
-        };
+        let docker = engine(config)?.map(|docker| -> Arc<dyn Driver> { Arc::new(docker) });
         Ok(Self { process: Arc::new(process), upstream: Arc::new(Upstream::new()), docker })
     }
 
@@ -67,7 +63,16 @@ fn an_engine_is_likely(config: &Config) -> bool {
     named || std::path::Path::new(docker::DEFAULT_SOCKET).exists()
 }
 
-fn connect_docker(config: &Config) -> anyhow::Result<Arc<dyn Driver>> {
+/// The engine that the configuration wants, as far as one is likely to be there; it is not asked yet.
+pub(super) fn engine(config: &Config) -> anyhow::Result<Option<Docker>> {
+    match config.docker.enable {
+        DockerUse::Never => Ok(None),
+        DockerUse::Auto if !an_engine_is_likely(config) => Ok(None),
+        DockerUse::Auto | DockerUse::Always => connect_docker(config).map(Some),
+    }
+}
+
+fn connect_docker(config: &Config) -> anyhow::Result<Docker> {
     let docker = Docker::connect(docker::Options {
         socket: config.docker.socket.clone(),
         address: match config.docker.address {
@@ -77,5 +82,5 @@ fn connect_docker(config: &Config) -> anyhow::Result<Arc<dyn Driver>> {
         network: config.docker.network.clone(),
         scope: config.docker.scope.clone(),
     })?;
-    Ok(Arc::new(docker))
+    Ok(docker)
 }

@@ -13,18 +13,39 @@ use clap::{Args, Parser, Subcommand};
 use crate::app::App;
 use crate::config::{Config, ConfigError, Flags};
 
-mod activation;
-mod certs;
-mod client;
-mod demo;
-mod log;
-mod reload;
-mod sample;
 mod serve;
-mod signals;
-mod table;
+mod activation;
+mod demo;
+mod sample;
+mod certs;
+
+mod change;
+mod create;
+mod events;
+mod health;
+mod logs;
+mod ls;
+mod reload;
+mod rm;
+mod show;
 mod token;
 mod why;
+
+mod check_in;
+mod doctor;
+
+mod completions;
+mod man;
+
+mod client;
+mod feed;
+mod log;
+mod policy;
+mod progress;
+mod signals;
+mod table;
+mod when;
+mod workspace;
 
 use client::CallError;
 
@@ -56,18 +77,48 @@ pub struct CommandLine {
 enum Command {
     /// Serve the configured workspaces, and the containers labelled for Frostgate
     Serve(serve::Serve),
-    /// Say whether the configuration is right, or everything that is wrong with it
-    CheckConfig(CheckConfig),
-    /// Have the running gateway read its configuration again, and say what that changes
-    Reload(reload::Reload),
-    /// Make certificates for development, and say how to have them trusted
-    Certs(certs::Certs),
-    /// Say why a workspace is awake, or what froze it
-    Why(why::Why),
-    /// List, make, rotate and revoke the tokens that open the API
-    Token(token::Token),
     /// Try it out: three sample workspaces that freeze when idle, on this machine alone
     Demo(demo::Demo),
+    /// Say whether the configuration is right, or everything that is wrong with it
+    CheckConfig(CheckConfig),
+    /// Find what keeps Frostgate from working here, and say how to fix it
+    Doctor(doctor::Doctor),
+    /// Make certificates for development, and say how to have them trusted
+    Certs(certs::Certs),
+    /// Have the running gateway read its configuration again, and say what that changes
+    Reload(reload::Reload),
+    /// Say whether the gateway lives and is ready; for health checks as well
+    Health(health::Health),
+    /// List workspaces
+    Ls(ls::Ls),
+    /// Show a workspace and its policy
+    Show(show::Show),
+    /// Say why a workspace is awake, or what froze it
+    Why(why::Why),
+    /// Create a workspace from a project
+    Create(create::Create),
+    /// Change the policy of workspaces, at once and for good
+    Set(change::Set),
+    /// Freeze workspaces now
+    Stop(change::Turn),
+    /// Wake workspaces
+    Resume(change::Turn),
+    /// Keep workspaces awake for a while, whoever is inside
+    Keep(change::Keep),
+    /// Remove workspaces, with all that they have
+    Rm(rm::Rm),
+    /// Print what a workspace's processes wrote
+    Logs(logs::Logs),
+    /// Tell what happened to workspaces, or what happens
+    Events(events::Events),
+    /// Report the activity of the workspace that this runs in
+    CheckIn(check_in::CheckIn),
+    /// List, make, rotate and revoke the tokens that open the API
+    Token(token::Token),
+    /// Print what a shell needs to complete command lines
+    Completions(completions::Completions),
+    /// Print a manual page, or write all of them to a directory
+    Man(man::Man),
     /// Be a sample workspace on $PORT
     #[command(hide = true)]
     Sample(sample::Sample),
@@ -129,23 +180,77 @@ pub fn run(
     let environment: Environment = environment.filter_map(text).collect();
     match command_line.run(&environment) {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads along has read enough, as `head` does.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "frostgate: {}", told(&error));
+            if !error.is::<Told>() {
+                complain(&error);
+            }
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// Somebody asked for what can't be meant, as far as only a command itself can tell.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misuse(String);
+
+/// What went wrong is on the terminal already; this is how it ends.
+#[derive(Debug, thiserror::Error)]
+#[error("it failed")]
+struct Told {
+    code: u8,
+}
+
+impl Told {
+    /// Tells it.
+    fn of(error: &anyhow::Error) -> Self {
+        complain(error);
+        Self { code: exit_code(error) }
+    }
+}
+
+fn complain(error: &anyhow::Error) {
+    // Nobody is left to tell if the terminal is gone.
+    drop(writeln!(std::io::stderr(), "frostgate: {}", told(error)));
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let system = error.downcast_ref::<std::io::Error>();
+    system.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// A duration, as flags take it.
+fn duration_from(text: &str) -> Result<std::time::Duration, String> {
+    crate::duration::parse(text).map_err(|invalid| invalid.to_string())
 }
 
 impl CommandLine {
     fn run(self, environment: &Environment) -> anyhow::Result<()> {
         match self.command {
             Command::Serve(serve) => serve::run(serve, environment),
-            Command::CheckConfig(check) => check.run(environment),
-            Command::Reload(reload) => reload::run(&reload, environment),
-            Command::Certs(certs) => certs::run(certs, environment),
-            Command::Why(why) => why::run(&why, environment),
-            Command::Token(token) => token::run(&token, environment),
             Command::Demo(demo) => demo::run(&demo, environment),
+            Command::CheckConfig(check) => check.run(environment),
+            Command::Doctor(doctor) => doctor::run(&doctor, environment),
+            Command::Certs(certs) => certs::run(certs, environment),
+            Command::Reload(reload) => reload::run(&reload, environment),
+            Command::Health(health) => health::run(&health, environment),
+            Command::Ls(ls) => ls::run(&ls, environment),
+            Command::Show(show) => show::run(&show, environment),
+            Command::Why(why) => why::run(&why, environment),
+            Command::Create(create) => create::run(&create, environment),
+            Command::Set(set) => change::set(&set, environment),
+            Command::Stop(turn) => change::stop(&turn, environment),
+            Command::Resume(turn) => change::resume(&turn, environment),
+            Command::Keep(keep) => change::keep(&keep, environment),
+            Command::Rm(rm) => rm::run(&rm, environment),
+            Command::Logs(logs) => logs::run(&logs, environment),
+            Command::Events(events) => events::run(&events, environment),
+            Command::CheckIn(check_in) => check_in::run(&check_in, environment),
+            Command::Token(token) => token::run(&token, environment),
+            Command::Completions(completions) => completions::run(&completions),
+            Command::Man(man) => man::run(&man),
             Command::Sample(sample) => sample::run(&sample, environment),
         }
     }
@@ -197,8 +302,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             404 => UNKNOWN,
             _ => FAILED,
         },
-        None if error.is::<ConfigError>() => MISUSED,
-        None => FAILED,
+        None if error.is::<ConfigError>() || error.is::<Misuse>() => MISUSED,
+        None => error.downcast_ref().map_or(FAILED, |Told { code }| *code),
     }
 }
 

@@ -11,14 +11,14 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::stream::Stream;
 
@@ -59,16 +59,15 @@ impl HangUp {
 }
 
 async fn until_shut(socket: OwnedFd) -> io::Result<()> {
-    let socket = TcpStream::from_std(std::net::TcpStream::from(socket))?;
+    let socket = AsyncFd::register_with_interest(socket, Interest::READABLE)?;
     loop {
-        if socket.ready(Interest::READABLE).await?.is_read_closed() {
+        let mut arrived = socket.readable().await?;
+        if arrived.ready().is_read_closed() {
             return Ok(());
         }
         // Something has arrived that is not for us. To say that there is nothing is to be told of
         // what arrives next.
-        drop(socket.try_io(Interest::READABLE, || -> io::Result<()> {
-            Err(io::ErrorKind::WouldBlock.into())
-        }));
+        arrived.clear_ready();
     }
 }
 
@@ -86,11 +85,11 @@ impl Request {
 
     /// Off the usual path.
     #[cold]
-    fn give(&self, socket: &TcpStream) {
+    fn give(&self, socket: BorrowedFd<'_>) {
         self.open.store(false, Ordering::Release);
         let mut state = self.lock();
         // If there are no descriptors left, there is nothing to look with.
-        state.given = socket.as_fd().try_clone_to_owned().ok();
+        state.given = socket.try_clone_to_owned().ok();
         if let Some(asking) = state.asking.take().filter(|_| state.given.is_some()) {
             asking.wake();
         }
@@ -114,7 +113,7 @@ impl<S: Stream> Watched<S> {
 }
 
 impl<S: Stream> Stream for Watched<S> {
-    fn socket(&self) -> &TcpStream {
+    fn socket(&self) -> BorrowedFd<'_> {
         self.stream.socket()
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn header_rules(bytes: &[u8]) {
     }
     let mut sent = std::mem::take(request.headers_mut());
     let client =
-        Client::new(Ends { peer: US, local: US, tls: None, hang_up: HangUp::default() }, false);
+        Client::new(Ends { peer: US, local: US, user: None, tls: None, hang_up: HangUp::default() }, false);
     let hop = Hop {
         client: &client,
         id: HeaderValue::from_static("ours"),

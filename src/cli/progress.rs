@@ -1,0 +1,59 @@
+//! Waiting for a workspace, and telling how it goes on a terminal.
+
+use std::time::Duration;
+
+use hyper::Method;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::sleep;
+
+use super::client::{Answer, Client};
+use super::workspace::{Workspace, state};
+use crate::model::WorkspaceId;
+
+/// How often it is asked how it goes, where somebody watches.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// How often what turns is drawn.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Makes the call, which is answered when it has come about, and tells meanwhile how the workspace
+/// is: on standard error, and only if that is a terminal.
+pub(super) fn wait_for(
+    client: &Client,
+    id: &WorkspaceId,
+    path: &str,
+    limit: Duration,
+) -> anyhow::Result<Answer> {
+    // Hidden by itself where there is no terminal.
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}: {wide_msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.set_prefix(id.to_string());
+    bar.enable_steady_tick(TICK);
+    let answer = client.block_on(async {
+        let call = client.ask(Method::PUT, path, None::<&()>, limit);
+        tokio::select! {
+            answer = call => answer,
+            never = tell(client, id, &bar) => match never {},
+        }
+    });
+    bar.finish_and_clear();
+    answer
+}
+
+async fn tell(client: &Client, id: &WorkspaceId, bar: &ProgressBar) -> std::convert::Infallible {
+    if bar.is_hidden() {
+        std::future::pending::<()>().await;
+    }
+    let path = format!("/api/v1/workspaces/{id}");
+    loop {
+        let asked = client.ask(Method::GET, &path, None::<&()>, LOOK_EVERY * 10).await;
+        if let Ok(workspace) = asked.and_then(|answer| answer.read::<Workspace>()) {
+            bar.set_message(match workspace.queue_position {
+                Some(position) => format!("waiting for a slot, {position} before it"),
+                None => state(workspace.phase, workspace.tier),
+            });
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
