@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::stream::Stream;
 
@@ -59,15 +59,17 @@ impl HangUp {
 }
 
 async fn until_shut(socket: OwnedFd) -> io::Result<()> {
-    let socket = AsyncFd::register_with_interest(socket, Interest::READABLE)?;
+    // Nothing is asked of it but when it is shut, which a Unix socket tells in the same way.
+    let socket = TcpStream::from_std(std::net::TcpStream::from(socket))?;
     loop {
-        let mut arrived = socket.readable().await?;
-        if arrived.ready().is_read_closed() {
+        if socket.ready(Interest::READABLE).await?.is_read_closed() {
             return Ok(());
         }
         // Something has arrived that is not for us. To say that there is nothing is to be told of
         // what arrives next.
-        arrived.clear_ready();
+        drop(socket.try_io(Interest::READABLE, || -> io::Result<()> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }));
     }
 }
 
