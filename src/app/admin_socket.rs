@@ -61,8 +61,7 @@ impl SocketFile {
     }
 
     fn is_ours(&self) -> bool {
-        fs::symlink_metadata(&self.path)
-            .is_ok_and(|there| (there.dev(), there.ino()) == self.inode)
+        fs::symlink_metadata(&self.path).is_ok_and(|there| (there.dev(), there.ino()) == self.inode)
     }
 }
 
@@ -101,7 +100,9 @@ fn owner(path: &Path) -> io::Result<Option<i32>> {
     socket.set_nonblocking(true)?;
     match socket.connect(&SockAddr::unix(path)?) {
         Ok(()) => Ok(Some(socket_peercred(&socket)?.pid.as_raw_pid())),
-        Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => {
+        Err(error)
+            if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) =>
+        {
             Ok(None)
         }
         Err(error) => Err(error),

@@ -3,13 +3,14 @@
 use std::io::Write;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::Args;
 use hyper::Method;
 use serde_json::{Map, Value};
 
 use super::client::{ANSWER_MAX, Answer, Client, Output, Remote};
 use super::policy::PolicyFlags;
-use super::progress::wait_for;
+use super::progress::wait_for_all;
 use super::when::Now;
 use super::workspace::{Workspace, state};
 use super::{Environment, Misuse, Told, duration_from};
@@ -73,22 +74,18 @@ pub(super) fn resume(turn: &Turn, environment: &Environment) -> anyhow::Result<(
     turn_all(turn, "resume", environment)
 }
 
-/// All begin at once; then each is waited for.
 fn turn_all(turn: &Turn, verb: &str, environment: &Environment) -> anyhow::Result<()> {
     let Turn { which, waiting } = turn;
     let client = Client::find(&which.remote.gateway, environment)?;
-    let path = |id: &WorkspaceId, wait: bool| format!("/api/v1/workspaces/{id}/{verb}?wait={wait}");
-    let begin = |id: &WorkspaceId| client.call(Method::PUT, &path(id, false), None::<&()>);
+    let path = |id: &WorkspaceId| format!("/api/v1/workspaces/{id}/{verb}?wait={}", waiting.wait);
+    let state = |workspace: &Workspace| state(workspace.phase, workspace.tier);
     if !waiting.wait {
-        return each(which, begin, |workspace| state(workspace.phase, workspace.tier));
+        return each(which, |id| client.call(Method::PUT, &path(id), None::<&()>), state);
     }
-    let begun: Vec<_> = which.ids.iter().map(|id| begin(id).map(drop)).collect();
-    let mut begun = begun.into_iter();
-    let finish = |id: &WorkspaceId| {
-        begun.next().unwrap_or(Ok(()))?;
-        wait_for(&client, id, &path(id, true), waiting.timeout)
-    };
-    each(which, finish, |workspace| state(workspace.phase, workspace.tier))
+    let calls: Vec<_> = which.ids.iter().map(|id| (id.clone(), path(id))).collect();
+    let mut answers = wait_for_all(&client, &calls, waiting.timeout).into_iter();
+    let mut answer = || answers.next().unwrap_or_else(|| bail!("it was not asked"));
+    each(which, |_| answer(), state)
 }
 
 pub(super) fn keep(keep: &Keep, environment: &Environment) -> anyhow::Result<()> {

@@ -206,9 +206,8 @@ impl Client {
         field: Option<(&str, &str)>,
     ) -> anyhow::Result<Response<Incoming>> {
         let request = self.request(Method::GET, path);
-        let request = field.into_iter().fold(request, |request, (name, value)| {
-            request.header(name, value)
-        });
+        let request =
+            field.into_iter().fold(request, |request, (name, value)| request.header(name, value));
         let request = request.body(Full::new(Bytes::new()))?;
         let response = timeout(ANSWER_MAX, self.exchange(request)).await.unwrap_or_else(|_| {
             Err(self.unreachable(format!("no answer within {} s", ANSWER_MAX.as_secs())))

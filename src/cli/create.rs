@@ -11,7 +11,7 @@ use super::Environment;
 use super::change::Waiting;
 use super::client::{ANSWER_MAX, Client, Output, Remote};
 use super::policy::PolicyFlags;
-use super::progress::wait_for;
+use super::progress::wait_for_all;
 use super::workspace::{Workspace, state};
 use crate::model::{ProjectId, WorkspaceId};
 
@@ -50,7 +50,10 @@ pub(super) fn run(create: &Create, environment: &Environment) -> anyhow::Result<
         let id = workspace["id"].as_str().and_then(|id| WorkspaceId::parse(id).ok());
         let id = id.ok_or_else(|| anyhow::anyhow!("the gateway's answer names no workspace"))?;
         let path = format!("/api/v1/workspaces/{id}/resume?wait=true");
-        workspace = wait_for(&client, &id, &path, waiting.timeout)?.read()?;
+        let answers = wait_for_all(&client, &[(id, path)], waiting.timeout);
+        for answer in answers {
+            workspace = answer?.read()?;
+        }
     }
     let mut out = anstream::stdout();
     if remote.output == Output::Json {

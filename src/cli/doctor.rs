@@ -61,20 +61,12 @@ impl Finding {
         Self { check, status: Status::Ok, detail: detail.into(), fix: None }
     }
 
-    fn warning(
-        check: &'static str,
-        detail: impl Into<String>,
-        fix: impl Into<String>,
-    ) -> Self {
+    fn warning(check: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
         let (detail, fix) = (detail.into(), Some(fix.into()));
         Self { check, status: Status::Warning, detail, fix }
     }
 
-    fn problem(
-        check: &'static str,
-        detail: impl Into<String>,
-        fix: impl Into<String>,
-    ) -> Self {
+    fn problem(check: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
         let (detail, fix) = (detail.into(), Some(fix.into()));
         Self { check, status: Status::Problem, detail, fix }
     }

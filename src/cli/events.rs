@@ -41,7 +41,13 @@ pub(super) struct Events {
     #[arg(long, value_enum, value_name = "TYPE", value_delimiter = ',', requires = "follow")]
     types: Vec<Type>,
     /// How many of the last lines of the journals are told
-    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 50, conflicts_with = "follow")]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "NUMBER",
+        default_value_t = 50,
+        conflicts_with = "follow"
+    )]
     lines: usize,
     #[command(flatten)]
     remote: Remote,

@@ -67,7 +67,8 @@ mod tests {
         let whole = [event("phase", "{\"a\":1}"), event("lost", ""), event("", "x\n y")];
         for size in [1, 2, 3, 7, text.len()] {
             let mut feed = Feed::default();
-            let events: Vec<_> = text.as_bytes().chunks(size).flat_map(|piece| feed.push(piece)).collect();
+            let events: Vec<_> =
+                text.as_bytes().chunks(size).flat_map(|piece| feed.push(piece)).collect();
             assert_eq!(events, whole, "in pieces of {size}");
             assert_eq!(feed.resume(), Some("7"));
             assert_eq!(feed.push(b"\n"), []);

@@ -78,11 +78,8 @@ fn report(asked: anyhow::Result<Answer>) -> anyhow::Result<Report> {
 }
 
 fn told(report: &Report, place: &str) -> String {
-    let ready = if report.ready {
-        Cell::coloured("ready", GOOD)
-    } else {
-        Cell::coloured("not ready", BAD)
-    };
+    let ready =
+        if report.ready { Cell::coloured("ready", GOOD) } else { Cell::coloured("not ready", BAD) };
     let first = [ready, Cell::new("gateway"), Cell::new(place)];
     let rows = report.checks.iter().map(|Finding { name, status, detail }| {
         let style = if status == "ok" { GOOD } else { DUBIOUS };

@@ -64,8 +64,7 @@ pub(super) fn run(ls: &Ls, environment: &Environment) -> anyhow::Result<()> {
         return Ok(());
     }
     let read = |item| Ok(serde_json::from_value::<Workspace>(item)?);
-    let workspaces: Vec<Workspace> =
-        items.into_iter().map(read).collect::<anyhow::Result<_>>()?;
+    let workspaces: Vec<Workspace> = items.into_iter().map(read).collect::<anyhow::Result<_>>()?;
     if ls.quiet {
         for workspace in workspaces {
             writeln!(out, "{}", workspace.id)?;

@@ -27,9 +27,8 @@ pub(super) fn run(man: &Man) -> anyhow::Result<()> {
     all.build();
     match &man.directory {
         Some(directory) => {
-            fs::create_dir_all(directory).with_context(|| {
-                format!("could not make the directory {}", directory.display())
-            })?;
+            fs::create_dir_all(directory)
+                .with_context(|| format!("could not make the directory {}", directory.display()))?;
             write_all(&all, directory)
         }
         None => {

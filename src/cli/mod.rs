@@ -13,11 +13,11 @@ use clap::{Args, Parser, Subcommand};
 use crate::app::App;
 use crate::config::{Config, ConfigError, Flags};
 
-mod serve;
 mod activation;
+mod certs;
 mod demo;
 mod sample;
-mod certs;
+mod serve;
 
 mod change;
 mod create;
@@ -67,7 +67,8 @@ wrong; 3, no gateway answers; 4, the gateway does not allow it; 5, there is no s
 
 /// Frostgate's command line.
 #[derive(Debug, Parser)]
-#[command(name = "frostgate", version, about, subcommand_required = true, after_help = EXIT_CODES)]
+#[command(name = "frostgate", version, about, after_help = EXIT_CODES)]
+#[command(subcommand_required = true, max_term_width = 100)]
 pub struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -346,9 +347,31 @@ mod tests {
     #[test]
     fn help_names_the_commands_of_users_and_hides_the_sample() {
         let help = CommandLine::command().render_help().to_string();
-        for command in
-            ["serve", "check-config", "reload", "certs", "why", "token", "demo", "Exit codes: "]
-        {
+        for command in [
+            "serve",
+            "demo",
+            "check-config",
+            "doctor",
+            "certs",
+            "reload",
+            "health",
+            "ls",
+            "show",
+            "why",
+            "create",
+            "set",
+            "stop",
+            "resume",
+            "keep",
+            "rm",
+            "logs",
+            "events",
+            "check-in",
+            "token",
+            "completions",
+            "man",
+            "Exit codes: ",
+        ] {
             assert!(help.contains(command), "{help}");
         }
         assert!(!help.contains("\n  sample"), "{help}");
@@ -371,6 +394,23 @@ mod tests {
             "frostgate token add ci --project a --project b",
             "frostgate token rotate admin --output text",
             "frostgate token revoke ci",
+            "frostgate ls --project a --phase running,frozen -q",
+            "frostgate ls --phase failed --output table",
+            "frostgate create notebook --id alice --wait --inactivity-timeout 30m --hold-max 5s",
+            "frostgate set alice bob --monitoring off --max-inactive-storage-time unlimited",
+            "frostgate stop alice bob --wait --timeout 1m",
+            "frostgate keep alice --for 0",
+            "frostgate rm alice --yes",
+            "frostgate logs alice -n 10 -f",
+            "frostgate events alice -f --types phase,check-in --output json",
+            "frostgate check-in --active 3",
+            "frostgate check-in --watch --port 5432,5433 --ssh --process *x* --cpu 5% --interval 5s",
+            "frostgate check-in --watch --ssh=2222 --except 127.0.0.1,10.0.0.0/8 --gateway-port 8080",
+            "frostgate health --timeout 2s --url unix:///run/frostgate/admin.sock",
+            "frostgate doctor --config f --output json",
+            "frostgate completions zsh",
+            "frostgate man token add",
+            "frostgate man --directory d",
         ] {
             assert!(parsed(line).is_ok(), "{line}");
         }
@@ -387,6 +427,23 @@ mod tests {
             "frostgate token add ci --scope write",
             "frostgate token add ci --scope read --project a",
             "frostgate token revoke ../x",
+            "frostgate ls --phase asleep",
+            "frostgate ls -q --output json",
+            "frostgate create",
+            "frostgate create notebook --inactivity-timeout 30",
+            "frostgate set alice --freeze-mode off",
+            "frostgate stop",
+            "frostgate keep alice --for soon",
+            "frostgate logs alice -n 0",
+            "frostgate events -f -n 5",
+            "frostgate events --types phase",
+            "frostgate check-in",
+            "frostgate check-in --active 1 --idle",
+            "frostgate check-in --idle --port 5432",
+            "frostgate check-in --watch --port 0",
+            "frostgate check-in --watch --cpu 0",
+            "frostgate completions tcsh",
+            "frostgate man ls --directory d",
         ] {
             let mistake = parsed(line).expect_err(line);
             assert_eq!(mistake.exit_code(), i32::from(MISUSED), "{line}");

@@ -57,21 +57,31 @@ pub(super) fn told(workspace: &Workspace, now: Now) -> String {
         ("id", Cell::new(&workspace.id)),
         ("url", Cell::new(&workspace.url)),
         ("state", workspace.state()),
-        ("since", Cell::new(format!("{} ({})", now.ago(&workspace.since), local(&workspace.since)))),
+        (
+            "since",
+            Cell::new(format!("{} ({})", now.ago(&workspace.since), local(&workspace.since))),
+        ),
         ("next", text(workspace.next(now))),
         ("inside", text(workspace.live_connections.in_words())),
-        ("last active", text(workspace.last_usage.as_deref().map(|at| now.ago(at)).unwrap_or_default())),
+        (
+            "last active",
+            text(workspace.last_usage.as_deref().map(|at| now.ago(at)).unwrap_or_default()),
+        ),
         ("memory", text(workspace.memory())),
         ("driver", Cell::new(&workspace.driver)),
     ];
     if let Some(project) = &workspace.project {
-        let name = if project.name == project.id { String::new() } else { format!(" ({})", project.name) };
+        let name =
+            if project.name == project.id { String::new() } else { format!(" ({})", project.name) };
         rows.push(("project", Cell::new(format!("{}{name}", project.id))));
     }
     rows.push(("created", Cell::new(local(&workspace.created_at))));
     rows.push(("removed", text(date(&workspace.remove_at))));
     if workspace.hold_off_until.is_some() {
-        let until = format!("until {} only a page that is opened wakes it", date(&workspace.hold_off_until));
+        let until = format!(
+            "until {} only a page that is opened wakes it",
+            date(&workspace.hold_off_until)
+        );
         rows.push(("held off", Cell::new(until)));
     }
     if let Some(error) = &workspace.last_error {

@@ -126,7 +126,11 @@ pub(super) fn size(bytes: u64) -> String {
         || format!("{bytes} B"),
         |(unit, name)| {
             let number = bytes as f64 / unit as f64;
-            if number < 10.0 { format!("{number:.1} {name}") } else { format!("{number:.0} {name}") }
+            if number < 10.0 {
+                format!("{number:.1} {name}")
+            } else {
+                format!("{number:.0} {name}")
+            }
         },
     )
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 
 mod activity;
+mod admin_socket;
 mod admin_stop;
 mod api;
 mod browser;
@@ -10,6 +11,8 @@ mod certificates;
 mod certs_command;
 mod check_in;
 mod cli;
+mod cli_reference;
+mod commands;
 mod config_files;
 mod create;
 mod curl;

@@ -31,9 +31,10 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         .map(|one| of_time(&one.name(), one.not_before(), one.not_after(), now))
         .collect();
     let unusable = certificates.problems.into_iter();
-    findings.extend(unusable.map(|problem| {
-        Finding::warning(CHECK, problem, "correct the file, or take it away")
-    }));
+    findings.extend(
+        unusable
+            .map(|problem| Finding::warning(CHECK, problem, "correct the file, or take it away")),
+    );
     findings.extend(names(config, &certificates.used));
     findings
 }
@@ -54,10 +55,7 @@ fn of_time(name: &str, from: SystemTime, until: SystemTime, now: SystemTime) -> 
 
 /// The wildcard is for every workspace that may come; those that are configured are looked at one by
 /// one.
-fn names<'a>(
-    config: &Config,
-    used: &[impl std::ops::Deref<Target = Certificate>],
-) -> Vec<Finding> {
+fn names<'a>(config: &Config, used: &[impl std::ops::Deref<Target = Certificate>]) -> Vec<Finding> {
     let domain = &config.routing.domain;
     let covered = |host: &str| used.iter().any(|one| one.covers(host));
     let of_workspaces = config.workspaces.iter().flat_map(|(id, workspace)| {

@@ -83,7 +83,9 @@ mod tests {
             cgroup_version: String::new(),
             clock,
         };
-        for (theirs, differs) in [(now - 2 * second, false), (now - 60 * second, true), (now + 60 * second, true)] {
+        for (theirs, differs) in
+            [(now - 2 * second, false), (now - 60 * second, true), (now + 60 * second, true)]
+        {
             let finding = against_the_engine(now, &engine(Some(theirs)));
             assert_eq!(finding.is_some(), differs, "{finding:?}");
         }

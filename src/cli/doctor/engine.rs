@@ -23,7 +23,8 @@ pub(super) fn check(config: &Config) -> anyhow::Result<(Vec<Finding>, Option<Abo
         }
         Ok(None) => {
             let socket = docker::DEFAULT_SOCKET;
-            let detail = format!("none is used: there is no {socket}, and docker.socket names none");
+            let detail =
+                format!("none is used: there is no {socket}, and docker.socket names none");
             return alone(Finding::ok(CHECK, detail));
         }
         Err(error) => {

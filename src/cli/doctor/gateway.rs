@@ -60,7 +60,10 @@ fn running(file: Option<PathBuf>, environment: &Environment) -> anyhow::Result<V
     let client = match Client::find_unnamed(&Gateway::of(file), &environment) {
         Ok(client) => client,
         Err(error) if error.is::<CallError>() => {
-            return Ok(vec![Finding::ok(CHECK, "where it would be asked can't be told: its port is 0")]);
+            return Ok(vec![Finding::ok(
+                CHECK,
+                "where it would be asked can't be told: its port is 0",
+            )]);
         }
         Err(error) => {
             let fix = "see the check of the certificates";
@@ -102,7 +105,8 @@ fn listener(path: &Path) -> Option<i32> {
 
 fn permissions(path: &Path, is_open: bool, is_running: bool) -> Finding {
     let shown = path.display();
-    let remove = format!("end what uses {shown} and remove it, or name another in listen.admin_socket");
+    let remove =
+        format!("end what uses {shown} and remove it, or name another in listen.admin_socket");
     match fs::symlink_metadata(path) {
         Ok(there) if !there.file_type().is_socket() => {
             Finding::problem(SOCKET, format!("{shown} is there, and is no socket"), remove)

@@ -23,7 +23,9 @@ pub(super) fn check(config: &Config) -> Finding {
     match addresses {
         Err(_) if is_localhost => Finding::ok(
             CHECK,
-            format!("browsers and curl find every name below {domain} on this machine by themselves"),
+            format!(
+                "browsers and curl find every name below {domain} on this machine by themselves"
+            ),
         ),
         Err(reason) => {
             let detail = format!("*.{domain} leads nowhere: {reason}");
@@ -61,7 +63,9 @@ fn look_up(name: &str) -> Result<Vec<IpAddr>, String> {
     let answer: Result<Vec<IpAddr>, String> = told
         .recv_timeout(ANSWER_MAX)
         .unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_MAX.as_secs())));
-    answer.and_then(|addresses| if addresses.is_empty() { Err("no address".to_owned()) } else { Ok(addresses) })
+    answer.and_then(
+        |addresses| if addresses.is_empty() { Err("no address".to_owned()) } else { Ok(addresses) },
+    )
 }
 
 /// Only what a machine has can be bound there.
