@@ -134,7 +134,9 @@ async fn follow(client: &Client, events: &Events) -> anyhow::Result<()> {
     let mut body = client.open(&path, None).await?.into_body();
     loop {
         let lost = read(&mut body, &mut feed, events.remote.output).await?;
-        complain(&anyhow::anyhow!("the events of {} broke off: {lost}", client.place()));
+        if let Some(lost) = &lost {
+            complain(&anyhow::anyhow!("the events of {} broke off: {lost}", client.place()));
+        }
         let mut pause = PAUSE;
         body = loop {
             sleep(pause).await;
@@ -145,7 +147,9 @@ async fn follow(client: &Client, events: &Events) -> anyhow::Result<()> {
                 Err(error) => return Err(error),
             }
         };
-        complain(&anyhow::anyhow!("they go on"));
+        if lost.is_some() {
+            complain(&anyhow::anyhow!("the events go on"));
+        }
     }
 }
 
@@ -165,14 +169,19 @@ fn is_gone(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(CallError::Unreachable { .. }))
 }
 
-/// Prints what comes. Returns why nothing does any more.
-async fn read(body: &mut Incoming, feed: &mut Feed, output: Output) -> anyhow::Result<String> {
+/// Prints what comes. Returns why nothing does any more; `None`: the gateway ends every connection
+/// after a while, and this was the end of one.
+async fn read(
+    body: &mut Incoming,
+    feed: &mut Feed,
+    output: Output,
+) -> anyhow::Result<Option<String>> {
     loop {
         let frame = match timeout(SILENCE_MAX, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(error))) => return Ok(error.to_string()),
-            Ok(None) => return Ok("it ended them".to_owned()),
-            Err(_) => return Ok(format!("silence for {} s", SILENCE_MAX.as_secs())),
+            Ok(Some(Err(error))) => return Ok(Some(error.to_string())),
+            Ok(None) => return Ok(None),
+            Err(_) => return Ok(Some(format!("silence for {} s", SILENCE_MAX.as_secs()))),
         };
         if let Some(data) = frame.data_ref() {
             for event in feed.push(data) {

@@ -16,6 +16,7 @@ mod commands;
 mod config_files;
 mod create;
 mod curl;
+mod doctor;
 mod endurance;
 #[path = "../fixture/mod.rs"]
 mod fixture;
@@ -47,6 +48,7 @@ mod proxy_protocol;
 mod quiet_tunnels;
 mod race_sweep;
 mod reload;
+mod reporter;
 mod slots;
 mod smuggling;
 mod store_durability;
