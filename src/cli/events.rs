@@ -24,7 +24,7 @@ use crate::model::{Phase, Tier, WorkspaceId};
 
 /// A gateway that has not even said that it is there for so long is gone; it says so every 10 s.
 const SILENCE_MAX: Duration = Duration::from_secs(35);
-/// Before the connection is made again.
+/// Before a connection that could not be made is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 
@@ -127,28 +127,32 @@ fn is_unknown(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(CallError::Refused { status, .. }) if *status == 404)
 }
 
-/// The first time, whoever can't be reached is told; later, it is tried again.
+/// The first time, whoever can't be reached is told, and that is the end; later, it is tried again.
 async fn follow(client: &Client, events: &Events) -> anyhow::Result<()> {
     let path = path(events)?;
     let mut feed = Feed::default();
     let mut body = client.open(&path, None).await?.into_body();
     loop {
-        let lost = read(&mut body, &mut feed, events.remote.output).await?;
-        if let Some(lost) = &lost {
-            complain(&anyhow::anyhow!("the events of {} broke off: {lost}", client.place()));
-        }
-        let mut pause = PAUSE;
-        body = loop {
-            sleep(pause).await;
-            let after = feed.resume().map(|id| ("last-event-id", id));
-            match client.open(&path, after).await {
-                Ok(response) => break response.into_body(),
-                Err(error) if is_gone(&error) => pause = (pause * 2).min(PAUSE_MAX),
-                Err(error) => return Err(error),
+        // How it broke off says less than what comes of the next attempt.
+        read(&mut body, &mut feed, events.remote.output).await?;
+        body = again(client, &path, &mut feed).await?;
+    }
+}
+
+async fn again(client: &Client, path: &str, feed: &mut Feed) -> anyhow::Result<Incoming> {
+    let mut pause = PAUSE;
+    loop {
+        let after = feed.resume().map(|id| ("last-event-id", id));
+        match client.open(path, after).await {
+            Ok(response) => return Ok(response.into_body()),
+            Err(error) if is_gone(&error) => {
+                if pause == PAUSE {
+                    complain(&error.context("waiting for the gateway to be back"));
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
             }
-        };
-        if lost.is_some() {
-            complain(&anyhow::anyhow!("the events go on"));
+            Err(error) => return Err(error),
         }
     }
 }
@@ -169,26 +173,17 @@ fn is_gone(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(CallError::Unreachable { .. }))
 }
 
-/// Prints what comes. Returns why nothing does any more; `None`: the gateway ends every connection
-/// after a while, and this was the end of one.
-async fn read(
-    body: &mut Incoming,
-    feed: &mut Feed,
-    output: Output,
-) -> anyhow::Result<Option<String>> {
-    loop {
-        let frame = match timeout(SILENCE_MAX, body.frame()).await {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(error))) => return Ok(Some(error.to_string())),
-            Ok(None) => return Ok(None),
-            Err(_) => return Ok(Some(format!("silence for {} s", SILENCE_MAX.as_secs()))),
-        };
+/// Prints what comes, until nothing does any more: the gateway is gone, or has ended the connection,
+/// as it ends each after a while.
+async fn read(body: &mut Incoming, feed: &mut Feed, output: Output) -> anyhow::Result<()> {
+    while let Ok(Some(Ok(frame))) = timeout(SILENCE_MAX, body.frame()).await {
         if let Some(data) = frame.data_ref() {
             for event in feed.push(data) {
                 print(&event, output)?;
             }
         }
     }
+    Ok(())
 }
 
 fn print(event: &Event, output: Output) -> anyhow::Result<()> {
