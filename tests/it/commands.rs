@@ -5,10 +5,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::time::timeout;
 
 use crate::cli::{Said, frostgate};
 use crate::fixture;
-use crate::support::{Origin, Program, Setup, ok, skipped};
+use crate::support::{Origin, PATIENCE, Program, Setup, ok, skipped};
 
 /// A gateway with a project of local processes, one workspace of it, and a fixed upstream. Commands
 /// that run in its directory find it by its configuration.
@@ -96,6 +98,98 @@ async fn a_day_of_work_needs_no_dashboard() {
     assert_eq!(done(home, "rm bob --yes").await, "bob: removed\n");
     assert_eq!(done(home, "ls -q").await, "alice\nwiki\n");
     assert_eq!(done(home, "stop alice --wait").await, "alice: frozen (stopped)\n");
+}
+
+/// A command that goes on until it is killed, and the lines that it prints.
+struct Follower {
+    child: tokio::process::Child,
+    lines: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
+}
+
+impl Follower {
+    fn start(home: &Path, arguments: &str) -> Self {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_frostgate"));
+        command.args(arguments.split(' ')).env_clear().env("HOME", home).current_dir(home);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// The next line that has this.
+    async fn until(&mut self, words: &str) -> String {
+        let found = async {
+            loop {
+                let line = self.lines.next_line().await.unwrap().expect("it goes on");
+                if line.contains(words) {
+                    return line;
+                }
+            }
+        };
+        timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("{words:?} is never printed"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happens_is_told_as_it_does_also_by_the_gateway_after_this_one() {
+    let (program, _origin) = served("").await;
+    let home = program.directory().to_owned();
+    let mut all = Follower::start(&home, "events -f --output json");
+    let mut of_bob = Follower::start(&home, "events bob --follow --types phase");
+    done(&home, "create desk --id bob --wait").await;
+    // Whoever began to listen too late is told of the next.
+    for _ in 0..20 {
+        done(&home, "stop bob --wait").await;
+        done(&home, "resume bob --wait").await;
+        let line = timeout(std::time::Duration::from_secs(1), all.until("\"running\"")).await;
+        let Ok(line) = line else { continue };
+        let event: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&event["event"], &event["workspace"]), (&"phase".into(), &"bob".into()));
+        break;
+    }
+    done(&home, "stop bob --wait").await;
+    let line = of_bob.until("frozen (stopped)").await;
+    assert_eq!(words(&line)[2..5], ["bob", "frozen", "(stopped)"], "{line}");
+    let next = program.taken_over().await;
+    // Both find the new one, and go on.
+    done(&home, "resume bob --wait").await;
+    of_bob.until("running").await;
+    all.until("\"running\"").await;
+    assert!(all.child.try_wait().unwrap().is_none() && of_bob.child.try_wait().unwrap().is_none());
+    done(&home, "rm bob alice --yes").await;
+    drop(next);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workspace_is_kept_awake_and_what_it_wrote_is_printed() {
+    let talk = "echo first; echo second >&2; while read -r line; do :; done < /dev/null; ";
+    let more = format!(
+        "[workspaces.talker]\ncommand = [\"sh\", \"-c\", \"{talk} exec {}\"]\n\
+         inactivity_timeout = \"1h\"\n",
+        fixture::binary().display()
+    );
+    let (program, _origin) = served(&more).await;
+    let home = program.directory();
+    done(home, "resume talker --wait").await;
+    let logs = done(home, "logs talker").await;
+    assert!(logs.contains("first\n") && logs.contains("second\n"), "{logs}");
+    assert!(!done(home, "logs talker -n 1").await.contains("first"));
+    let mut follower = Follower::start(home, "logs talker --follow");
+    follower.until("second").await;
+    done(home, "stop talker --wait").await;
+    done(home, "resume talker --wait").await;
+    follower.until("second").await;
+    let said = frostgate(home, "logs wiki", &[]).await;
+    assert_eq!((said.code, said.output.as_str()), (Some(1), ""), "{said:?}");
+
+    let kept = done(home, "keep talker").await;
+    assert!(kept.starts_with("talker: not frozen before "), "{kept}");
+    let next = done(home, "show talker").await;
+    assert!(next.contains("kept awake for "), "{next}");
+    assert_eq!(done(home, "keep talker --for 0").await, "talker: frozen when idle\n");
+    let said = frostgate(home, "keep talker --for 30d", &[]).await;
+    assert_eq!((said.code, said.error.contains("seven days")), (Some(1), true), "{said:?}");
+    done(home, "rm talker --yes").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,7 +293,7 @@ async fn health_tells_a_health_check_all_that_it_needs() {
     assert_eq!((&json["alive"], &json["ready"]), (&Value::Bool(true), &Value::Bool(true)));
     assert_eq!(json["checks"][0]["name"], "configuration");
     program.terminate();
-    assert_eq!(program.ended(crate::support::PATIENCE).await, Some(0));
+    assert_eq!(program.ended(PATIENCE).await, Some(0));
     let said = frostgate(&nowhere, &health, &[]).await;
     assert_eq!((said.code, said.output.as_str()), (Some(3), ""), "{said:?}");
     drop(program);
