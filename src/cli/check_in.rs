@@ -217,7 +217,7 @@ impl Reporter {
                 let pause = self.retry_after.map_or(RETRY_AFTER, |pause| pause * 2);
                 let pause = pause.min(self.interval);
                 if self.retry_after.replace(pause).is_none() {
-                    warn!("could not report, and trying again: {error:#}");
+                    warn!("{error:#}; trying again");
                 }
                 // It may have arrived all the same.
                 self.reported = None;

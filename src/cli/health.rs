@@ -14,6 +14,10 @@ use super::{Environment, FAILED, Told, duration_from};
 
 /// Which gateway.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "It ends with 0 where it is ready, with 1 where it is not, and with 3 where \
+    it does not answer. It takes no token."
+)]
 pub(super) struct Health {
     /// How long it may take to answer
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration_from)]

@@ -52,8 +52,8 @@ fn write_all(command: &clap::Command, directory: &std::path::Path) -> anyhow::Re
     let path = directory.join(format!("{}.1", file_name(command)));
     fs::write(&path, page(command)?)
         .with_context(|| format!("could not write {}", path.display()))?;
-    let shown = command.get_subcommands().filter(|below| !below.is_hide_set());
-    shown.map(|below| write_all(below, directory)).collect()
+    let mut shown = command.get_subcommands().filter(|below| !below.is_hide_set());
+    shown.try_for_each(|below| write_all(below, directory))
 }
 
 /// `frostgate-token-add`

@@ -68,7 +68,7 @@ async fn a_day_of_work_needs_no_dashboard() {
     assert!(row("next").join(" ").starts_with("next freezes in "), "{shown}");
 
     let changed = done(home, "set bob --inactivity-timeout never --max-storage-time 2h").await;
-    assert!(changed.starts_with("bob: changed: removed in 1:5"), "{changed}");
+    assert!(changed.starts_with("bob: changed: removed in "), "{changed}");
     let shown: Value = serde_json::from_str(&done(home, "show bob --output json").await).unwrap();
     assert_eq!(shown["policy"]["inactivity_timeout"], Value::Null);
     assert_eq!(shown["policy"]["max_storage_time"], 120);

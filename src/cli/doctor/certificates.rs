@@ -55,7 +55,7 @@ fn of_time(name: &str, from: SystemTime, until: SystemTime, now: SystemTime) -> 
 
 /// The wildcard is for every workspace that may come; those that are configured are looked at one by
 /// one.
-fn names<'a>(config: &Config, used: &[impl std::ops::Deref<Target = Certificate>]) -> Vec<Finding> {
+fn names(config: &Config, used: &[impl std::ops::Deref<Target = Certificate>]) -> Vec<Finding> {
     let domain = &config.routing.domain;
     let covered = |host: &str| used.iter().any(|one| one.covers(host));
     let of_workspaces = config.workspaces.iter().flat_map(|(id, workspace)| {

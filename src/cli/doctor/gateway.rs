@@ -45,29 +45,27 @@ pub(super) fn look(
 ) -> anyhow::Result<Look> {
     let socket = config.admin_socket();
     let process = socket.as_deref().and_then(listener);
-    let mut findings = running(file, environment)?;
-    let is_running = findings.iter().any(|finding| finding.status == super::Status::Ok);
+    let (mut findings, is_running) = ask(file, environment)?;
     if let Some(path) = &socket {
         findings.push(permissions(path, process.is_some(), is_running));
     }
     Ok(Look { findings, process })
 }
 
-/// The gateway of this machine's own configuration, whatever the environment names.
-fn running(file: Option<PathBuf>, environment: &Environment) -> anyhow::Result<Vec<Finding>> {
+/// How the gateway of this machine's own configuration is, whatever the environment names; and whether
+/// it is.
+fn ask(file: Option<PathBuf>, environment: &Environment) -> anyhow::Result<(Vec<Finding>, bool)> {
     let mut environment = environment.clone();
     environment.remove("FROSTGATE_URL");
     let client = match Client::find_unnamed(&Gateway::of(file), &environment) {
         Ok(client) => client,
         Err(error) if error.is::<CallError>() => {
-            return Ok(vec![Finding::ok(
-                CHECK,
-                "where it would be asked can't be told: its port is 0",
-            )]);
+            let detail = "none runs here, or where it would be asked can't be told: its port is 0";
+            return Ok((vec![Finding::ok(CHECK, detail)], false));
         }
         Err(error) => {
             let fix = "see the check of the certificates";
-            return Ok(vec![Finding::warning(CHECK, format!("{error:#}"), fix)]);
+            return Ok((vec![Finding::warning(CHECK, format!("{error:#}"), fix)], false));
         }
     };
     let place = client.place();
@@ -78,23 +76,21 @@ fn running(file: Option<PathBuf>, environment: &Environment) -> anyhow::Result<V
             let mut findings = vec![Finding::ok(CHECK, format!("it answers at {place}"))];
             let degraded = checks.into_iter().flatten().filter(|check| check.status != "ok");
             findings.extend(degraded.map(|Check { name, detail, .. }| {
-                let fix = "its log says more";
-                Finding::warning(CHECK, format!("its {name}: {detail}"), fix)
+                Finding::warning(CHECK, format!("its {name}: {detail}"), "its log says more")
             }));
-            findings
+            (findings, true)
         }
-        Err(error) => match error.downcast_ref() {
-            Some(CallError::Unreachable { reason, .. }) => {
-                let detail = format!("none answers at {place}: {reason}");
-                vec![Finding::warning(CHECK, detail, "start one with `frostgate serve`")]
-            }
-            _ => {
-                let detail = format!("who answers at {place} is no Frostgate: {error:#}");
-                let fix = "end that program, or name another address in listen.admin";
-                vec![Finding::problem(CHECK, detail, fix)]
-            }
-        },
+        Err(error) => (vec![absent(&place, &error)], false),
     })
+}
+
+fn absent(place: &str, error: &anyhow::Error) -> Finding {
+    if let Some(CallError::Unreachable { reason, .. }) = error.downcast_ref() {
+        let detail = format!("none answers at {place}: {reason}");
+        return Finding::warning(CHECK, detail, "start one with `frostgate serve`");
+    }
+    let detail = format!("who answers at {place} is no Frostgate: {error:#}");
+    Finding::problem(CHECK, detail, "end that program, or name another address in listen.admin")
 }
 
 /// The process that listens there.
