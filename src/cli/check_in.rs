@@ -49,8 +49,6 @@ pub(super) struct CheckIn {
     /// Go on watching and reporting, until SIGTERM or SIGINT: then what was reported is taken back
     #[arg(long)]
     watch: bool,
-    #[command(flatten)]
-    watched: WatchedFlags,
     /// How often a report is repeated, and over which time the use of the processor counts
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration_from,
         requires = "watch")]
@@ -62,6 +60,8 @@ pub(super) struct CheckIn {
     #[arg(long, value_name = "PORT", default_value_t = 80, conflicts_with = "url",
         value_parser = clap::value_parser!(u16).range(1..))]
     gateway_port: u16,
+    #[command(flatten)]
+    watched: WatchedFlags,
 }
 
 /// What keeps the workspace awake; at least one for --watch.

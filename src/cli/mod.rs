@@ -1,6 +1,6 @@
 //! The command line: what each command is called, what it takes, and how it ends.
 //!
-//! Exit codes are for scripts and service managers, and stay what they are: `EXIT_CODES` has them all.
+//! Exit codes are for scripts and service managers, and stay what they are: `AFTER_HELP` tells them all.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,11 +10,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::app::App;
 use crate::config::{Config, ConfigError, Flags};
 
 mod activation;
 mod certs;
+mod check_config;
 mod demo;
 mod sample;
 mod serve;
@@ -60,14 +60,18 @@ const FORBIDDEN: u8 = 4;
 /// The gateway has no such thing.
 const UNKNOWN: u8 = 5;
 
-/// The codes as the help tells them.
-const EXIT_CODES: &str = "\
+/// What the help ends with.
+const AFTER_HELP: &str = "\
 Exit codes: 0, it did what was asked; 1, it failed; 2, the command line or the configuration is
-wrong; 3, no gateway answers; 4, the gateway does not allow it; 5, there is no such thing.";
+wrong; 3, no gateway answers; 4, the gateway does not allow it; 5, there is no such thing.
+
+Variables: FROSTGATE_URL and FROSTGATE_TOKEN say which gateway is asked and who asks; on the machine
+of the gateway neither is needed. FROSTGATE_CONFIG names the configuration, and FROSTGATE_LOG is the
+filter of logs, such as debug. NO_COLOR takes colours away.";
 
 /// Frostgate's command line.
 #[derive(Debug, Parser)]
-#[command(name = "frostgate", version, about, after_help = EXIT_CODES)]
+#[command(name = "frostgate", version, about, after_help = AFTER_HELP)]
 #[command(subcommand_required = true, max_term_width = 100)]
 pub struct CommandLine {
     #[command(subcommand)]
@@ -81,7 +85,7 @@ enum Command {
     /// Try it out: three sample workspaces that freeze when idle, on this machine alone
     Demo(demo::Demo),
     /// Say whether the configuration is right, or everything that is wrong with it
-    CheckConfig(CheckConfig),
+    CheckConfig(check_config::CheckConfig),
     /// Find what keeps Frostgate from working here, and say how to fix it
     Doctor(doctor::Doctor),
     /// Make certificates for development, and say how to have them trusted
@@ -147,16 +151,6 @@ struct Overrides {
     /// Workspaces are at {id}.DOMAIN
     #[arg(long, value_name = "DOMAIN")]
     domain: Option<String>,
-}
-
-#[derive(Debug, Args)]
-struct CheckConfig {
-    /// The configuration [default: as for serve]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print every option and its effective value as TOML
-    #[arg(long)]
-    print: bool,
 }
 
 /// The environment, as far as it is text; other variables can't be ours.
@@ -232,7 +226,7 @@ impl CommandLine {
         match self.command {
             Command::Serve(serve) => serve::run(serve, environment),
             Command::Demo(demo) => demo::run(&demo, environment),
-            Command::CheckConfig(check) => check.run(environment),
+            Command::CheckConfig(check) => check_config::run(check, environment),
             Command::Doctor(doctor) => doctor::run(&doctor, environment),
             Command::Certs(certs) => certs::run(certs, environment),
             Command::Reload(reload) => reload::run(&reload, environment),
@@ -267,30 +261,6 @@ impl Overrides {
             domain: self.domain.clone(),
         };
         Config::load(self.config.as_deref(), environment.clone().into_iter(), &flags)
-    }
-}
-
-impl CheckConfig {
-    fn run(self, environment: &Environment) -> anyhow::Result<()> {
-        let file = Config::find(self.config.as_deref(), environment);
-        let overrides = Overrides { config: self.config, ..Overrides::default() };
-        let config = overrides.load(environment)?;
-        App::certificates(&config)?;
-        let mut out = std::io::stdout();
-        if self.print {
-            write!(out, "{}", config.to_toml())?;
-            return Ok(());
-        }
-        let subject = match file {
-            Some(path) => format!("{} is fine", path.display()),
-            None => "there is no configuration file, which is fine".to_owned(),
-        };
-        let workspaces = match config.workspaces.len() {
-            1 => "1 workspace".to_owned(),
-            number => format!("{number} workspaces"),
-        };
-        writeln!(out, "{subject}: {workspaces}")?;
-        Ok(())
     }
 }
 
@@ -385,6 +355,7 @@ mod tests {
             "frostgate serve --takeover --config f",
             "frostgate certs --config f --domain d --directory e --force a.d *.b.d",
             "frostgate check-config --config f --print",
+            "frostgate check-config --output json",
             "frostgate demo --port 9000 --idle 1.5s",
             "frostgate sample --name hello",
             "frostgate why alice --lines 3 --url http://a --config f --output json",

@@ -327,3 +327,23 @@ async fn completions_and_manual_pages_are_what_their_readers_read() {
     }
     std::fs::remove_dir_all(home).unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn programs_are_told_of_every_mistake_in_a_configuration() {
+    let home = crate::support::unique_state_dir();
+    std::fs::create_dir_all(&home).unwrap();
+    let check = async |text: &str| {
+        std::fs::write(home.join("frostgate.toml"), text).unwrap();
+        let said = frostgate(&home, "check-config --output json", &[]).await;
+        (said.code, serde_json::from_str::<Value>(&said.output).unwrap())
+    };
+    let (code, fine) = check("[workspaces.wiki]\nupstream = \"127.0.0.1:9\"\n").await;
+    assert_eq!((code, &fine["valid"], &fine["workspaces"]), (Some(0), &true.into(), &1.into()));
+    assert_eq!(fine["file"], "frostgate.toml");
+    let (code, wrong) = check("one = 1\ntwo = 2\n").await;
+    assert_eq!((code, &wrong["valid"]), (Some(2), &false.into()));
+    assert_eq!(wrong["problems"].as_array().unwrap().len(), 2, "{wrong}");
+    let (code, wrong) = check("[listen]\ntls = [\"127.0.0.1:0\"]\n").await;
+    assert_eq!((code, wrong["problems"].as_array().unwrap().len()), (Some(2), 1), "{wrong}");
+    std::fs::remove_dir_all(home).unwrap();
+}
