@@ -132,6 +132,7 @@ impl App {
         let creator = Arc::new(settings::creator(&config, &registry, &drivers));
         add_configured(&config, &registry, &drivers)?;
         creator.restore();
+        let (draining, drained) = watch::channel(false);
         let parts = Parts {
             registry,
             drivers,
@@ -144,10 +145,10 @@ impl App {
             clients: Clients::new(config.listen.connections_per_client_max),
             pseudonym: settings::pseudonym()?,
             state_dir: config.state_dir.clone(),
+            draining: drained.clone(),
             source,
         };
         let reloader = Reloader::new(config.clone(), creator, parts);
-        let (draining, drained) = watch::channel(false);
         let followers = JoinSet::new();
         let mut app = Self {
             reloader,
