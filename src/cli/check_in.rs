@@ -36,6 +36,10 @@ const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// Before a report that came to nothing is repeated; it doubles up to the interval.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The flags that report once. Whatever is for a reporter conflicts with them; that it requires --watch
+/// would not be enforced, because that conflicts with them too.
+const ONCE: [&str; 2] = ["active", "idle"];
+
 /// What is reported, and to whom.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").args(["active", "idle", "watch"]).required(true))]
@@ -51,7 +55,7 @@ pub(super) struct CheckIn {
     watch: bool,
     /// How often a report is repeated, and over which time the use of the processor counts
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration_from,
-        requires = "watch")]
+        conflicts_with_all = ONCE)]
     interval: Duration,
     /// Where to report [default: FROSTGATE_CHECK_IN_URL, else the default gateway]
     #[arg(long, value_name = "URL")]
@@ -71,27 +75,27 @@ struct WatchedFlags {
     /// Established TCP connections to this port of the workspace, such as 5432. Not for a port that
     /// Frostgate passes requests to: it counts these itself, and keeps idle connections. May be given
     /// several times, or with commas
-    #[arg(long, value_name = "PORT", value_delimiter = ',', requires = "watch",
+    #[arg(long, value_name = "PORT", value_delimiter = ',', conflicts_with_all = ONCE,
         value_parser = clap::value_parser!(u16).range(1..))]
     port: Vec<u16>,
     /// SSH sessions: established connections to the port of SSH, which is 22 unless it is said
     #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true,
-        default_missing_value = "22", requires = "watch",
+        default_missing_value = "22", conflicts_with_all = ONCE,
         value_parser = clap::value_parser!(u16).range(1..))]
     ssh: Option<u16>,
     /// Connections from these addresses don't count, such as 127.0.0.1 or 10.0.0.0/8; may be given
     /// several times, or with commas
-    #[arg(long, value_name = "NETWORK", value_delimiter = ',', requires = "watch",
+    #[arg(long, value_name = "NETWORK", value_delimiter = ',', conflicts_with_all = ONCE,
         value_parser = network)]
     except: Vec<IpNet>,
     /// Processes of which the program's name, or the whole command line, is this, where * stands for
     /// any characters: rsync, '*train.py*'. The reporter itself doesn't count, nor what has check-in
     /// in its command line, as the shell that started it. May be given several times
-    #[arg(long, value_name = "PATTERN", requires = "watch")]
+    #[arg(long, value_name = "PATTERN", conflicts_with_all = ONCE)]
     process: Vec<String>,
     /// The use of the processor by all processes that it sees but itself, over the interval, if it is
     /// more than so many percent of one core
-    #[arg(long, value_name = "PERCENT", requires = "watch", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", conflicts_with_all = ONCE, value_parser = percent)]
     cpu: Option<f64>,
 }
 

@@ -236,6 +236,12 @@ fn certificates_have_to_be_there_and_for_the_names_of_workspaces() {
     let found = patient.findings();
     found.assert("certificates", "ok", "every workspace below dev.localhost has one");
     assert!(!found.have("certificates", "problem", ""), "{found:#?}");
+    // What is made for the names of workspaces serves those alone, directly below a top-level name.
+    patient.configure("tls = [\"127.0.0.1:0\"]\n", workspace);
+    certs(&[]);
+    let found = patient.findings();
+    found.assert("certificates", "warning", "browsers accept none for *.localhost");
+    assert!(!found.have("certificates", "problem", ""), "{found:#?}");
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Whether certificates are there, for long enough, and for the names of workspaces.
 
+use std::ops::Deref;
 use std::time::{Duration, SystemTime};
 
 use super::Finding;
 use crate::app::App;
+use crate::cli::certs::takes_wildcards;
 use crate::clock::{Clock, rfc3339};
 use crate::config::Config;
 use crate::listen::tls::Certificate;
@@ -55,25 +57,31 @@ fn of_time(name: &str, from: SystemTime, until: SystemTime, now: SystemTime) -> 
 
 /// The wildcard is for every workspace that may come; those that are configured are looked at one by
 /// one.
-fn names(config: &Config, used: &[impl std::ops::Deref<Target = Certificate>]) -> Vec<Finding> {
+fn names(config: &Config, used: &[impl Deref<Target = Certificate>]) -> Vec<Finding> {
     let domain = &config.routing.domain;
-    let covered = |host: &str| used.iter().any(|one| one.covers(host));
+    let takes_wildcards = takes_wildcards(domain);
+    let covered = |host: &str| {
+        let by_wildcard = |one: &Certificate| takes_wildcards && one.covers(host);
+        used.iter().any(|one| by_wildcard(one) || one.hosts().iter().any(|own| own == host))
+    };
     let of_workspaces = config.workspaces.iter().flat_map(|(id, workspace)| {
         let own = workspace.spec.hosts.iter().cloned();
         own.chain([format!("{id}.{domain}")])
     });
     let hosts = of_workspaces.chain(config.routing.admin_host.clone());
-    let mut findings: Vec<Finding> = hosts
-        .filter(|host| !covered(host))
-        .map(|host| {
-            let fix = format!("have one made for it, as by `frostgate certs --force {host}`");
-            Finding::problem(CHECK, format!("none is for {host}"), fix)
-        })
-        .collect();
-    if !covered(&format!("doctor.{domain}")) {
-        let detail = format!("none is for *.{domain}, so workspaces that are made later have none");
-        let fix = format!("get one for *.{domain}; `frostgate certs` makes one for development");
+    let missing = hosts.filter(|host| !covered(host)).map(|host| {
+        let fix = format!("have one made for it, as by `frostgate certs --force {host}`");
+        Finding::problem(CHECK, format!("none is for {host}"), fix)
+    });
+    let mut findings: Vec<Finding> = missing.collect();
+    let later = "so workspaces that are made later have none";
+    if !takes_wildcards {
+        let detail = format!("browsers accept none for *.{domain}, {later}");
+        let fix = format!("use a domain such as dev.{domain} (domain in [routing])");
         findings.push(Finding::warning(CHECK, detail, fix));
+    } else if !covered(&format!("doctor.{domain}")) {
+        let fix = format!("get one for *.{domain}; `frostgate certs` makes one for development");
+        findings.push(Finding::warning(CHECK, format!("none is for *.{domain}, {later}"), fix));
     } else if findings.is_empty() {
         findings.push(Finding::ok(CHECK, format!("every workspace below {domain} has one")));
     }
