@@ -121,6 +121,7 @@ impl App {
         let creator = Arc::new(settings::creator(&config, &registry, &drivers));
         add_configured(&config, &registry, &drivers)?;
         creator.restore();
+        let (draining, drained) = watch::channel(false);
         let parts = Parts {
             registry,
             drivers,
@@ -133,9 +134,9 @@ impl App {
             pseudonym: settings::pseudonym()?,
             state_dir: config.state_dir.clone(),
             source,
+            draining: drained.clone(),
         };
         let reloader = Reloader::new(config.clone(), creator, parts);
-        let (draining, drained) = watch::channel(false);
         let followers = JoinSet::new();
         let mut app = Self { reloader, draining, threads: Vec::new(), followers, door: None };
         app.follow().await;

@@ -13,7 +13,7 @@
 //!              TLS, h1 / h2     │ lease                           │ start, stop, pause, probe
 //!                               ▼                                 │
 //!  admins ───▶ api ──────▶ lifecycle ──────────────────────────▶ driver
-//!  check-ins               gate · machine · actor · deadlines     docker, process, upstream
+//!  check-ins   dashboard   gate · machine · actor · deadlines     docker, process, upstream
 //!                               │ records
 //!                               ▼
 //!                             store: SQLite
@@ -111,6 +111,7 @@
 //! | `lifecycle` | `model`, `clock`, `driver`, `store` |
 //! | `proxy` | `lifecycle`, `listen`, `model` |
 //! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration`, `size`, `token`, `secrets` |
+//! | `dashboard` | `lifecycle`, `model`, `clock` |
 //! | `config` | `model`, `duration`, `size`, `token` |
 //! | `app`, `cli`, `fuzz` | all |
 
@@ -122,6 +123,7 @@ pub mod listen;
 pub mod proxy;
 
 pub mod api;
+pub mod dashboard;
 
 pub mod lifecycle;
 

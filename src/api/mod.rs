@@ -19,6 +19,7 @@ mod readiness;
 mod reload;
 mod reply;
 mod routes;
+mod session;
 mod token_file;
 mod tokens;
 mod workspaces;
@@ -30,12 +31,14 @@ use ipnet::IpNet;
 use crate::lifecycle::{Creator, Registry};
 use crate::model::PublicUrl;
 
+pub use caller::{Looker, look};
 pub use failures::Failures;
 pub use keyring::Keyring;
 pub use peer::Peer;
 pub use readiness::{Check, Health};
 pub use reload::{Reload, ReloadError, Reloaded, Reloading};
 pub use routes::{CHECK_IN_PATH, admin, check_in_only};
+pub use session::Sessions;
 
 /// Reads a check-in that may be anything.
 pub(crate) fn try_check_in(bytes: &[u8]) {
@@ -53,6 +56,10 @@ pub struct Context {
     pub keyring: Arc<Keyring>,
     /// How often it was tried with what doesn't.
     pub failures: Arc<Failures>,
+    /// Browsers that are logged in.
+    pub sessions: Arc<Sessions>,
+    /// Names at which browsers find us, beside IP addresses and `localhost`; lower case.
+    pub hosts: Arc<[String]>,
     /// Whose `X-Forwarded-For` tells where a check-in came from.
     pub trusted_proxies: Arc<[IpNet]>,
     /// Where end users find workspaces.
