@@ -72,7 +72,9 @@ pub fn admin(context: Context) -> Router {
     let containers = looking_at_containers
         .need(Need::Look, &context)
         .and(changing_containers.need(Need::Change, &context));
-    let calls = Calls::below("/api/v1", workspaces.clone().and(others).and(login)).and(containers).and(open);
+    let calls = Calls::below("/api/v1", workspaces.clone().and(others).and(login))
+        .and(containers)
+        .and(open);
     let (router, description) = calls.0.split_for_parts();
     // `/workspaces…` and `/api/v1/workspaces…` are the same.
     let aliases = Router::from(workspaces.0).route("/api/v1/openapi.json", get(openapi::read));

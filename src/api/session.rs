@@ -294,7 +294,8 @@ pub(super) async fn begin(
         noted.map_err(|retry_after| Problem::TooManyFailures { retry_after })?;
         return Err(Problem::Forbidden("this token opens nothing".to_owned()));
     };
-    let id = context.sessions.begin(hash, now).map_err(|error| Problem::Failed(error.to_string()))?;
+    let id =
+        context.sessions.begin(hash, now).map_err(|error| Problem::Failed(error.to_string()))?;
     tracing::info!("a session of the token {} has begun", caller.name);
     let cookie = cookie(&id, AGE_MAX, secure);
     Ok(([(SET_COOKIE, cookie)], Json(Representation::from(caller))).into_response())
@@ -346,9 +347,7 @@ fn cookie(id: &str, lasts: Duration, secure: bool) -> HeaderValue {
     let name = name(secure);
     let seconds = lasts.as_secs();
     let secure = if secure { "; Secure" } else { "" };
-    let text = format!(
-        "{name}={id}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}"
-    );
+    let text = format!("{name}={id}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}");
     HeaderValue::try_from(text).expect("an id is of letters, digits, - and _")
 }
 
@@ -361,9 +360,8 @@ mod tests {
 
     fn parts(method: &str, headers: &[(&str, &str)]) -> Parts {
         let request = Request::builder().method(method).uri("/");
-        let request = headers.iter().fold(request, |request, (name, value)| {
-            request.header(*name, *value)
-        });
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         request.body(Body::empty()).unwrap().into_parts().0
     }
 
@@ -416,8 +414,12 @@ mod tests {
             ("GET", false, &[("sec-fetch-site", "none")], Maker::Ours),
             ("POST", false, &[("sec-fetch-site", "none")], Maker::Another),
             ("GET", false, &[("sec-fetch-site", "same-site")], Maker::Another),
-            ("POST", false, &[("sec-fetch-site", "cross-site"), ("origin", "http://h:1")],
-                Maker::Another),
+            (
+                "POST",
+                false,
+                &[("sec-fetch-site", "cross-site"), ("origin", "http://h:1")],
+                Maker::Another,
+            ),
             ("POST", false, &[("origin", "http://H:1")], Maker::Ours),
             ("POST", false, &[("origin", "http://h:2")], Maker::Another),
             ("POST", false, &[("origin", "https://h:1")], Maker::Another),
@@ -433,11 +435,14 @@ mod tests {
     #[test]
     fn hosts_are_addresses_or_names_of_ours() {
         let ours = ["gate.test".to_owned()];
-        for own in ["127.0.0.1", "127.0.0.1:80", "[::1]:8081", "[::1]", "localhost:1", "Gate.test"] {
+        for own in ["127.0.0.1", "127.0.0.1:80", "[::1]:8081", "[::1]", "localhost:1", "Gate.test"]
+        {
             let parts = parts("GET", &[("host", own)]);
             assert!(is_own(host(&parts).unwrap(), &ours), "{own}");
         }
-        for strange in ["evil.test", "evil.test:80", "127.0.0.1.evil.test", "localhost.evil.test", ""] {
+        for strange in
+            ["evil.test", "evil.test:80", "127.0.0.1.evil.test", "localhost.evil.test", ""]
+        {
             let parts = parts("GET", &[("host", strange)]);
             assert!(!is_own(host(&parts).unwrap(), &ours), "{strange}");
         }
@@ -445,8 +450,14 @@ mod tests {
 
     #[test]
     fn a_cookie_is_found_among_others_and_by_tls_only_by_its_name_there() {
-        let headers = parts("GET", &[("cookie", "a=b; frostgate=x; __Host-frostgate=y"), ("cookie",
-            "frostgate=z; frostgate=")]).headers;
+        let headers = parts(
+            "GET",
+            &[
+                ("cookie", "a=b; frostgate=x; __Host-frostgate=y"),
+                ("cookie", "frostgate=z; frostgate="),
+            ],
+        )
+        .headers;
         assert_eq!(shown(&headers, false), ["x", "z"]);
         assert_eq!(shown(&headers, true), ["y"]);
     }

@@ -386,7 +386,8 @@ fn context(
 fn serving(config: &Config, parts: &Parts, context: api::Context, board: Arc<Board>) -> Serving {
     let dashboard = dashboard::routes(settings::dashboard_options(&context, board, parts));
     let check_in_only = api::check_in_only(context.clone());
-    let (listen, public_url) = (settings::listen_options(config, parts), context.public_url.clone());
+    let (listen, public_url) =
+        (settings::listen_options(config, parts), context.public_url.clone());
     let admin = api::admin(context).merge(dashboard);
     Serving {
         listen,

@@ -32,9 +32,8 @@ impl Almanac {
     }
 
     fn date_of(self, moment: Instant) -> Date {
-        let milliseconds = |time: std::time::Duration| {
-            u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-        };
+        let milliseconds =
+            |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         match moment.checked_duration_since(self.moment) {
             Some(after) => self.date.saturating_add(milliseconds(after)),
             None => self.date.saturating_sub(milliseconds(self.moment - moment)),

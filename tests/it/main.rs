@@ -13,6 +13,8 @@ mod cli;
 mod config_files;
 mod create;
 mod curl;
+mod dashboard;
+mod dashboard_browser;
 mod endurance;
 #[path = "../fixture/mod.rs"]
 mod fixture;

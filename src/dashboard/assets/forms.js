@@ -21,7 +21,7 @@ const POLICY = [
   ["monitoring", "Freeze it when idle", ["true", "false"], "false: only a stop freezes it."],
 ];
 
-const CREATE_FIRST = ["inactivity_timeout", "freeze_mode", "max_inactive_storage_time"];
+const CREATE_FIRST = ["inactivity_timeout", "freeze_mode", "max_inactive_storage_time", "max_storage_time"];
 
 function shown(kind, value) {
   if (Array.isArray(kind)) return String(value);
@@ -75,6 +75,7 @@ function open(dialog, act) {
     yes.disabled = false;
   };
   dialog.showModal();
+  form.querySelector("input, select")?.focus();
 }
 
 export function confirmRemoval(id, act) {

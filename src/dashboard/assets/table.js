@@ -19,7 +19,7 @@ const ORDER = {
   saved: row => -(row.saved ?? -1),
 };
 
-export const ACTIVITY = { visit: "a request or tunnel ended", report: "its own report ended", earlier: "before the last restart" };
+export const ACTIVITY = { visit: "a visit ended", report: "its own report", earlier: "before the last restart" };
 
 // Writes what differs, and nothing else: most of a page stays as it is.
 export function put(element, text) {
@@ -60,7 +60,7 @@ export class Table {
   #text = "";
   #stale = true;
   #frame = 0;
-  #width = 0;
+  #painted = false;
   #above = element("tr", { className: "space" }, element("td", { colSpan: 9 }));
   #below = element("tr", { className: "space" }, element("td", { colSpan: 9 }));
   #act;
@@ -183,6 +183,10 @@ export class Table {
       line.setAttribute("aria-rowindex", first + index + 2);
       this.#fill(line, this.rows.get(id));
     });
+    if (wanted.length && !this.#painted) {
+      this.#painted = true;
+      performance.mark("rows");
+    }
     // What moved in the page has lost it.
     if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
   }
@@ -203,7 +207,7 @@ export class Table {
     const line = this.template.cloneNode(true);
     const cell = name => line.querySelector(`.${name}`);
     line.parts = {
-      name: cell("name"), url: cell("url"), pill: cell("pill"), live: cell("live"),
+      name: cell("name"), project: cell("project"), url: cell("url"), pill: cell("pill"), live: cell("live"),
       active: cell("active"), next: cell("next"), memory: cell("memory"), cpu: cell("cpu"), saved: cell("saved"),
     };
     const actions = cell("actions");
@@ -226,6 +230,7 @@ export class Table {
     if (other) {
       const url = this.url.replace("{id}", row.id);
       put(parts.name, row.id);
+      put(parts.project, row.project || "");
       parts.name.href = `#/workspaces/${row.id}`;
       put(parts.url, url.replace(/^https?:\/\//, "").replace(/\/$/, ""));
       parts.url.href = parts.open.href = url;
@@ -243,9 +248,9 @@ export class Table {
         element("b", {}, String(kind.count)), ` ${kind.words.replace(/^[\d,]+ /, "").replace("quiet tunnel", "quiet").replace(/held requests?/, "held")}`)));
       if (!kinds.length) parts.live.append(element("span", { className: "none" }, "none"));
     }
-    put(parts.memory, words.bytes(row.memory) || "–");
-    put(parts.cpu, words.percent(row.cpu) || "–");
-    put(parts.saved, words.bytes(row.saved) || "–");
+    put(parts.memory, words.bytes(row.memory) || "");
+    put(parts.cpu, words.percent(row.cpu));
+    put(parts.saved, words.bytes(row.saved));
     for (const button of parts.buttons) {
       const action = ACTIONS.find(action => action.act === button.dataset.act);
       button.setAttribute("aria-label", `${action.title}: ${row.id}`);
@@ -258,15 +263,16 @@ export class Table {
   // What changes by itself.
   #clocks(line, row) {
     if (!row) return;
-    const [activity, why] = line.parts.active.children, [what, when] = line.parts.next.children;
+    const [activity, why] = line.parts.active.children, [says, more] = line.parts.next.children, clock = says.lastElementChild;
     const active = row.awake === "inside" || row.awake === "report";
     put(activity, active ? "now" : row.active ? words.ago(row.active) : "–");
     put(why, active ? (row.awake === "report" ? "its own report" : "somebody is inside") : ACTIVITY[row.activity] || "");
-    const [says, at, more] = words.next(row);
-    put(what, at ? words.countdown(at) : says);
-    put(when, at ? says.replace(/ (in|for)$/, " $1") : more);
-    line.parts.next.classList.toggle("due", !!at);
-    line.parts.next.classList.toggle("soon", !!at && row.phase === "running" && at - words.now() < 60000);
+    const next = words.next(row);
+    if (says.firstChild.data !== next.words) says.firstChild.data = next.words;
+    put(clock, next.at ? ` ${words.countdown(next.at)}` : "");
+    put(more, next.more);
+    more.title = row.failure || "";
+    line.parts.next.classList.toggle("soon", !!next.at && next.at - words.now() < 60000);
   }
 
   // The arrows go from row to row, also to those that are not in the page yet.

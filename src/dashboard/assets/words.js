@@ -55,13 +55,13 @@ export function took(milliseconds) {
 export const percent = share => share == null ? "" : `${share < 10 ? share.toFixed(1) : Math.round(share)} %`;
 export const many = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 export function moment(at) {
   const date = new Date(at);
-  return (now() - date < 18 * HOUR ? clock : day).format(date);
+  return (Math.abs(now() - date) < 18 * HOUR ? clock : day).format(date);
 }
-export const hour = at => new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" }).format(new Date(at));
+export const hour = at => new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }).format(new Date(at));
 
 // Minutes as the API tells them, as people write them: 90s, 15m, 1h 30m.
 export function duration(minutes) {
@@ -92,20 +92,28 @@ const KINDS = [["requests", "request", "⇄"], ["tunnels", "tunnel", "∞"], ["q
 export const live = row => KINDS.filter(([key]) => row[key]).map(([key, noun, sign]) => ({ key, sign, count: row[key], words: many(row[key], noun) }));
 export const liveCount = row => (row.requests || 0) + (row.tunnels || 0) + (row.held || 0) + (row.quiet || 0) / 1000;
 
-// What is next for it: [what, when or what kind of thing keeps it, whether a clock runs].
+// What is next for it, as { words, at, more }: with `at` a clock runs down behind the words.
 export function next(row) {
-  if (row.phase === "running") {
-    if (row.freeze_at) return row.transient ? ["removed in", row.freeze_at] : ["freezes in", row.freeze_at];
-    if (row.kept_until && row.awake === "kept") return ["kept awake for", row.kept_until];
-    const inside = live(row).filter(kind => kind.key === "requests" || kind.key === "tunnels");
-    const words = {
-      inside: inside.map(kind => kind.words).join(", ") + " inside", report: "it reports activity",
-      fixed: "never frozen: fixed", unmonitored: "never: monitoring off", never: "never frozen",
-    };
-    return ["stays awake", null, words[row.awake] || ""];
+  if (row.phase === "running") return nextOfRunning(row);
+  const more = row.remove_at ? `removed in ${countdown(row.remove_at)}` : "";
+  switch (row.phase) {
+    case "failed": return { words: "tries again when visited", more: row.failure || "" };
+    case "frozen":
+      if (row.held_off_until > now()) return { words: "wakes when opened", more: `stopped by an admin, ${countdown(row.held_off_until)}` };
+      return { words: "wakes when visited", more };
+    default: return { words: "", more };
   }
-  if (row.phase === "failed") return ["failed", null, row.failure || ""];
-  if (row.remove_at) return ["removed in", row.remove_at];
-  if (row.phase === "frozen" && row.held_off_until > now()) return ["opening it wakes it", null, "an admin stopped it"];
-  return row.phase === "frozen" ? ["wakes", null, "on the next request"] : ["", null, ""];
+}
+
+function nextOfRunning(row) {
+  if (row.freeze_at) {
+    return { words: row.transient ? "removed in" : "freezes in", at: row.freeze_at, more: `at ${moment(row.freeze_at)}` };
+  }
+  if (row.awake === "kept") return { words: "kept for", at: row.kept_until, more: `until ${moment(row.kept_until)}` };
+  const inside = live(row).filter(kind => kind.key === "requests" || kind.key === "tunnels");
+  const why = {
+    inside: `${inside.map(kind => kind.words).join(", ")} inside`, report: "it reports activity",
+    fixed: "a fixed upstream", unmonitored: "its monitoring is off", never: "its policy says so",
+  };
+  return { words: "stays awake", more: why[row.awake] || "" };
 }

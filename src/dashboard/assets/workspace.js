@@ -87,8 +87,8 @@ class Page {
 
   tick() {
     if (!this.row) return;
-    const [what, when, more] = words.next(this.row);
-    put(this.next, when ? `${what} ${words.countdown(when)}` : `${what} ${more}`);
+    const { words: says, at, more } = words.next(this.row);
+    put(this.next, [at ? `${says} ${words.countdown(at)}` : says, more].filter(Boolean).join(", "));
   }
 
   async look() {
@@ -112,7 +112,7 @@ class Page {
     const report = signals.check_in;
     const facts = [
       ["Requests inside", signals.live_requests], ["Tunnels inside", signals.live_tunnels],
-      ["of them quiet", signals.quiet_tunnels], ["Held requests", signals.held_requests],
+      ["Quiet tunnels", signals.quiet_tunnels], ["Held requests", signals.held_requests],
       ["Last visit ended", date(signals.last_request_ended_at) || "not since the start"],
       ["Its own report", report ? `${report.active ? "active" : "idle"}, ${date(report.at)}` : "none"],
       ["Report counts until", date(report?.expires_at)],

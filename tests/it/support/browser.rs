@@ -27,6 +27,8 @@ pub(crate) struct Habits {
     pub(crate) dark: bool,
     /// As narrow as a telephone.
     pub(crate) narrow: bool,
+    /// As wide as a desk.
+    pub(crate) wide: bool,
 }
 
 pub(crate) struct Browser {
@@ -91,6 +93,18 @@ impl Browser {
         }
     }
 
+    /// Waits until a script says yes.
+    pub(crate) async fn until_yes(&self, what: &str, script: &str, arguments: Value) {
+        let deadline = Instant::now() + BROWSER_PATIENCE;
+        while self.ask(script, arguments.clone()).await != Value::Bool(true) {
+            if Instant::now() >= deadline {
+                let page = self.ask("return document.body.innerText", json!([])).await;
+                panic!("waited in vain until {what}: {page}");
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Keeps a picture of what is to be seen, if pictures are wanted.
     pub(crate) async fn picture(&self, name: &str) {
         if std::env::var_os(PICTURES).is_none() {
@@ -117,7 +131,11 @@ impl Drop for Browser {
 }
 
 fn options(habits: Habits, profile: &Path) -> Value {
-    let size = if habits.narrow { "390,844" } else { "1280,800" };
+    let size = match habits {
+        Habits { narrow: true, .. } => "390,844",
+        Habits { wide: true, .. } => "1440,1000",
+        Habits { .. } => "1280,800",
+    };
     let mut arguments = vec![
         "--headless=new".to_owned(),
         "--no-sandbox".to_owned(),
