@@ -42,7 +42,7 @@ struct Asset {
 const ASSETS: [Asset; 12] = [
     Asset { name: PAGE, kind: HTML, text: include_str!("assets/index.html") },
     Asset { name: "style.css", kind: STYLE, text: include_str!("assets/style.css") },
-    Asset { name: "theme.js", kind: SCRIPT, text: include_str!("assets/theme.js") },
+    Asset { name: "early.js", kind: SCRIPT, text: include_str!("assets/early.js") },
     Asset { name: "app.js", kind: SCRIPT, text: include_str!("assets/app.js") },
     Asset { name: "words.js", kind: SCRIPT, text: include_str!("assets/words.js") },
     Asset { name: "calls.js", kind: SCRIPT, text: include_str!("assets/calls.js") },

@@ -427,7 +427,7 @@ async fn picture(habits: Habits, name: &str) {
     assert_eq!(gateway.call("PUT", "/workspaces/frank/stop").await.status, 200);
     until("alice is in use", || gateway.workspace("alice").view().inside == 3).await;
     enter(&browser, &gateway).await;
-    until_phase(&browser, "frank", "Stopped").await;
+    until_phase(&browser, "frank", "Paused").await;
     browser.until("2 requests").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     browser.picture(name).await;

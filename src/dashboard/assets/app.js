@@ -17,18 +17,26 @@ const by = id => document.getElementById(id);
 
 let about = { url: "", mayChange: false, act };
 let counts = {};
+// Whether we have been told who watches.
+let known = false;
+
+const isIn = () => document.documentElement.classList.contains("in");
+function enter(into) {
+  document.documentElement.classList.toggle("in", into);
+  localStorage.setItem("in", into ? "yes" : "no");
+}
 const table = new Table(act);
 
 const feed = new Feed({
   hello({ now, name, scope, may_change, url }) {
     words.setClock(now);
-    const changed = by("shell").hidden || about.mayChange !== may_change;
+    const changed = !known || about.mayChange !== may_change;
+    known = true;
     about = { url, mayChange: may_change, act };
     Object.assign(table, { url, mayChange: may_change });
     put(by("who"), name === scope ? name : `${name} (${scope})`);
     by("create").hidden = !may_change;
-    by("login").hidden = true;
-    by("shell").hidden = false;
+    enter(true);
     say("live", may_change ? "Live" : "Live, read only");
     if (changed) overview();
   },
@@ -44,7 +52,10 @@ const feed = new Feed({
   },
   beat({ now }) { words.setClock(now) },
   bye() { feed.stop(true), askForToken("Your session has ended.") },
-  lost() { say("lost", "Reconnecting…") },
+  lost() {
+    say("lost", "Reconnecting…");
+    if (!isIn()) put(by("login-error"), "The gateway can't be reached. It is tried again.");
+  },
   refused(status, why) { askForToken(status === 401 ? "" : why) },
 });
 
@@ -181,7 +192,7 @@ function route() {
   }
   shown = id || null;
 }
-addEventListener("hashchange", () => by("shell").hidden || route());
+addEventListener("hashchange", () => known && route());
 
 by("skip").addEventListener("click", event => {
   event.preventDefault();
@@ -221,13 +232,14 @@ function askForToken(why = "") {
   workspace.close();
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
   table.take({ reset: true, rows: [], gone: [] });
-  by("shell").hidden = true;
-  by("login").hidden = false;
+  known = false;
+  // Somebody may be writing already.
+  if (isIn()) by("token").value = "";
+  enter(false);
   put(by("login-error"), why || "");
-  by("token").value = "";
   by("token").focus();
 }
-whenLoggedOut(() => by("shell").hidden || askForToken("Your session has ended."));
+whenLoggedOut(() => known && askForToken("Your session has ended."));
 
 by("login-form").addEventListener("submit", async event => {
   event.preventDefault();
@@ -250,5 +262,5 @@ setInterval(() => {
   table.tick();
   workspace.tick();
 }, 1000);
-setInterval(() => document.hidden || by("shell").hidden || overview(), OVERVIEW_EVERY);
+setInterval(() => document.hidden || !known || overview(), OVERVIEW_EVERY);
 feed.start();

@@ -7,6 +7,11 @@ const SILENCE_MAX = 25000;
 // A tab that nobody looks at stops listening after a while.
 const HIDDEN_MAX = 60000;
 
+function ask() {
+  const stop = new AbortController();
+  return { stop, answer: fetch("/dashboard/feed", { signal: stop.signal, cache: "no-store" }) };
+}
+
 export class Feed {
   #hear;
   #stop = null;
@@ -47,10 +52,13 @@ export class Feed {
   }
 
   async #listen() {
-    const stop = this.#stop = new AbortController();
+    // The first one was asked for before this was loaded.
+    const { stop, answer: asked } = globalThis.early || ask();
+    globalThis.early = null;
+    this.#stop = stop;
     let refused = null;
     try {
-      const answer = await fetch("/dashboard/feed", { signal: stop.signal, cache: "no-store" });
+      const answer = await asked;
       if (answer.ok) await this.#read(answer.body, stop);
       else if (answer.status === 401 || answer.status === 403) {
         const said = await answer.json().catch(() => ({}));

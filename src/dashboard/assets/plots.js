@@ -74,7 +74,7 @@ export function timeline(place, journal) {
     svg.append(draw("rect", { class: `p-${kind}`, x, width, y: 0, height: 34 },
       draw("title", {}, `${kind}, ${words.spoken(to - from)}: ${line.reason}`)));
   });
-  const legend = [...spent].filter(([, time]) => time > 0).sort((one, other) => other[1] - one[1]);
+  const legend = [...spent].filter(([, time]) => time >= 1000 || spent.size === 1).sort((one, other) => other[1] - one[1]);
   svg.setAttribute("aria-label", `Phases since ${words.moment(begin)}: ` +
     legend.map(([kind, time]) => `${kind} for ${words.spoken(time)}`).join(", "));
   const list = document.createElement("ul");
