@@ -91,16 +91,22 @@ async fn identify_by_session(
     secure: bool,
 ) -> Result<Caller, Response> {
     let shown = session::shown(&parts.headers, secure);
-    // A page of ours asks for a token itself.
-    let by_page = parts.headers.get("sec-fetch-mode").is_some_and(|mode| mode != "navigate");
     if shown.is_empty() {
-        return Err(if by_page { challenge(&[BEARER]) } else { challenge(&[BEARER, BASIC]) });
+        let by_script = is_by_script(&parts.headers);
+        return Err(if by_script { challenge(&[BEARER]) } else { challenge(&[BEARER, BASIC]) });
     }
     session::check(context, parts, secure).map_err(IntoResponse::into_response)?;
     let found = session::find(context, &shown, Instant::now()).await;
     let caller = found.ok_or_else(|| challenge(&[BEARER]))?;
     caller.check(need).map_err(IntoResponse::into_response)?;
     Ok(caller)
+}
+
+/// Whether a script in a page made a request, so that the browser is not to ask for a password: the page
+/// does that. Browsers say so by themselves only where there is TLS.
+fn is_by_script(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-mode").is_some_and(|mode| mode != "navigate")
+        || headers.contains_key("x-requested-with")
 }
 
 fn check(caller: &Caller, need: Need, way: Way, parts: &Parts) -> Result<(), Problem> {

@@ -20,8 +20,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 );
-/// Windows that pages of others open of this one can't be reached by them.
-const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+/// Pages of others can't take its files for their own.
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -85,8 +84,8 @@ fn answer(name: &str, headers: &HeaderMap) -> Response {
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-        (OPENER_POLICY, HeaderValue::from_static("same-origin")),
+        // So that forms say of which page they are, and workspaces that are opened hear nothing.
+        (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
         (RESOURCE_POLICY, HeaderValue::from_static("same-origin")),
     ];
     let has_it = |known: &HeaderValue| {

@@ -138,6 +138,16 @@ async fn a_token_begins_a_session_and_the_session_can_be_ended() {
     assert_problem(&refused, 401, "unauthorized");
     // A browser would ask for a password in a window of its own.
     assert!(!refused.head.to_lowercase().contains("basic"), "{refused:?}");
+    // Nor is it to do so for a script, whether it says itself that it is one or not.
+    for fields in ["X-Requested-With: fetch\r\n", "Sec-Fetch-Mode: cors\r\n"] {
+        for path in ["/dashboard/feed", "/workspaces"] {
+            let refused = call(gateway.admin(), &format!("GET {path}"), fields, "").await;
+            assert!(refused.status == 401 && !refused.head.contains("Basic"), "{refused:?}");
+        }
+    }
+    let refused =
+        call(gateway.admin(), "GET /workspaces", "Sec-Fetch-Mode: navigate\r\n", "").await;
+    assert!(refused.head.contains("Basic"), "{refused:?}");
     gateway.stop().await;
 }
 

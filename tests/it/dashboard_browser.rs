@@ -10,8 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::support::{
-    Browser, Client, Gateway, Habits, PATIENCE, add, local_process, process, project, skipped,
-    until,
+    Browser, Client, Gateway, Habits, PATIENCE, PLAIN_NAME, add, local_process, process, project,
+    skipped, until,
 };
 
 /// Says where a file with axe-core is, which looks for what keeps people out.
@@ -225,6 +225,34 @@ async fn whoever_may_only_read_is_offered_nothing_else() {
     assert_eq!(browser.ask(script, json!([])).await, 0);
     browser.close().await;
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_a_name_without_tls_it_works_where_the_name_is_ours_and_says_why_where_not() {
+    let Some(browser) = Browser::open(at_a_desk()).await else { return };
+    for is_ours in [true, false] {
+        let gateway = Gateway::start(|config| {
+            some_workspaces(config);
+            config.api.hosts.extend(is_ours.then(|| PLAIN_NAME.to_owned()));
+        })
+        .await;
+        let url = format!("http://{PLAIN_NAME}:{}/", gateway.admin().port());
+        browser.client.goto(&url).await.unwrap();
+        until_shown(&browser, "#token").await;
+        // Until it is told that nobody is logged in.
+        browser
+            .until_yes("it asks", "return document.activeElement.id === 'token'", json!([]))
+            .await;
+        log_in(&browser, &gateway.token()).await;
+        if is_ours {
+            press(&browser, &button("bob", "resume")).await;
+            until_phase(&browser, "bob", "Running").await;
+        } else {
+            browser.until("is no name of this gateway").await;
+        }
+        gateway.stop().await;
+    }
+    browser.close().await;
 }
 
 /// Passes connections on while the last value is true, and cuts them when it turns false.

@@ -146,7 +146,9 @@ function gibHours(points) {
 const DEEDS = {
   stop: ({ id }) => send("PUT", at(id, "/stop?wait=false")).then(() => `${id} is being stopped.`),
   resume: ({ id }) => send("PUT", at(id, "/resume?wait=false")).then(() => `${id} is being woken.`),
-  keep: ({ id }) => send("PUT", at(id, "/keep"), { for: "1h" }).then(() => `${id} is kept awake for an hour.`),
+  keep: ({ id, kept_until }) => kept_until > words.now()
+    ? send("PUT", at(id, "/keep"), { for: 0 }).then(() => `${id} is no longer kept awake.`)
+    : send("PUT", at(id, "/keep"), { for: "1h" }).then(() => `${id} is kept awake for an hour.`),
   policy: ({ id }) => forms.changePolicy(id, note),
   remove: ({ id }) => forms.confirmRemoval(id, async () => {
     await send("DELETE", at(id));

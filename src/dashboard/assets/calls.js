@@ -17,7 +17,8 @@ let onLoggedOut = () => {};
 export const whenLoggedOut = act => { onLoggedOut = act };
 
 export async function send(method, path, body, options = {}) {
-  const headers = body === undefined ? {} : { "content-type": "application/json" };
+  // By which the gateway knows that the browser is not to ask for a password.
+  const headers = { "x-requested-with": "fetch", ...body !== undefined && { "content-type": "application/json" } };
   let answer;
   try {
     answer = await fetch(`/api/v1${path}`, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), ...options });

@@ -3,5 +3,5 @@
 const kept = localStorage.getItem("theme"), stop = new AbortController();
 if (kept) document.documentElement.dataset.theme = kept;
 document.documentElement.classList.toggle("in", localStorage.getItem("in") === "yes");
-globalThis.early = { stop, answer: fetch("/dashboard/feed", { signal: stop.signal, cache: "no-store" }) };
+globalThis.early = { stop, answer: fetch("/dashboard/feed", { signal: stop.signal, headers: { "x-requested-with": "fetch" } }) };
 early.answer.catch(() => {});

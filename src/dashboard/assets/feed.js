@@ -9,7 +9,7 @@ const HIDDEN_MAX = 60000;
 
 function ask() {
   const stop = new AbortController();
-  return { stop, answer: fetch("/dashboard/feed", { signal: stop.signal, cache: "no-store" }) };
+  return { stop, answer: fetch("/dashboard/feed", { signal: stop.signal, headers: { "x-requested-with": "fetch" } }) };
 }
 
 export class Feed {

@@ -47,6 +47,14 @@ export function pill(element, row) {
   put(element, words.phase(row));
 }
 
+// What a button can do as things are.
+export function prepare(button, row) {
+  const action = ACTIONS.find(action => action.act === button.dataset.act);
+  button.hidden = action.hidden?.(row) ?? false;
+  button.disabled = action.disabled?.(row) ?? false;
+  if (action.pressed) button.setAttribute("aria-pressed", action.pressed(row));
+}
+
 export class Table {
   rows = new Map();
   mayChange = false;
@@ -252,10 +260,8 @@ export class Table {
     put(parts.cpu, words.percent(row.cpu));
     put(parts.saved, words.bytes(row.saved));
     for (const button of parts.buttons) {
-      const action = ACTIONS.find(action => action.act === button.dataset.act);
-      button.setAttribute("aria-label", `${action.title}: ${row.id}`);
-      button.hidden = action.hidden?.(row) ?? false;
-      button.disabled = action.disabled?.(row) ?? false;
+      button.setAttribute("aria-label", `${button.title}: ${row.id}`);
+      prepare(button, row);
     }
     this.#clocks(line, row);
   }
@@ -295,7 +301,7 @@ export class Table {
 export const ACTIONS = [
   { act: "stop", title: "Stop", hidden: row => ["frozen", "failed"].includes(row.phase) || row.fixed, disabled: row => row.phase !== "running" && row.phase !== "starting" },
   { act: "resume", title: "Resume", hidden: row => !["frozen", "failed"].includes(row.phase) },
-  { act: "keep", title: "Keep awake for an hour", hidden: row => row.fixed, disabled: row => row.phase === "removing" },
+  { act: "keep", title: "Keep awake for an hour", hidden: row => row.fixed, disabled: row => row.phase === "removing", pressed: row => row.kept_until > words.now() },
   { act: "policy", title: "Change policy", disabled: row => row.phase === "removing" },
   { act: "remove", title: "Remove", disabled: row => row.phase === "removing" },
 ];

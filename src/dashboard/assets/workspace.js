@@ -2,7 +2,7 @@
 
 import { at, read, send } from "./calls.js";
 import { timeline, wakes } from "./plots.js";
-import { ACTIONS, element, icon, pill, put } from "./table.js";
+import { ACTIONS, element, icon, pill, prepare, put } from "./table.js";
 import * as words from "./words.js";
 
 const LOOK_EVERY = 5000;
@@ -76,11 +76,7 @@ class Page {
     this.row = row;
     if (!row) return;
     pill(this.pill, row);
-    for (const button of this.buttons) {
-      const action = ACTIONS.find(action => action.act === button.dataset.act);
-      button.hidden = action.hidden?.(row) ?? false;
-      button.disabled = action.disabled?.(row) ?? false;
-    }
+    for (const button of this.buttons) prepare(button, row);
     this.tick();
     if (changed) this.look();
   }

@@ -17,6 +17,8 @@ const DRIVER: &str = "/usr/bin/chromedriver";
 const REQUIRE: &str = "FROSTGATE_REQUIRE_BROWSER";
 /// Says that pictures are to be kept, in `docs/images`.
 const PICTURES: &str = "FROSTGATE_SCREENSHOTS";
+/// A name that leads to this machine, for the browser alone.
+pub(crate) const PLAIN_NAME: &str = "gate.test";
 /// A browser that starts while others are busy takes its time.
 const BROWSER_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -144,6 +146,8 @@ fn options(habits: Habits, profile: &Path) -> Value {
         "--hide-scrollbars".to_owned(),
         format!("--window-size={size}"),
         format!("--user-data-dir={}", profile.display()),
+        // A name to which browsers grant nothing, as they do to localhost.
+        format!("--host-resolver-rules=MAP {PLAIN_NAME} 127.0.0.1"),
     ];
     if habits.dark {
         arguments.push("--blink-settings=preferredColorScheme=0".to_owned());
