@@ -6,8 +6,10 @@ mod caller;
 mod check_in;
 mod containers;
 mod date;
+mod events;
 mod failures;
 mod fields;
+mod history;
 mod keyring;
 mod metrics;
 mod openapi;
@@ -32,10 +34,11 @@ use crate::lifecycle::{Creator, Registry};
 use crate::model::PublicUrl;
 
 pub use caller::{Looker, look};
+pub use events::Followers;
 pub use failures::Failures;
 pub use keyring::Keyring;
 pub use peer::Peer;
-pub use readiness::{Check, Health};
+pub use readiness::{CONFIGURATION, Check, Health};
 pub use reload::{Reload, ReloadError, Reloaded, Reloading};
 pub use routes::{CHECK_IN_PATH, admin, check_in_only};
 pub use session::Sessions;
@@ -60,12 +63,16 @@ pub struct Context {
     pub sessions: Arc<Sessions>,
     /// Names at which browsers find us, beside IP addresses and `localhost`; lower case.
     pub hosts: Arc<[String]>,
+    /// Those who follow what happens.
+    pub followers: Arc<Followers>,
     /// Whose `X-Forwarded-For` tells where a check-in came from.
     pub trusted_proxies: Arc<[IpNet]>,
     /// Where end users find workspaces.
     pub public_url: Arc<PublicUrl>,
     /// What is asked how it is, for `/readyz`.
     pub checks: Arc<[Check]>,
+    /// Whether metrics name workspaces.
+    pub metrics_per_workspace: bool,
     /// Has the configuration read again.
     pub reload: Reload,
 }

@@ -30,8 +30,9 @@ pub(super) const LABEL: &str = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
 const SCHEMES: [&str; 4] = ["bearer", "basic", "access_token", "session"];
 
 /// The schemas of bodies, whose members may be left out and are not `null` then.
-const OF_BODIES: [&str; 7] = [
+const OF_BODIES: [&str; 8] = [
     "ContainerChange",
+    "Keep",
     "NewContainer",
     "NewSession",
     "NewToken",

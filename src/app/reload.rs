@@ -19,7 +19,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use crate::api::{self, Check, Failures, Health, Keyring, ReloadError, Reloaded, Sessions};
+use crate::api::{
+    self, Check, Failures, Followers, Health, Keyring, ReloadError, Reloaded, Sessions,
+};
 use crate::config::{self, Config, ConfigError};
 use crate::dashboard::{self, Board};
 use crate::driver::Driver;
@@ -29,6 +31,7 @@ use crate::listen::tls::Certificates;
 use crate::model::{Policy, WorkspaceId};
 use crate::proxy::Template;
 
+use super::access_log;
 use super::certificates;
 use super::drivers::Drivers;
 use super::serving::{Serving, elsewhere};
@@ -52,6 +55,8 @@ pub(super) struct Parts {
     pub(super) addresses: Addresses,
     /// Who is connected to the public listeners.
     pub(super) clients: Arc<Clients>,
+    /// Where requests are written down.
+    pub(super) access_log: access_log::InUse,
     /// Our name in `Via`.
     pub(super) pseudonym: String,
     pub(super) state_dir: PathBuf,
@@ -65,6 +70,7 @@ pub(super) struct Parts {
 struct Lasting {
     failures: Arc<Failures>,
     sessions: Arc<Sessions>,
+    followers: Arc<Followers>,
     board: Arc<Board>,
     checks: Arc<[Check]>,
 }
@@ -104,8 +110,8 @@ impl Reloader {
         let mut checks = vec![check(verdict.clone())];
         checks.extend(parts.certificates.clone().map(certificates::check));
         let board = Arc::new(Board::new(parts.registry.clone()));
-        let (failures, sessions) = Default::default();
-        let lasting = Lasting { failures, sessions, board, checks: checks.into() };
+        let (failures, sessions, followers) = Default::default();
+        let lasting = Lasting { failures, sessions, followers, board, checks: checks.into() };
         let policies = watch::Sender::new(Arc::new(config.policy.clone()));
         Arc::new_cyclic(|reloader| {
             let context = context(&config, &parts, creator, &lasting, reloader);
@@ -180,6 +186,12 @@ impl Reloader {
             if let Err(error) = self.parts.registry.check_free(id, &workspace.spec) {
                 wrong.push(format!("[workspaces.{id}]: {error}"));
             }
+        }
+        // Last, for it is done by that.
+        if wrong.is_empty()
+            && let Err(error) = self.parts.access_log.follow(new.log.access.as_deref())
+        {
+            wrong.push(format!("log.access: {error:#}"));
         }
         if wrong.is_empty() { Ok(()) } else { Err(ReloadError::Invalid(wrong)) }
     }
@@ -303,7 +315,7 @@ impl Reloader {
 
 /// The words for everybody: the mistakes themselves are for admins.
 fn check(verdict: Arc<Mutex<Verdict>>) -> Check {
-    Check::new("configuration", move || {
+    Check::new(api::CONFIGURATION, move || {
         let verdict = verdict.lock().unwrap_or_else(PoisonError::into_inner);
         match *verdict {
             Verdict { mistakes: 0, needs_restart: 0 } => Health::Good("in force".to_owned()),
@@ -372,6 +384,8 @@ fn context(
         hosts: settings::hosts(config, &public_url).into(),
         trusted_proxies: config.routing.trusted_proxies.clone().into(),
         public_url: Arc::new(public_url),
+        followers: lasting.followers.clone(),
+        metrics_per_workspace: config.metrics.per_workspace,
         checks: lasting.checks.clone(),
         reload: Arc::new(move || {
             let reloader = reloader.upgrade();

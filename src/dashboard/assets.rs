@@ -84,8 +84,7 @@ fn answer(name: &str, headers: &HeaderMap) -> Response {
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        // So that forms say of which page they are, and workspaces that are opened hear nothing.
-        (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         (RESOURCE_POLICY, HeaderValue::from_static("same-origin")),
     ];
     let has_it = |known: &HeaderValue| {

@@ -11,12 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::Viewer;
 use super::row::{Almanac, Date, Row};
-use crate::lifecycle::{Change, Registry};
+use crate::lifecycle::{Feed, Registry};
 use crate::model::WorkspaceId;
 
 /// People who watch at a time: a team, with a few screens each.
@@ -96,17 +95,9 @@ impl Board {
         (before < VIEWERS_MAX).then_some(seat)
     }
 
-    /// What happens to workspaces from now on.
-    pub(super) fn changes(&self) -> broadcast::Receiver<Change> {
-        self.registry.changes()
-    }
-
-    /// The project of a workspace that is there or was a moment ago.
-    pub(super) fn project_of(&self, id: &WorkspaceId) -> Option<Box<str>> {
-        match self.registry.get(id.as_str()) {
-            Some(workspace) => workspace.project().map(Box::from),
-            None => self.lock().gone.iter().rev().find(|gone| gone.id == *id)?.project.clone(),
-        }
+    /// What happens to workspaces.
+    pub(super) fn happenings(&self) -> Arc<Feed> {
+        self.registry.feed()
     }
 
     /// Our time.

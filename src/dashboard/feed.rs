@@ -18,20 +18,19 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTI
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::board::{Board, News, Seat};
 use super::row::Date;
 use super::{Door, Options, Viewer};
-use crate::lifecycle::Change;
-use crate::model::{PublicUrl, WorkspaceId};
+use crate::lifecycle::{self, Happening, What};
+use crate::model::{Phase, ProjectId, PublicUrl, Tier, WorkspaceId};
 
 /// How often it is looked for what is new.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Changes of phases that come within this time are told together.
+/// What happens within this time is told together.
 const GATHER: Duration = Duration::from_millis(50);
 /// How often something is sent when nothing is new, so that the page knows that we are there.
 const BEAT_EVERY: Duration = Duration::from_secs(10);
@@ -57,8 +56,10 @@ pub(super) async fn answer(State(options): State<Options>, request: Request) -> 
         return (StatusCode::SERVICE_UNAVAILABLE, retry, words).into_response();
     };
     let now = Instant::now();
+    let happenings = board.happenings();
     let feed = Feed {
-        changes: board.changes(),
+        heard: happenings.newest(),
+        happenings,
         said: vec![hello(&viewer, &public_url, board.now())],
         board,
         seat,
@@ -93,7 +94,9 @@ struct Feed {
     head: Parts,
     viewer: Viewer,
     draining: watch::Receiver<bool>,
-    changes: broadcast::Receiver<Change>,
+    happenings: Arc<lifecycle::Feed>,
+    /// Up to which number of them.
+    heard: u64,
     /// Events that are to be sent.
     said: Vec<String>,
     /// Up to which version of the board.
@@ -106,7 +109,8 @@ struct Feed {
 /// What there is to be done.
 enum Heard {
     TheEnd,
-    Change(Result<Change, RecvError>),
+    /// `None`: more than is remembered.
+    Happened(Option<Vec<Arc<Happening>>>),
     NothingForAWhile,
 }
 
@@ -139,7 +143,8 @@ fn hello(viewer: &Viewer, public_url: &PublicUrl, now: Date) -> String {
 #[derive(Serialize)]
 struct PhaseEntered<'a> {
     id: &'a WorkspaceId,
-    state: String,
+    phase: &'a Phase,
+    tier: &'a Option<Tier>,
     reason: &'a str,
     took_ms: Option<u128>,
 }
@@ -161,7 +166,7 @@ impl Feed {
         while self.said.is_empty() {
             match self.hear().await {
                 Heard::TheEnd => return None,
-                Heard::Change(change) => self.tell(change).await?,
+                Heard::Happened(happened) => self.tell(happened).await?,
                 Heard::NothingForAWhile => {
                     self.look(Vec::new()).await?;
                     self.look_at = Instant::now() + LOOK_EVERY;
@@ -182,35 +187,36 @@ impl Feed {
     async fn hear(&mut self) -> Heard {
         // An error means that the program is gone, which means the same.
         let draining = async { drop(self.draining.wait_for(|draining| *draining).await) };
+        let happened = async {
+            drop(self.happenings.after(self.heard).await);
+            // Others often come with it.
+            sleep(GATHER).await;
+            self.happenings.after(self.heard).await
+        };
         tokio::select! {
             () = draining => Heard::TheEnd,
-            change = self.changes.recv() => Heard::Change(change),
+            happened = happened => Heard::Happened(happened),
             () = sleep_until(self.look_at) => Heard::NothingForAWhile,
         }
     }
 
-    /// Tells of a change, and of those that come with it. `None`: there will be no more.
-    async fn tell(&mut self, first: Result<Change, RecvError>) -> Option<()> {
-        let mut changes = match first {
-            Ok(change) => vec![change],
-            // The next look finds it all.
-            Err(RecvError::Lagged(_)) => return Some(()),
-            Err(RecvError::Closed) => return None,
+    /// Tells of what happened. `None`: there will be no more.
+    async fn tell(&mut self, happened: Option<Vec<Arc<Happening>>>) -> Option<()> {
+        let Some(happened) = happened else {
+            // The next look finds what became of it.
+            self.heard = self.happenings.newest();
+            return Some(());
         };
-        sleep(GATHER).await;
-        loop {
-            match self.changes.try_recv() {
-                Ok(change) => changes.push(change),
-                Err(TryRecvError::Lagged(_)) => {}
-                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
-            }
-        }
-        self.look(changes.iter().map(|change| change.workspace.clone()).collect()).await?;
-        for change in changes.iter().rev().take(PHASES_MAX).rev() {
-            if self.viewer.sees(self.board.project_of(&change.workspace).as_deref()) {
-                let (id, state, reason) = (&change.workspace, change.state(), &*change.reason);
-                let took_ms = change.took.map(|took| took.as_millis());
-                self.said.push(event("phase", &PhaseEntered { id, state, reason, took_ms }));
+        self.heard = happened.last().map_or(self.heard, |last| last.number);
+        self.look(happened.iter().map(|one| one.workspace.clone()).collect()).await?;
+        for one in happened.iter().skip(happened.len().saturating_sub(PHASES_MAX)) {
+            let project = one.project.as_ref().map(ProjectId::as_str);
+            if let What::Phase { phase, tier, reason, took } = &one.what
+                && self.viewer.sees(project)
+            {
+                let took_ms = took.map(|took| took.as_millis());
+                let entered = PhaseEntered { id: &one.workspace, phase, tier, reason, took_ms };
+                self.said.push(event("phase", &entered));
             }
         }
         Some(())

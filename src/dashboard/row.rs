@@ -15,6 +15,9 @@ use crate::model::{FrozenStorage, Phase, Policy, Tier, WorkspaceId};
 /// Milliseconds since 1970.
 pub(super) type Date = u64;
 
+/// What memory is told in: nobody sees less, and a row with nothing but that is not sent again.
+const MEMORY_STEP: u64 = 256 * 1024;
+
 /// Turns moments into dates, the same moment always into the same one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Almanac {
@@ -84,6 +87,16 @@ pub(super) struct Row {
     remove_at: Option<Date>,
     #[serde(skip_serializing_if = "Option::is_none")]
     held_off_until: Option<Date>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept_until: Option<Date>,
+    /// Bytes that it uses, and percent of a core.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu: Option<f64>,
+    /// Bytes that are free because it is frozen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saved: Option<u64>,
     /// Idle means removed.
     #[serde(skip_serializing_if = "is_false")]
     transient: bool,
@@ -131,6 +144,8 @@ impl Row {
         let date_of = |moment: Instant| almanac.date_of(moment);
         let is_active = view.inside > 0 || view.reports_activity;
         let last = view.last_active.filter(|_| !is_active);
+        // Others use nothing, and there are many of them.
+        let usage = (view.phase == Phase::Running).then(|| workspace.usage()).flatten();
         Self {
             id: workspace.id().clone(),
             project: workspace.project().map(Box::from),
@@ -150,6 +165,10 @@ impl Row {
             freeze_at: view.freeze_at.map(date_of),
             remove_at: view.remove_at.map(date_of),
             held_off_until: view.held_off_until.map(date_of),
+            kept_until: view.kept_until.map(date_of),
+            memory: usage.map(|usage| usage.memory_bytes / MEMORY_STEP * MEMORY_STEP),
+            cpu: usage.and_then(|usage| Some((usage.cpu_percent? * 10.0).round() / 10.0)),
+            saved: view.memory_saved,
             transient: policy.storage == FrozenStorage::None,
             fixed: !workspace.can_freeze(),
             failure: view.failure.map(Box::from),

@@ -369,7 +369,7 @@ async fn a_viewer_is_told_everything_once_and_then_what_is_new() {
     sleep(Duration::from_millis(1_500)).await;
     assert_eq!(gateway.phase("alice"), Phase::Frozen);
     assert_eq!(gateway.get("alice", "/").await.status, 200);
-    let woken = watcher.until("phase", |phase| phase["state"] == "running").await;
+    let woken = watcher.until("phase", |phase| phase["phase"] == "running").await;
     assert_eq!((&woken["id"], &woken["reason"]), (&json!("alice"), &json!("a request")));
     let mut inside = Client::connect(gateway.public()).await;
     inside.send("GET /wait?ms=600000 HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await;

@@ -46,9 +46,9 @@ const feed = new Feed({
     count();
     if (news.reset || location.hash.startsWith("#/workspaces/")) route();
   },
-  phase({ id, state, reason, took_ms }) {
+  phase({ id, phase, tier, reason, took_ms }) {
     const took = took_ms == null ? "" : ` after ${words.took(took_ms)}`;
-    announce(`${id}: ${state}${took}, ${reason}`);
+    announce(`${id}: ${words.phase({ phase, tier })}${took}, ${reason}`);
   },
   beat({ now }) { words.setClock(now) },
   bye() { feed.stop(true), askForToken("Your session has ended.") },
@@ -127,7 +127,7 @@ async function overview() {
     bars(by("wakes-plot"), [["p50", wakes.p50_ms], ["p95", wakes.p95_ms]]);
   } catch (problem) {
     // It is not for everybody.
-    by("overview").classList.toggle("bare", problem.status === 403 || problem.status === 404);
+    by("overview").classList.toggle("bare", problem.status === 403);
   }
 }
 

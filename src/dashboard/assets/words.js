@@ -107,9 +107,9 @@ export function next(row) {
 
 function nextOfRunning(row) {
   if (row.freeze_at) {
-    return { words: row.transient ? "removed in" : "freezes in", at: row.freeze_at, more: `at ${moment(row.freeze_at)}` };
+    const kept = row.kept_until > now() ? "kept awake until" : "at";
+    return { words: row.transient ? "removed in" : "freezes in", at: row.freeze_at, more: `${kept} ${moment(row.freeze_at)}` };
   }
-  if (row.awake === "kept") return { words: "kept for", at: row.kept_until, more: `until ${moment(row.kept_until)}` };
   const inside = live(row).filter(kind => kind.key === "requests" || kind.key === "tunnels");
   const why = {
     inside: `${inside.map(kind => kind.words).join(", ")} inside`, report: "it reports activity",
