@@ -60,6 +60,8 @@ pub struct Census {
     pub held: usize,
     /// When the last lease ended.
     pub last_left: Option<Instant>,
+    /// Whether that was a tunnel's.
+    pub last_was_tunnel: bool,
 }
 
 /// What kind of workspace the rules are for.

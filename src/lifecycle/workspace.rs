@@ -102,6 +102,8 @@ pub struct Workspace {
     /// Tells a wake under way that something may have changed.
     pub(super) nudge: Notify,
     pub(super) tunnels: AtomicU32,
+    /// When the last of those ended that count, in the gate's own words.
+    pub(super) last_tunnel: AtomicU64,
     /// Those who look at a waiting page.
     pub(super) onlookers: Onlookers,
     /// The last generation whose connections were closed by an admin's stop or a removal.
@@ -225,6 +227,7 @@ impl Workspace {
             mailbox: Mailbox::default(),
             nudge: Notify::new(),
             tunnels: AtomicU32::new(0),
+            last_tunnel: AtomicU64::new(0),
             onlookers: Onlookers::default(),
             severed: AtomicU32::new(0),
             addresses: Mutex::default(),
@@ -698,6 +701,7 @@ impl Workspace {
             quiet: seen.quiet,
             held: self.gate.held() + usize::from(self.onlookers.want()),
             last_left: (seen.last_release > 0).then(|| self.shared.moment(seen.last_release)),
+            last_was_tunnel: seen.last_release == self.last_tunnel.load(Ordering::Relaxed),
         }
     }
 

@@ -83,9 +83,10 @@ impl Machine {
             return;
         }
         let idle = spoken(self.idle_since(census).map_or(Duration::ZERO, |since| now - since));
+        let idle = format!("idle for {idle} since {}", self.last_activity(census));
         let (reason, why) = match evicted {
-            false => (FreezeReason::Idle, format!("idle for {idle}")),
-            true => (FreezeReason::Evicted, format!("idle for {idle}, and its slot was wanted")),
+            false => (FreezeReason::Idle, idle),
+            true => (FreezeReason::Evicted, format!("{idle}, and its slot was wanted")),
         };
         if self.policy.storage == FrozenStorage::None {
             self.remove_wanted = Some(why);

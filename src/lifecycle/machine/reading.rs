@@ -163,6 +163,18 @@ impl Machine {
         Some(ends.into_iter().flatten().fold(*ready_at, Instant::max))
     }
 
+    /// What it was that made it idle when it ended, in words.
+    pub(super) fn last_activity(&self, census: Census) -> &'static str {
+        let State::Running { ready_at, .. } = &self.state else { return "it does not run" };
+        let (left, reported) = (census.last_left, self.report_ends());
+        match left.max(reported) {
+            last if last <= Some(*ready_at) => "it was started",
+            last if last == reported => "it reported activity",
+            _ if census.last_was_tunnel => "a WebSocket closed",
+            _ => "a request ended",
+        }
+    }
+
     /// When the last report of activity stops counting, or has; `None`: there is none, or it counts
     /// on.
     pub(super) fn report_ends(&self) -> Option<Instant> {
