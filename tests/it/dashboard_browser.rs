@@ -1,17 +1,20 @@
 //! The dashboard in a real browser, at a desk and on a telephone.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use frostgate::config::Config;
 use frostgate::model::{FreezeMode, FrozenStorage, Phase, PolicyOverrides, Runs, Spec};
+use frostgate::secrets;
+use frostgate::store::{Moment, Sqlite, Store};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::support::{
-    Browser, Client, Gateway, Habits, PATIENCE, PLAIN_NAME, add, local_process, process, project,
-    skipped, until,
+    Browser, Client, Gateway, Habits, PATIENCE, PLAIN_NAME, add, config, local_process, process,
+    project, skipped, unique_state_dir, until,
 };
 
 /// Says where a file with axe-core is, which looks for what keeps people out.
@@ -148,8 +151,19 @@ async fn a_day(habits: Habits) {
     press(&browser, "#rows [data-id=carol] .name").await;
     browser.until("Awake and idle: it will be frozen in").await;
     until_shown(&browser, ".timeline svg").await;
+    until_shown(&browser, ".wakes svg").await;
+    browser.until("listens on port").await;
+    press(&browser, "#detail [data-act=keep]").await;
+    browser.until("Kept awake until").await;
+    assert!(gateway.workspace("carol").view().kept_until.is_some());
     assert_fits(&browser, "its page").await;
     press(&browser, "#detail .back").await;
+    let pressed = format!("{}[aria-pressed=true]", button("carol", "keep"));
+    press(&browser, &pressed).await;
+    until("it is kept awake no longer", || gateway.workspace("carol").view().kept_until.is_none())
+        .await;
+    let shown = "return !!document.querySelector('#rows [data-id=carol] .memory').textContent";
+    browser.until_yes("what it uses is told", shown, json!([])).await;
 
     press(&browser, &button("carol", "remove")).await;
     until_shown(&browser, "#ask[open]").await;
@@ -403,61 +417,82 @@ async fn nobody_is_kept_out() {
     }
 }
 
+/// Sixteen workspaces of a team that has been at work for a day. Every third is paused when idle.
+const TEAM: [&str; 16] = [
+    "alice",
+    "atlas-docs",
+    "bob",
+    "build-cache",
+    "carol",
+    "dave",
+    "erin",
+    "frank",
+    "grafana",
+    "heidi",
+    "ivan",
+    "judy",
+    "mallory",
+    "notes",
+    "olivia",
+    "review-412",
+];
+
+/// A day that is over, every ten minutes of it.
+async fn keep_a_day(state_dir: &Path) {
+    secrets::make_state_dir(state_dir).unwrap();
+    let store = Sqlite::open(state_dir).unwrap();
+    let now = SystemTime::now();
+    for minutes in (0..24 * 60).step_by(10) {
+        // More are awake in the middle of the day, and now and then one more.
+        let noon = (f64::from(minutes) / 1_440.0 * std::f64::consts::PI).sin();
+        let running = (noon * 9.0) as u32 + minutes / 10 * 7 % 3;
+        let frozen = TEAM.len() as u32 - running;
+        let at = now - Duration::from_secs(u64::from(24 * 60 - minutes) * 60);
+        let memory_saved = u64::from(frozen) * 420 * 1024 * 1024;
+        store.note_moment(Moment { at, running, frozen, memory_saved }).await.unwrap();
+    }
+}
+
 /// For the documentation; see `Browser::picture`.
 async fn picture(habits: Habits, name: &str) {
     let Some(browser) = Browser::open(habits).await else { return };
-    let gateway = Gateway::start(|config| {
-        let idle = Duration::from_secs(15 * 60);
-        for (number, id) in [
-            "alice",
-            "atlas-docs",
-            "bob",
-            "build-cache",
-            "carol",
-            "dave",
-            "erin",
-            "frank",
-            "grafana",
-            "heidi",
-            "ivan",
-            "judy",
-            "mallory",
-            "notes",
-            "olivia",
-            "review-412",
-        ]
-        .iter()
-        .enumerate()
-        {
-            let mode = if number % 3 == 1 { FreezeMode::Pause } else { FreezeMode::Stop };
-            process(config, id, mode, idle + Duration::from_secs(97 * number as u64), &[]);
-        }
-        config.limits.slots = 12;
-        project(config, "notebook", local_process());
-    })
-    .await;
+    let mut config = config(unique_state_dir());
+    keep_a_day(&config.state_dir).await;
+    for (number, id) in TEAM.into_iter().enumerate() {
+        let mode = if number % 3 == 1 { FreezeMode::Pause } else { FreezeMode::Stop };
+        let idle = Duration::from_secs(15 * 60 + 97 * number as u64);
+        process(&mut config, id, mode, idle, &[]);
+    }
+    config.limits.slots = 12;
+    let gateway = Gateway::start_as(config).await;
+    let at_work = [("alice", 41), ("bob", 12), ("carol", 7), ("grafana", 23), ("olivia", 4)];
+    let at_rest = [("dave", 16), ("frank", 9), ("heidi", 31), ("notes", 5), ("review-412", 11)];
+    for (id, mib) in at_work.into_iter().chain(at_rest) {
+        assert_eq!(gateway.get(id, &format!("/allocate?mib={mib}")).await.status, 200);
+    }
+    for (id, _) in at_rest {
+        assert_eq!(gateway.call("PUT", &format!("/workspaces/{id}/stop")).await.status, 200);
+    }
+    assert_eq!(gateway.call("PUT", "/workspaces/carol/keep").await.status, 200);
     let mut inside = Vec::new();
-    for id in ["alice", "bob", "carol", "frank", "grafana", "notes", "olivia"] {
-        assert_eq!(gateway.get(id, "/").await.status, 200);
+    for id in ["alice", "alice", "grafana"] {
+        let mut client = Client::connect(gateway.public()).await;
+        let head = format!("GET /wait?ms=600000 HTTP/1.1\r\nHost: {id}.localhost\r\n\r\n");
+        client.send(head).await;
+        inside.push(client);
     }
-    for (id, count) in [("alice", 2), ("grafana", 1)] {
-        for _ in 0..count {
-            let mut client = Client::connect(gateway.public()).await;
-            client
-                .send(format!("GET /wait?ms=600000 HTTP/1.1\r\nHost: {id}.localhost\r\n\r\n"))
-                .await;
-            inside.push(client);
-        }
-    }
-    let mut socket = Client::websocket(gateway.public(), "alice").await;
-    assert!(socket.take().map(|client| inside.push(client)).is_some());
-    assert_eq!(gateway.call("PUT", "/workspaces/notes/stop").await.status, 200);
-    assert_eq!(gateway.call("PUT", "/workspaces/frank/stop").await.status, 200);
+    inside.extend(Client::websocket(gateway.public(), "alice").await);
     until("alice is in use", || gateway.workspace("alice").view().inside == 3).await;
     enter(&browser, &gateway).await;
-    until_phase(&browser, "frank", "Paused").await;
     browser.until("2 requests").await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let shown = "return ['memory', 'cpu'].every(what => \
+                 document.querySelector(`#rows [data-id=alice] .${what}`).textContent)";
+    browser.until_yes("what it uses is told", shown, json!([])).await;
+    until_shown(&browser, "#running-plot .line").await;
+    // What was said is over.
+    browser
+        .until_yes("no note is left", "return !document.querySelector('#notes p')", json!([]))
+        .await;
     browser.picture(name).await;
     assert_fits(&browser, name).await;
     browser.close().await;

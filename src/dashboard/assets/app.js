@@ -121,7 +121,7 @@ async function overview() {
     course(by("running-plot"), of("running"), "Running", number => `${whole(number)} running`);
     course(by("frozen-plot"), of("frozen"), "Frozen", number => `${whole(number)} frozen`);
     course(by("saved-plot"), of("memory_saved_bytes"), "Memory saved", words.bytes);
-    put(by("saved-more"), `${gibHours(points).toLocaleString("en", { maximumFractionDigits: 1 })} GiB-hours in a day`);
+    put(by("saved-more"), `${gibHours(points).toLocaleString("en", { maximumSignificantDigits: 3 })} GiB-hours in a day`);
     put(by("wakes"), wakes.count ? words.took(wakes.p50_ms) : "–");
     put(by("wakes-more"), `${words.many(wakes.count, "wake")} in a day${wakes.failed ? `, ${wakes.failed} failed` : ""}`);
     bars(by("wakes-plot"), [["p50", wakes.p50_ms], ["p95", wakes.p95_ms]]);

@@ -14,7 +14,7 @@ const WIDTH = 300, HEIGHT = 56;
 
 // Fills `place` with the course of [time, number]; `tell` makes words of a number.
 export function course(place, points, label, tell) {
-  if (points.length < 2) return place.replaceChildren();
+  if (points.length < 2) return place.replaceChildren("Its course is drawn from the second minute on.");
   const begin = points[0][0], span = Math.max(1, points.at(-1)[0] - begin);
   const top = Math.max(1e-9, ...points.map(([, number]) => number));
   const x = at => (at - begin) / span * WIDTH, y = number => HEIGHT - 2 - number / top * (HEIGHT - 6);

@@ -52,7 +52,7 @@ export function took(milliseconds) {
   return `${(milliseconds / 1000).toFixed(milliseconds < 10000 ? 1 : 0)} s`;
 }
 
-export const percent = share => share == null ? "" : `${share < 10 ? share.toFixed(1) : Math.round(share)} %`;
+export const percent = share => share == null ? "" : `${share < 10 ? Math.round(share * 10) / 10 : Math.round(share)} %`;
 export const many = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
