@@ -65,6 +65,13 @@
 //! returns → [`lifecycle::gate::Gate::open`] admits everybody who waits in the step that opens.
 //! The wake belongs to the task: clients may leave.
 //!
+//! # The life of a look
+//!
+//! A browser loads the page from [`dashboard`] → it shows a token once, to `api::session`, and the
+//! cookie that it got from then on → `dashboard::feed` has `api` say who watches, and for how long →
+//! the [`dashboard::Board`] looks at every workspace once a second for all who watch together → each
+//! of them is told what is new. What is done on the page is done by calls of [`api`].
+//!
 //! # The life of a configuration
 //!
 //! [`app::App::reload`] reads it as a whole or not at all. What it says of workspaces, limits and

@@ -408,7 +408,8 @@ mod tests {
 
     #[test]
     fn what_a_browser_says_is_believed_and_what_it_could_have_left_out_is_not() {
-        let rows: [(&str, bool, &[(&str, &str)], Maker); 11] = [
+        type Row<'a> = (&'a str, bool, &'a [(&'a str, &'a str)], Maker);
+        let rows: [Row<'_>; 11] = [
             ("GET", false, &[], Maker::Unknown),
             ("POST", false, &[("sec-fetch-site", "same-origin")], Maker::Ours),
             ("GET", false, &[("sec-fetch-site", "none")], Maker::Ours),

@@ -2,9 +2,9 @@
 //!
 //! The page is plain HTML, CSS and JavaScript that stand in `assets`, are part of the program, and
 //! need nothing from elsewhere. It acts through the calls of the API, as anybody may. What is here
-//! beside the files is its [`feed`]: all workspaces at once, then only what is new of them, because
+//! beside the files is its `feed`: all workspaces at once, then only what is new of them, because
 //! a page of a hundred is too little for somebody who watches ten thousand. Every viewer is told
-//! from the one [`board`], so that a crowd that watches costs little more than one.
+//! from the one [`Board`], so that a crowd that watches costs little more than one.
 //!
 //! Looking is no activity: nothing here enters a gate, and nothing wakes anybody.
 

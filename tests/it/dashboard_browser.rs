@@ -442,10 +442,11 @@ async fn keep_a_day(state_dir: &Path) {
     secrets::make_state_dir(state_dir).unwrap();
     let store = Sqlite::open(state_dir).unwrap();
     let now = SystemTime::now();
-    for minutes in (0..24 * 60).step_by(10) {
+    for minutes in (0_u32..24 * 60).step_by(10) {
         // More are awake in the middle of the day, and now and then one more.
         let noon = (f64::from(minutes) / 1_440.0 * std::f64::consts::PI).sin();
-        let running = (noon * 9.0) as u32 + minutes / 10 * 7 % 3;
+        let some = (f64::from(minutes) / 61.0).sin() + (f64::from(minutes) / 23.0).cos();
+        let running = (noon * 8.0 + some).max(0.0) as u32;
         let frozen = TEAM.len() as u32 - running;
         let at = now - Duration::from_secs(u64::from(24 * 60 - minutes) * 60);
         let memory_saved = u64::from(frozen) * 420 * 1024 * 1024;
@@ -484,7 +485,7 @@ async fn picture(habits: Habits, name: &str) {
     inside.extend(Client::websocket(gateway.public(), "alice").await);
     until("alice is in use", || gateway.workspace("alice").view().inside == 3).await;
     enter(&browser, &gateway).await;
-    browser.until("2 requests").await;
+    browser.until("while it is in use").await;
     let shown = "return ['memory', 'cpu'].every(what => \
                  document.querySelector(`#rows [data-id=alice] .${what}`).textContent)";
     browser.until_yes("what it uses is told", shown, json!([])).await;

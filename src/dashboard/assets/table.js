@@ -253,7 +253,7 @@ export class Table {
     if (parts.live.dataset.key !== key) {
       parts.live.dataset.key = key;
       parts.live.replaceChildren(...kinds.map(kind => element("span", { className: `kind ${kind.key}`, title: kind.words },
-        element("b", {}, String(kind.count)), ` ${kind.words.replace(/^[\d,]+ /, "").replace("quiet tunnel", "quiet").replace(/held requests?/, "held")}`)));
+        element("b", {}, kind.count), ` ${kind.short}`)));
       if (!kinds.length) parts.live.append(element("span", { className: "none" }, "none"));
     }
     put(parts.memory, words.bytes(row.memory) || "");
@@ -272,7 +272,7 @@ export class Table {
     const [activity, why] = line.parts.active.children, [says, more] = line.parts.next.children, clock = says.lastElementChild;
     const active = row.awake === "inside" || row.awake === "report";
     put(activity, active ? "now" : row.active ? words.ago(row.active) : "–");
-    put(why, active ? (row.awake === "report" ? "its own report" : "somebody is inside") : ACTIVITY[row.activity] || "");
+    put(why, active ? (row.awake === "report" ? "its own report" : "it is in use") : ACTIVITY[row.activity] || "");
     const next = words.next(row);
     if (says.firstChild.data !== next.words) says.firstChild.data = next.words;
     put(clock, next.at ? ` ${words.countdown(next.at)}` : "");

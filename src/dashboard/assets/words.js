@@ -87,9 +87,10 @@ export function phase(row) {
 }
 export const isBusy = row => ["starting", "freezing", "removing"].includes(row.phase);
 
-// Who is inside, by kind; the short form has a sign for each.
-const KINDS = [["requests", "request", "⇄"], ["tunnels", "tunnel", "∞"], ["quiet", "quiet tunnel", "◌"], ["held", "held request", "⏳"]];
-export const live = row => KINDS.filter(([key]) => row[key]).map(([key, noun, sign]) => ({ key, sign, count: row[key], words: many(row[key], noun) }));
+// Who is inside or waits, by kind; in the table there is little room.
+const KINDS = [["requests", "request"], ["tunnels", "tunnel"], ["quiet", "quiet tunnel", "quiet"], ["held", "held request", "held"]];
+export const live = row => KINDS.filter(([key]) => row[key]).map(([key, noun, short]) =>
+  ({ key, count: row[key].toLocaleString("en"), short: short || many(row[key], noun).split(" ")[1], words: many(row[key], noun) }));
 export const liveCount = row => (row.requests || 0) + (row.tunnels || 0) + (row.held || 0) + (row.quiet || 0) / 1000;
 
 // What is next for it, as { words, at, more }: with `at` a clock runs down behind the words.
@@ -110,9 +111,8 @@ function nextOfRunning(row) {
     const kept = row.kept_until > now() ? "kept awake until" : "at";
     return { words: row.transient ? "removed in" : "freezes in", at: row.freeze_at, more: `${kept} ${moment(row.freeze_at)}` };
   }
-  const inside = live(row).filter(kind => kind.key === "requests" || kind.key === "tunnels");
   const why = {
-    inside: `${inside.map(kind => kind.words).join(", ")} inside`, report: "it reports activity",
+    inside: "while it is in use", report: "while it says that it is active",
     fixed: "a fixed upstream", unmonitored: "its monitoring is off", never: "its policy says so",
   };
   return { words: "stays awake", more: why[row.awake] || "" };
