@@ -135,8 +135,8 @@ impl App {
             clients: Clients::new(config.listen.connections_per_client_max),
             pseudonym: settings::pseudonym()?,
             state_dir: config.state_dir.clone(),
-            source,
             draining: drained.clone(),
+            source,
         };
         let reloader = Reloader::new(config.clone(), creator, parts);
         let followers = JoinSet::new();

@@ -60,10 +60,10 @@ pub(super) struct Parts {
     /// Our name in `Via`.
     pub(super) pseudonym: String,
     pub(super) state_dir: PathBuf,
-    /// `None`: the configuration was made by a program.
-    pub(super) source: Option<Source>,
     /// Turns true when no more is to be accepted.
     pub(super) draining: watch::Receiver<bool>,
+    /// `None`: the configuration was made by a program.
+    pub(super) source: Option<Source>,
 }
 
 /// What outlives a configuration, beside what it is applied to.
@@ -385,6 +385,7 @@ fn context(
         trusted_proxies: config.routing.trusted_proxies.clone().into(),
         public_url: Arc::new(public_url),
         followers: lasting.followers.clone(),
+        draining: parts.draining.clone(),
         metrics_per_workspace: config.metrics.per_workspace,
         checks: lasting.checks.clone(),
         reload: Arc::new(move || {
@@ -398,7 +399,7 @@ fn context(
 }
 
 fn serving(config: &Config, parts: &Parts, context: api::Context, board: Arc<Board>) -> Serving {
-    let dashboard = dashboard::routes(settings::dashboard_options(&context, board, parts));
+    let dashboard = dashboard::routes(settings::dashboard_options(&context, board));
     let check_in_only = api::check_in_only(context.clone());
     let (listen, public_url) =
         (settings::listen_options(config, parts), context.public_url.clone());

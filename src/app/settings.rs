@@ -106,6 +106,7 @@ pub(super) fn proxy_options(
         idle_per_workspace_max: config.upstream.idle_per_workspace_max,
         pseudonym: parts.pseudonym.clone(),
         access_log: parts.access_log.log(),
+        draining: parts.draining.clone(),
         waiting_page: parts.page.clone(),
     }
 }
@@ -117,11 +118,7 @@ pub(super) fn hosts(config: &Config, public_url: &PublicUrl) -> Vec<String> {
 }
 
 /// What the dashboard shows, and to whom: to those whom the API lets look.
-pub(super) fn dashboard_options(
-    context: &api::Context,
-    board: Arc<Board>,
-    parts: &Parts,
-) -> dashboard::Options {
+pub(super) fn dashboard_options(context: &api::Context, board: Arc<Board>) -> dashboard::Options {
     let guarded = context.clone();
     let door: Door = Arc::new(move |mut head: http::request::Parts| {
         let context = guarded.clone();
@@ -133,7 +130,7 @@ pub(super) fn dashboard_options(
         })
     });
     let public_url = context.public_url.clone();
-    dashboard::Options { board, door, public_url, draining: parts.draining.clone() }
+    dashboard::Options { board, door, public_url, draining: context.draining.clone() }
 }
 
 fn viewer(looker: &Looker) -> Viewer {
