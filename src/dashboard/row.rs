@@ -60,7 +60,6 @@ pub(super) struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     tier: Option<Tier>,
     since: Date,
-    created: Date,
     /// Who is inside, by kind.
     #[serde(skip_serializing_if = "is_zero")]
     requests: u32,
@@ -153,7 +152,6 @@ impl Row {
             phase: view.phase,
             tier: view.tier,
             since: date_of(view.since),
-            created: date(workspace.created_at()),
             requests: view.requests(),
             tunnels: view.tunnels.saturating_sub(view.quiet_tunnels),
             quiet: view.quiet_tunnels,

@@ -248,7 +248,7 @@ export class Table {
     const { name } = parts;
     name.title = [row.project && `project ${row.project}`, row.driver].filter(Boolean).join(", ");
     pill(parts.pill, row);
-    parts.pill.title = row.failure || "";
+    parts.pill.title = row.failure || `since ${words.moment(row.since)}`;
     const kinds = words.live(row), key = kinds.map(kind => kind.words).join();
     if (parts.live.dataset.key !== key) {
       parts.live.dataset.key = key;
