@@ -95,7 +95,7 @@ async fn assert_fits(browser: &Browser, what: &str) {
 }
 
 fn some_workspaces(config: &mut Config) {
-    process(config, "alice", FreezeMode::Stop, Duration::from_secs(3), &[]);
+    process(config, "alice", FreezeMode::Stop, PATIENCE * 9, &[]);
     process(config, "bob", FreezeMode::Pause, PATIENCE * 9, &[]);
     project(config, "notebook", local_process());
     config.api.storage = FrozenStorage::Unlimited;
@@ -118,6 +118,9 @@ async fn a_day(habits: Habits) {
     assert_eq!(gateway.get("alice", "/").await.status, 200);
     until_phase(&browser, "alice", "Running").await;
     browser.until("freezes in").await;
+    let soon = "{\"inactivity_timeout\":\"1s\"}";
+    let kind = "application/json";
+    assert_eq!(gateway.send("PATCH /workspaces/alice", kind, soon).await.status, 200);
     until_phase(&browser, "alice", "Stopped").await;
 
     press(&browser, &button("bob", "resume")).await;
