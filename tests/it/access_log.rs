@@ -132,14 +132,16 @@ async fn a_file_that_was_set_aside_has_a_successor_after_a_reload() {
         assert_eq!(reply.status, 200, "{reply:?}");
     };
     reload(&program).await;
-    program.get("alice", "/one").await;
-    until_lines(&file, 1).await;
+    // Every thread takes over by itself, a moment later.
+    while lines(&file).is_empty() {
+        program.get("alice", "/one").await;
+    }
     let aside = program.directory().join("access.json.1");
     fs::rename(&file, &aside).unwrap();
     reload(&program).await;
     program.get("alice", "/two").await;
     assert_eq!(until_lines(&file, 1).await[0]["path"], "/two");
-    assert_eq!(lines(&aside).len(), 1);
+    assert!(lines(&aside).iter().all(|line| line["path"] == "/one"));
     // One that can't be opened is refused, and the old one stays.
     program.configure(&text("/nowhere/access.json"));
     let refused = program.call("POST /api/v1/reload", "").await;
