@@ -21,6 +21,7 @@ mod log;
 mod reload;
 mod sample;
 mod serve;
+mod service_manager;
 mod signals;
 mod table;
 mod token;
