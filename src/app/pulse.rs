@@ -52,7 +52,7 @@ impl Beat {
     pub(super) async fn go(mut self) {
         while let Some(question) = self.0.recv().await {
             // Who has asked may have given up.
-            drop(question.send(()));
+            let _ = question.send(());
         }
     }
 }
