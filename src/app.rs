@@ -4,6 +4,7 @@
 //! [`App::start`] is called on. The data plane is one thread per core; the admin listener has a
 //! thread to itself, so that no call of the API can hold up a request.
 
+mod access_log;
 mod certificates;
 mod data_plane;
 mod drivers;
@@ -120,7 +121,7 @@ impl App {
         let keyring =
             Keyring::open(config.token_file(), config.tokens.clone(), store.clone()).await?;
         let registry = Registry::open(options, store, Handle::current()).await?;
-        let drivers = Drivers::make(&config)?;
+        let drivers = Drivers::make(&config, registry.metrics())?;
         drivers.check(&config).await?;
         let creator = Arc::new(settings::creator(&config, &registry, &drivers));
         add_configured(&config, &registry, &drivers)?;
@@ -133,6 +134,7 @@ impl App {
             certificates_moved: Arc::new(Notify::new()),
             page: Arc::new(Template::open(config.waiting_page.directory.clone())),
             addresses,
+            access_log: access_log::InUse::open(config.log.access.as_deref())?,
             clients: Clients::new(config.listen.connections_per_client_max),
             pseudonym: settings::pseudonym()?,
             state_dir: config.state_dir.clone(),

@@ -57,6 +57,10 @@ pub struct Config {
     pub routing: Routing,
     /// What those see who open a workspace that is not ready yet.
     pub waiting_page: WaitingPage,
+    /// What is written down of requests.
+    pub log: Log,
+    /// What Prometheus is told.
+    pub metrics: Metrics,
     /// The connections to workspaces.
     pub upstream: Upstream,
     /// How much may wait.
@@ -157,6 +161,20 @@ pub struct Routing {
 pub struct WaitingPage {
     /// Where the operator's own `waiting.html` is; `None`: the built-in one is used.
     pub directory: Option<PathBuf>,
+}
+
+/// What is written down of requests.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Log {
+    /// The file with a line for each; `-`: standard output; `None`: nothing is.
+    pub access: Option<PathBuf>,
+}
+
+/// What Prometheus is told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metrics {
+    /// Whether some of it names workspaces.
+    pub per_workspace: bool,
 }
 
 /// The connections to workspaces.
@@ -409,6 +427,8 @@ impl Default for Config {
             tls: Tls::default(),
             routing: Routing::default(),
             waiting_page: WaitingPage::default(),
+            log: Log::default(),
+            metrics: Metrics::default(),
             upstream: Upstream::default(),
             limits: Limits::default(),
             policy: Policy::default(),

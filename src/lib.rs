@@ -103,14 +103,16 @@
 //! | module | may use |
 //! |---|---|
 //! | `clock`, `duration`, `size`, `secrets` | none |
+//! | `access_log` | `clock` |
 //! | `listen` | `clock` |
 //! | `model` | `duration` |
 //! | `token` | `model`, `secrets` |
-//! | `driver` | `model`, `clock`, `duration`, `size` |
+//! | `metrics` | `model` |
+//! | `driver` | `model`, `clock`, `duration`, `size`, `metrics` |
 //! | `store` | `model`, `clock`, `duration`, `token` |
-//! | `lifecycle` | `model`, `clock`, `driver`, `store` |
-//! | `proxy` | `lifecycle`, `listen`, `model` |
-//! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration`, `size`, `token`, `secrets` |
+//! | `lifecycle` | `model`, `clock`, `driver`, `store`, `metrics` |
+//! | `proxy` | `lifecycle`, `listen`, `model`, `metrics`, `access_log` |
+//! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration`, `size`, `token`, `secrets`, `metrics` |
 //! | `config` | `model`, `duration`, `size`, `token` |
 //! | `app`, `cli`, `fuzz` | all |
 
@@ -118,6 +120,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 
+pub mod access_log;
 pub mod listen;
 pub mod proxy;
 
@@ -132,6 +135,7 @@ pub mod fuzz;
 
 pub mod clock;
 pub mod duration;
+pub mod metrics;
 pub mod model;
 pub mod secrets;
 pub mod size;

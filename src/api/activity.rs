@@ -47,6 +47,8 @@ struct Signals {
     monitoring: bool,
     /// Until when it is not frozen because it was started; `null`: it has no such grace.
     initial_timeout_ends_at: Option<Date>,
+    /// Until when it is kept awake because somebody asked for that; `null`: nobody did.
+    kept_until: Option<Date>,
     /// When it is looked at next, if nothing happens before; `null`: nothing is due.
     next_deadline_at: Option<Date>,
 }
@@ -77,6 +79,7 @@ impl Signals {
             check_in: view.check_in.map(report),
             monitoring: policy.monitoring,
             initial_timeout_ends_at: view.initial_timeout_ends.map(Date::from),
+            kept_until: view.kept_until.map(Date::from),
             next_deadline_at: view.deadline.map(Date::from),
         }
     }
@@ -164,6 +167,9 @@ fn why_running(workspace: &Workspace, view: &View) -> String {
     if let Some(CheckIn { expires_at, .. }) = view.check_in.filter(|_| view.reports_activity) {
         let until = expires_at.map(|at| format!(", for another {}", time_until(at)));
         return format!("awake: it reports activity itself{}", until.unwrap_or_default());
+    }
+    if let Some(until) = view.kept_until {
+        return format!("awake: somebody keeps it awake for another {}", time_until(until));
     }
     let policy = workspace.policy();
     if let Some(at) = view.freeze_at {

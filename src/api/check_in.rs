@@ -19,6 +19,7 @@ use super::fields::Fields;
 use super::reply::{ErrorCode, Problem, Responses, problems};
 use super::{Context, Peer};
 use crate::lifecycle::{CommandError, Workspace};
+use crate::metrics::CheckInResult;
 
 /// What a workspace says of itself, under one of three names; the first counts, and other fields don't.
 #[derive(Debug, IntoParams, ToSchema)]
@@ -72,11 +73,30 @@ pub(super) async fn check_in(
     headers: HeaderMap,
     fields: Fields,
 ) -> Result<StatusCode, Problem> {
-    let mut query = Fields::of_query(query.as_deref())?;
-    let workspace = Token { token: query.take("token")? }.sender(&context, peer, &headers)?;
+    let taken = take(&context, peer, &headers, query.as_deref(), fields).await;
+    context.registry.metrics().check_in(match &taken {
+        Ok(true) => CheckInResult::Active,
+        Ok(false) => CheckInResult::Idle,
+        Err(Problem::UnknownSender) => CheckInResult::UnknownSender,
+        Err(Problem::Invalid(_)) => CheckInResult::Invalid,
+        Err(_) => CheckInResult::Refused,
+    });
+    taken.map(|_| StatusCode::OK)
+}
+
+/// Whether it says that its workspace is active.
+async fn take(
+    context: &Context,
+    peer: Peer,
+    headers: &HeaderMap,
+    query: Option<&str>,
+    fields: Fields,
+) -> Result<bool, Problem> {
+    let mut query = Fields::of_query(query)?;
+    let workspace = Token { token: query.take("token")? }.sender(context, peer, headers)?;
     let active = Report::read(fields.or(query))?.active()?;
     workspace.check_in(active).await?;
-    Ok(StatusCode::OK)
+    Ok(active)
 }
 
 /// Reads a report that may be anything: a query, or JSON.

@@ -1,5 +1,6 @@
-//! How everything is, in numbers, for Prometheus. They are of the moment in which they are asked for,
-//! so nothing is counted on the way of a request. Told to everybody: they name no workspace.
+//! How everything is, in numbers, for Prometheus: what can be told by looking, of the moment in which
+//! it is asked for, and what was counted (`crate::metrics`). Told to everybody: they name no
+//! workspace, unless the configuration wants that.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -11,7 +12,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::Context;
+use super::readiness::CONFIGURATION;
 use super::reply::Problem;
+use crate::metrics::{described, register};
 use crate::model::Phase;
 
 const OPEN_METRICS: HeaderValue =
@@ -27,8 +30,8 @@ const PHASES: [Phase; 6] = [
     Phase::Failed,
 ];
 
-/// A gauge for each value of one label.
-type Gauges = Family<[(&'static str, String); 1], Gauge>;
+/// A gauge for each set of labels.
+type Gauges<const N: usize> = Family<[(&'static str, String); N], Gauge>;
 
 /// Tell how everything is, in OpenMetrics.
 #[utoipa::path(
@@ -45,6 +48,7 @@ pub(super) async fn read(State(context): State<Context>) -> Result<Response, Pro
     workspaces(&mut registry, &context);
     slots(&mut registry, &context);
     parts(&mut registry, &context);
+    context.registry.metrics().tell(&mut registry);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|_| Problem::Unavailable)?;
     Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
@@ -53,26 +57,42 @@ pub(super) async fn read(State(context): State<Context>) -> Result<Response, Pro
 fn version(registry: &mut Registry) {
     let versions = Gauges::default();
     versions.get_or_create(&[("version", env!("CARGO_PKG_VERSION").to_owned())]).set(1);
-    registry.register("build_info", "Which version runs; always 1", versions);
+    register(registry, &described::BUILD_INFO, versions);
 }
 
 fn workspaces(registry: &mut Registry, context: &Context) {
     let (phases, live) = (Gauges::default(), Gauges::default());
-    let held: Gauge = Gauge::default();
+    let (phase_of_each, live_of_each) = (Gauges::default(), Gauges::default());
+    let (held, memory_saved): (Gauge, Gauge) = <(Gauge, Gauge)>::default();
     for phase in PHASES {
         phases.get_or_create(&[("phase", phase.to_string())]).set(0);
     }
     for workspace in context.registry.all() {
         let view = workspace.view();
-        phases.get_or_create(&[("phase", view.phase.to_string())]).inc();
-        for (kind, count) in [("request", view.requests()), ("tunnel", view.tunnels)] {
-            live.get_or_create(&[("kind", kind.to_owned())]).inc_by(i64::from(count));
-        }
+        let phase = || ("phase", view.phase.to_string());
+        let name = || ("workspace", workspace.id().to_string());
+        phases.get_or_create(&[phase()]).inc();
         held.inc_by(i64::try_from(view.held).unwrap_or(i64::MAX));
+        memory_saved.inc_by(view.memory_saved.map_or(0, |bytes| i64::try_from(bytes).unwrap_or(0)));
+        if context.metrics_per_workspace {
+            phase_of_each.get_or_create(&[name(), phase()]).set(1);
+        }
+        for (kind, count) in [("request", view.requests()), ("tunnel", view.tunnels)] {
+            let kind = ("kind", kind.to_owned());
+            if context.metrics_per_workspace {
+                live_of_each.get_or_create(&[name(), kind.clone()]).set(count.into());
+            }
+            live.get_or_create(&[kind]).inc_by(count.into());
+        }
     }
-    registry.register("workspaces", "Workspaces, by where they are in their lives", phases);
-    registry.register("live_connections", "Requests and tunnels inside of workspaces", live);
-    registry.register("held_requests", "Requests that wait until their workspace runs", held);
+    register(registry, &described::WORKSPACES, phases);
+    register(registry, &described::LIVE_CONNECTIONS, live);
+    register(registry, &described::HELD_REQUESTS, held);
+    register(registry, &described::MEMORY_SAVED, memory_saved);
+    if context.metrics_per_workspace {
+        register(registry, &described::WORKSPACE_PHASE, phase_of_each);
+        register(registry, &described::WORKSPACE_LIVE, live_of_each);
+    }
 }
 
 fn slots(registry: &mut Registry, context: &Context) {
@@ -82,15 +102,19 @@ fn slots(registry: &mut Registry, context: &Context) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         slots.get_or_create(&[("state", state.to_owned())]).set(count);
     }
-    registry.register("slots", "Slots, where their number is limited", slots);
+    register(registry, &described::SLOTS, slots);
 }
 
 fn parts(registry: &mut Registry, context: &Context) {
     let degraded = Gauges::default();
     for check in &*context.checks {
-        let part = [("part", check.name().to_owned())];
-        degraded.get_or_create(&part).set(check.is_degraded().into());
+        let is_degraded = check.is_degraded();
+        degraded.get_or_create(&[("part", check.name().to_owned())]).set(is_degraded.into());
+        if check.name() == CONFIGURATION {
+            let successful: Gauge = Gauge::default();
+            successful.set((!is_degraded).into());
+            register(registry, &described::RELOAD, successful);
+        }
     }
-    let help = "1: somebody has to look after this part, as /readyz?verbose says";
-    registry.register("degraded", help, degraded);
+    register(registry, &described::DEGRADED, degraded);
 }

@@ -6,8 +6,10 @@ mod caller;
 mod check_in;
 mod containers;
 mod date;
+mod events;
 mod failures;
 mod fields;
+mod history;
 mod keyring;
 mod metrics;
 mod openapi;
@@ -30,10 +32,11 @@ use ipnet::IpNet;
 use crate::lifecycle::{Creator, Registry};
 use crate::model::PublicUrl;
 
+pub use events::Followers;
 pub use failures::Failures;
 pub use keyring::Keyring;
 pub use peer::Peer;
-pub use readiness::{Check, Health};
+pub use readiness::{CONFIGURATION, Check, Health};
 pub use reload::{Reload, ReloadError, Reloaded, Reloading};
 pub use routes::{CHECK_IN_PATH, admin, check_in_only};
 
@@ -53,12 +56,16 @@ pub struct Context {
     pub keyring: Arc<Keyring>,
     /// How often it was tried with what doesn't.
     pub failures: Arc<Failures>,
+    /// Those who follow what happens.
+    pub followers: Arc<Followers>,
     /// Whose `X-Forwarded-For` tells where a check-in came from.
     pub trusted_proxies: Arc<[IpNet]>,
     /// Where end users find workspaces.
     pub public_url: Arc<PublicUrl>,
     /// What is asked how it is, for `/readyz`.
     pub checks: Arc<[Check]>,
+    /// Whether metrics name workspaces.
+    pub metrics_per_workspace: bool,
     /// Has the configuration read again.
     pub reload: Reload,
 }

@@ -30,8 +30,15 @@ pub(super) const LABEL: &str = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
 const SCHEMES: [&str; 3] = ["bearer", "basic", "access_token"];
 
 /// The schemas of bodies, whose members may be left out and are not `null` then.
-const OF_BODIES: [&str; 6] =
-    ["ContainerChange", "NewContainer", "NewToken", "NewWorkspace", "PolicyChanges", "Report"];
+const OF_BODIES: [&str; 7] = [
+    "ContainerChange",
+    "Keep",
+    "NewContainer",
+    "NewToken",
+    "NewWorkspace",
+    "PolicyChanges",
+    "Report",
+];
 
 /// What is in a body, and may have it either way.
 const WITHIN_BODIES: &str = "Spec";

@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::{IntoResponses, ToSchema};
 
-pub(super) use self::values::{Bytes, Minutes};
-use self::values::{Limit, NonZeroTime, Storage, Switch, Time};
+pub(super) use self::values::{Bytes, Minutes, Switch, Time};
+use self::values::{Limit, NonZeroTime, Storage};
 use super::fields::Fields;
 use super::reply::{ErrorCode, Problem, Responses, problems};
 use crate::clock::spoken;

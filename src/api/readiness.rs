@@ -9,6 +9,9 @@ use utoipa::ToSchema;
 use super::Context;
 use super::reply::Json;
 
+/// The part that says whether the configuration that was read last is in force.
+pub const CONFIGURATION: &str = "configuration";
+
 /// How a part of the program is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {

@@ -14,8 +14,8 @@ use super::caller::Need;
 use super::openapi::Document;
 use super::reply::Problem;
 use super::{
-    Context, activity, auth, check_in, containers, metrics, openapi, overview, projects, readiness,
-    reload, tokens, workspaces,
+    Context, activity, auth, check_in, containers, events, history, metrics, openapi, overview,
+    projects, readiness, reload, tokens, workspaces,
 };
 
 /// Where workspaces report their activity.
@@ -34,11 +34,15 @@ pub fn admin(context: Context) -> Router {
     let changing = Calls::new()
         .at("/workspaces", routes!(workspaces::create))
         .at("/workspaces/{id}", routes!(workspaces::change, workspaces::delete))
+        .at("/workspaces/{id}/keep", routes!(workspaces::keep))
+        .at("/workspaces/{id}/logs", routes!(workspaces::logs))
         .at("/workspaces/{id}/remove", routes!(workspaces::remove))
         .at("/workspaces/{id}/stop", routes!(workspaces::stop))
         .at("/workspaces/{id}/resume", routes!(workspaces::resume));
     // Every token.
     let overview = Calls::new()
+        .at("/events", routes!(events::follow))
+        .at("/history", routes!(history::read))
         .at("/test", routes!(overview::test))
         .at("/stats", routes!(overview::stats))
         .at("/projects", routes!(projects::list));

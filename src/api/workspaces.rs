@@ -1,7 +1,9 @@
 //! Workspaces, for admins: list and create in files of their own; the rest is here.
 
 mod create;
+mod keep;
 mod list;
+mod logs;
 mod representation;
 
 use std::sync::Arc;
@@ -21,7 +23,9 @@ use super::{Context, openapi, policy};
 use crate::lifecycle::{CommandError, Workspace};
 
 pub(super) use create::{__path_create, create, rule};
+pub(super) use keep::{__path_keep, keep};
 pub(super) use list::{__path_list, list};
+pub(super) use logs::{__path_logs, logs};
 pub(super) use representation::{Project, Representation};
 
 /// Tell how a workspace is.

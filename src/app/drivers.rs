@@ -6,11 +6,13 @@ use anyhow::Context;
 
 use crate::config::{self, Config, DockerAddress, DockerUse};
 use crate::driver::Driver;
+use crate::driver::counted::Counted;
 use crate::driver::docker::{self, Docker};
 use crate::driver::process::{self, Process};
 use crate::driver::upstream::Upstream;
 use crate::lifecycle::CreateError;
 use crate::lifecycle::create;
+use crate::metrics::Metrics;
 use crate::model::Spec;
 
 /// What runs workspaces here.
@@ -21,7 +23,8 @@ pub(super) struct Drivers {
 }
 
 impl Drivers {
-    pub(super) fn make(config: &Config) -> anyhow::Result<Self> {
+    /// Their calls are counted.
+    pub(super) fn make(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
         let process = Process::open(process::Options {
             state_dir: config.state_dir.join("process"),
             address: std::net::Ipv4Addr::LOCALHOST.into(),
@@ -36,7 +39,14 @@ impl Drivers {
             DockerUse::Auto if !an_engine_is_likely(config) => None,
             DockerUse::Auto | DockerUse::Always => Some(connect_docker(config)?),
         };
-        Ok(Self { process: Arc::new(process), upstream: Arc::new(Upstream::new()), docker })
+        let counted = |driver: Arc<dyn Driver>| -> Arc<dyn Driver> {
+            Arc::new(Counted::new(driver, metrics.clone()))
+        };
+        Ok(Self {
+            process: counted(Arc::new(process)),
+            upstream: counted(Arc::new(Upstream::new())),
+            docker: docker.map(counted),
+        })
     }
 
     /// An engine that must be there, is.

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use crate::api::{self, Check, Failures, Health, Keyring, ReloadError, Reloaded};
+use crate::api::{self, Check, Failures, Followers, Health, Keyring, ReloadError, Reloaded};
 use crate::config::{self, Config, ConfigError};
 use crate::driver::Driver;
 use crate::lifecycle::{Creator, Registry, Workspace};
@@ -28,6 +28,7 @@ use crate::listen::tls::Certificates;
 use crate::model::{Policy, WorkspaceId};
 use crate::proxy::Template;
 
+use super::access_log;
 use super::certificates;
 use super::drivers::Drivers;
 use super::serving::{Serving, elsewhere};
@@ -51,6 +52,8 @@ pub(super) struct Parts {
     pub(super) addresses: Addresses,
     /// Who is connected to the public listeners.
     pub(super) clients: Arc<Clients>,
+    /// Where requests are written down.
+    pub(super) access_log: access_log::InUse,
     /// Our name in `Via`.
     pub(super) pseudonym: String,
     pub(super) state_dir: PathBuf,
@@ -62,6 +65,7 @@ pub(super) struct Parts {
 pub(super) struct Reloader {
     parts: Parts,
     failures: Arc<Failures>,
+    followers: Arc<Followers>,
     checks: Arc<[Check]>,
     serving: watch::Sender<Arc<Serving>>,
     policies: watch::Sender<Arc<Policy>>,
@@ -93,15 +97,16 @@ impl Reloader {
         let verdict = Arc::new(Mutex::new(Verdict::default()));
         let mut checks = vec![check(verdict.clone())];
         checks.extend(parts.certificates.clone().map(certificates::check));
-        let (checks, failures) = (Arc::from(checks), Arc::default());
+        let (checks, failures, followers) = (Arc::from(checks), Arc::default(), Arc::default());
         let policies = watch::Sender::new(Arc::new(config.policy.clone()));
         Arc::new_cyclic(|reloader| {
-            let context = context(&config, &parts, creator, &failures, &checks, reloader);
+            let context =
+                context(&config, &parts, creator, (&failures, &followers), &checks, reloader);
             let serving = watch::Sender::new(Arc::new(serving(&config, &parts, context)));
             let state = State { config, releases: HashMap::new() };
             let state = tokio::sync::Mutex::new(state);
             let own = reloader.clone();
-            Self { parts, failures, checks, serving, policies, state, verdict, own }
+            Self { parts, failures, followers, checks, serving, policies, state, verdict, own }
         })
     }
 
@@ -168,6 +173,12 @@ impl Reloader {
                 wrong.push(format!("[workspaces.{id}]: {error}"));
             }
         }
+        // Last, for it is done by that.
+        if wrong.is_empty()
+            && let Err(error) = self.parts.access_log.follow(new.log.access.as_deref())
+        {
+            wrong.push(format!("log.access: {error:#}"));
+        }
         if wrong.is_empty() { Ok(()) } else { Err(ReloadError::Invalid(wrong)) }
     }
 
@@ -195,7 +206,14 @@ impl Reloader {
         });
         let creator = Arc::new(settings::creator(new, registry, drivers));
         let own = &self.own;
-        let context = context(new, &self.parts, creator, &self.failures, &self.checks, own);
+        let context = context(
+            new,
+            &self.parts,
+            creator,
+            (&self.failures, &self.followers),
+            &self.checks,
+            own,
+        );
         self.serving.send_replace(Arc::new(serving(new, &self.parts, context)));
     }
 
@@ -290,7 +308,7 @@ impl Reloader {
 
 /// The words for everybody: the mistakes themselves are for admins.
 fn check(verdict: Arc<Mutex<Verdict>>) -> Check {
-    Check::new("configuration", move || {
+    Check::new(api::CONFIGURATION, move || {
         let verdict = verdict.lock().unwrap_or_else(PoisonError::into_inner);
         match *verdict {
             Verdict { mistakes: 0, needs_restart: 0 } => Health::Good("in force".to_owned()),
@@ -345,7 +363,7 @@ fn context(
     config: &Config,
     parts: &Parts,
     creator: Arc<Creator>,
-    failures: &Arc<Failures>,
+    (failures, followers): (&Arc<Failures>, &Arc<Followers>),
     checks: &Arc<[Check]>,
     reloader: &Weak<Reloader>,
 ) -> api::Context {
@@ -356,9 +374,11 @@ fn context(
         creator,
         keyring: parts.keyring.clone(),
         failures: failures.clone(),
+        followers: followers.clone(),
         trusted_proxies: config.routing.trusted_proxies.clone().into(),
         public_url: Arc::new(public_url),
         checks: checks.clone(),
+        metrics_per_workspace: config.metrics.per_workspace,
         reload: Arc::new(move || {
             let reloader = reloader.upgrade();
             Box::pin(async move {

@@ -101,6 +101,7 @@ pub(super) fn proxy_options(
         requests_per_workspace_max: config.limits.requests_per_workspace_max,
         idle_per_workspace_max: config.upstream.idle_per_workspace_max,
         pseudonym: parts.pseudonym.clone(),
+        access_log: parts.access_log.log(),
         waiting_page: parts.page.clone(),
     }
 }

@@ -31,6 +31,11 @@ pub(super) fn config(config: &Config) -> String {
     page.header("waiting_page");
     let directory = config.waiting_page.directory.as_deref().unwrap_or(Path::new(""));
     page.line("directory", text(directory.display()));
+    page.header("log");
+    let access = config.log.access.as_deref().unwrap_or(Path::new(""));
+    page.line("access", text(access.display()));
+    page.header("metrics");
+    page.line("per_workspace", config.metrics.per_workspace);
     page.header("upstream");
     page.line("connect_timeout", span(config.upstream.connect_timeout));
     page.line("response_timeout", span(config.upstream.response_timeout));

@@ -33,6 +33,15 @@ pub(super) fn config(
         config.waiting_page.directory = directory.map(PathBuf::from);
         section.finish();
     });
+    top.inner("log", |mut section| {
+        let access = section.optional("access", values::text_or_none).flatten();
+        config.log.access = access.map(PathBuf::from);
+        section.finish();
+    });
+    top.inner("metrics", |mut section| {
+        section.read("per_workspace", &mut config.metrics.per_workspace, values::switch);
+        section.finish();
+    });
     top.inner("upstream", |section| upstream(section, &mut config));
     top.inner("limits", |section| limits(section, &mut config));
     top.inner("policy", |mut section| {

@@ -617,6 +617,7 @@ fn the_printed_configuration_reads_back_to_the_same_one() {
          inactivity_timeout = 0\nno_wake_clients = [\"10.0.0.1\", \"fd00::1/8\"]\ncheck_in_ttl = \"1d2h3m4s\"\n\
          [tls]\ncertificates = [{ cert = \"a\", key = \"b\" }]\nhsts = \"180d\"\n\
          [routing]\npublic_url = \"https://a.test:8443\"\n[waiting_page]\ndirectory = \"/etc/page\"\n\
+         [log]\naccess = \"/var/log/access.json\"\n[metrics]\nper_workspace = true\n\
          [docker]\nenable = false\nsocket = \"/run/\\\"x\\\".sock\"\n\
          [workspaces.a]\ncommand = [\"sh\", \"-c\", \"echo '\\n\\\"'\"]\ndirectory = \"/srv\"\n\
          environment = { \"a b\" = \"c\" }\nhosts = [\"x.test\"]\nready_path = \"/ok\"\n\

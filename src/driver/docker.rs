@@ -8,8 +8,10 @@
 //! is settled in one place (`settle`): look how it is, and if it is as it should be, all
 //! is well. Nothing is looked up beforehand, so that the usual case costs one call.
 
+mod consumption;
 mod create;
 mod images;
+mod logs;
 mod private_network;
 mod pull;
 mod recipe;
@@ -32,7 +34,9 @@ use self::directory::{Claimed, Directory};
 use self::engine::{Act, Engine, EngineError, Socket};
 use self::names::{ContainerRef, NetworkName};
 use self::pull::Pulls;
-use super::{Call, Description, Driver, DriverError, DriverEvent, Found, Sighting, Status};
+use super::{
+    Call, Consumption, Description, Driver, DriverError, DriverEvent, Found, Logs, Sighting, Status,
+};
 use crate::model::{Blueprint, Runs, WorkspaceId};
 
 /// Where an engine usually listens.
@@ -222,6 +226,7 @@ impl Docker {
             return Ok(Sighting::down(Status::Missing, None));
         };
         let seen = sighting::seen(&inspected, self.address, self.network.as_ref());
+        self.shared.directory.note_pid(id, &container, sighting::pid(&inspected));
         if self.shared.directory.is_news(id, seen.warning.as_deref()) {
             let reason = seen.warning.as_deref().unwrap_or_default();
             tracing::warn!(workspace = %id, ?container, reason, "a container can't be dialled");
@@ -361,6 +366,25 @@ impl Driver for Docker {
             }
             let found = stream::iter(claimed).map(|claimed| self.found(claimed));
             Ok(found.buffered(INSPECTED_AT_ONCE).collect().await)
+        })
+    }
+
+    fn consumption<'a>(&'a self, id: &'a WorkspaceId) -> Call<'a, Option<Consumption>> {
+        Box::pin(async move {
+            let seen = self.consumption_of(id).await;
+            seen.map_err(|error| self.failed("measure", id, error))
+        })
+    }
+
+    fn logs<'a>(
+        &'a self,
+        id: &'a WorkspaceId,
+        lines: usize,
+        follow: bool,
+    ) -> Call<'a, Option<Logs>> {
+        Box::pin(async move {
+            let logs = self.logs_of(id, lines, follow).await;
+            logs.map_err(|error| self.failed("read the logs of", id, error))
         })
     }
 

@@ -5,22 +5,29 @@
 //! is gone succeeds. Events only say *that* something may have changed, never what: whoever hears
 //! one looks ([`Driver::inspect`]), so that late, doubled or merged events lead to the same place.
 
+pub mod counted;
 pub mod docker;
 pub mod fake;
 pub mod process;
 pub mod upstream;
 
 use std::future::Future;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::Stream;
 use tokio::sync::mpsc;
 
 use crate::model::{Blueprint, PolicyOverrides, Spec, WorkspaceId};
 
 /// A driver call under way. Dropping it gives up waiting; the runtime may still carry it out.
 pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, DriverError>> + Send + 'a>>;
+
+/// What processes wrote, in pieces that may end anywhere. An error ends it.
+pub type Logs = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// Runs workspaces. One call per workspace at a time; the lifecycle sees to that.
 pub trait Driver: Send + Sync + 'static {
@@ -63,6 +70,22 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Every workspace that the runtime knows by itself (by labels), whether it runs or not.
     fn list(&self) -> Call<'_, Vec<Found>>;
+
+    /// What it uses right now; `None`: it doesn't run, or the runtime doesn't tell.
+    fn consumption<'a>(&'a self, _id: &'a WorkspaceId) -> Call<'a, Option<Consumption>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// What its processes wrote: the last `lines` lines, and then, where `follow` is set, what they
+    /// write from now on, in pieces as they come. `None`: nobody keeps that.
+    fn logs<'a>(
+        &'a self,
+        _id: &'a WorkspaceId,
+        _lines: usize,
+        _follow: bool,
+    ) -> Call<'a, Option<Logs>> {
+        Box::pin(async { Ok(None) })
+    }
 
     /// What the runtime calls a workspace, for those who speak of containers; `None`: it is no
     /// container, or there is none.
@@ -130,6 +153,15 @@ pub enum Status {
     Stopped,
     /// There is no such thing.
     Missing,
+}
+
+/// What a workspace uses of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Consumption {
+    /// Memory, without what the kernel only keeps because nobody else wants the room.
+    pub memory_bytes: u64,
+    /// CPU time since it was started, of all cores together.
+    pub cpu_time: Duration,
 }
 
 /// What a workspace's own health check says.

@@ -19,6 +19,7 @@ mod supervisor;
 mod workspace;
 
 mod launch;
+mod log;
 mod port;
 mod record;
 mod spawn_lock;
@@ -41,7 +42,7 @@ use tokio::sync::mpsc;
 use self::freezer::{FREEZE_LIMIT, Hierarchy};
 use self::supervisor::Supervisor;
 use self::workspace::make_private_directory;
-use super::{Call, Driver, DriverError, DriverEvent, Found, Sighting};
+use super::{Call, Consumption, Driver, DriverError, DriverEvent, Found, Logs, Sighting};
 use crate::model::{Blueprint, Runs, WorkspaceId};
 
 /// Why a blueprint of another driver's is turned away.
@@ -214,6 +215,30 @@ impl Driver for Process {
 
     fn inspect<'a>(&'a self, id: &'a WorkspaceId) -> Call<'a, Sighting> {
         Box::pin(async move { Ok(self.supervisor.inspect(id)) })
+    }
+
+    fn consumption<'a>(&'a self, id: &'a WorkspaceId) -> Call<'a, Option<Consumption>> {
+        Box::pin(async move {
+            let Some(run) = self.supervisor.known(id).and_then(|known| known.run()) else {
+                return Ok(None);
+            };
+            run.consumption().await.map_err(|error| refused("measure", id, error))
+        })
+    }
+
+    fn logs<'a>(
+        &'a self,
+        id: &'a WorkspaceId,
+        lines: usize,
+        follow: bool,
+    ) -> Call<'a, Option<Logs>> {
+        Box::pin(async move {
+            let path = self.supervisor.workspace(id).log();
+            let log = log::read(path, lines, follow);
+            let log = log.map_err(|error| refused("read the logs of", id, error))?;
+            let nothing = || Box::pin(futures_util::stream::empty()) as Logs;
+            Ok(Some(log.map_or_else(nothing, |log| Box::pin(log))))
+        })
     }
 
     /// Processes come from the configuration only.

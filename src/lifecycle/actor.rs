@@ -8,12 +8,14 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::feed::What;
 use super::jobs::{self, Announce, Rest, Running};
 use super::machine::{Effect, Event, Footprint, Job, Outcome};
 use super::mailbox::{Answer, Command, CommandError, Inbox};
 use super::slots::{Room, Uncounted};
 use super::workspace::Workspace;
 use super::{Change, Ending, Notice, Refusal};
+use crate::metrics::{FreezeAbort, WakeOutcome};
 use crate::model::{Phase, Tier};
 use crate::store::RecordState;
 
@@ -31,6 +33,7 @@ pub(super) fn live(
         job: None,
         rest: None,
         endpoint: None,
+        waking: None,
         room: None,
         uncounted: Some(uncounted),
         waiting: Vec::new(),
@@ -79,6 +82,8 @@ struct Actor {
     rest: Option<Rest>,
     /// Where the job that has just ended found it listening.
     endpoint: Option<std::net::SocketAddr>,
+    /// From which tier it is being woken, and since when.
+    waking: Option<(Tier, Instant)>,
     room: Option<Room>,
     /// Until it is known what room it has.
     uncounted: Option<Uncounted>,
@@ -134,12 +139,33 @@ impl Actor {
                 if let Some(room) = done.room {
                     self.room = Some(room.and(self.room.take()));
                 }
+                self.count(&done.outcome);
                 self.handle(Event::Finished(done.outcome));
             }
             Woken::Rest => self.rest = None,
             Woken::Mail => self.read_mail(),
         }
         self.answer_suspects();
+    }
+
+    /// Before the rules hear of it, which then know no longer what was under way.
+    fn count(&mut self, outcome: &Outcome) {
+        let metrics = &self.workspace.shared.metrics;
+        match outcome {
+            Outcome::Woken { .. } | Outcome::WakeFailed { .. } => {
+                let Some((from, since)) = self.waking.take() else { return };
+                let ended = match outcome {
+                    Outcome::Woken { .. } => WakeOutcome::Ready,
+                    _ => WakeOutcome::Failed,
+                };
+                metrics.wake(from, ended, since.elapsed());
+            }
+            Outcome::Frozen(tier) => {
+                metrics.freeze(*tier, self.workspace.lock_machine().freeze_reason());
+            }
+            Outcome::FreezeFailed { .. } => metrics.freeze_abort(FreezeAbort::Failed),
+            _ => {}
+        }
     }
 
     fn read_mail(&mut self) {
@@ -207,6 +233,8 @@ impl Actor {
                 if taken {
                     self.handle(Event::CheckIn(active));
                     if active != before {
+                        let at = self.workspace.shared.records.clock.now();
+                        self.workspace.tell_of(at, What::CheckIn { active });
                         let state = self.workspace.state(&self.workspace.lock_machine());
                         self.workspace.shared.records.noted(self.workspace.id(), state);
                     }
@@ -214,6 +242,13 @@ impl Actor {
                 let refusal = || CommandError::Impossible("it is being frozen".to_owned());
                 // Whoever hung up no longer wants to know.
                 drop(answer.send(if taken { Ok(()) } else { Err(refusal()) }));
+            }
+            Command::Keep { until, answer } => {
+                self.handle(Event::Keep(until));
+                let state = self.workspace.state(&self.workspace.lock_machine());
+                self.workspace.shared.records.noted(self.workspace.id(), state);
+                // Whoever hung up no longer wants to know.
+                drop(answer.send(Ok(())));
             }
             Command::Evict(answer) => {
                 self.waiting.push((Wish::Evicted, answer));
@@ -295,6 +330,8 @@ impl Actor {
                 let shut = workspace.gate.shut_if_idle(workspace.shared.tick(idle_before));
                 if shut {
                     self.end_generation(false);
+                } else {
+                    workspace.shared.metrics.freeze_abort(FreezeAbort::Visited);
                 }
                 return Some(Event::Shut(shut));
             }
@@ -330,6 +367,7 @@ impl Actor {
                 if job == Job::Wake {
                     let from = workspace.lock_machine().waking_from();
                     workspace.onlookers.wake_begins(workspace.shared.tick(now), from);
+                    self.waking = from.map(|from| (from, now));
                 }
                 let kept = self.kept();
                 let (workspace, announce) = (workspace.clone(), self.announce.clone());
@@ -459,6 +497,10 @@ impl Actor {
             tracing::info!(%workspace, took_ms, "{workspace} {words}: {reason}");
         }
         self.workspace.shared.records.changed(&change, state);
+        let at = self.workspace.shared.records.clock.date_of(change.at);
+        let (tier, took) = (change.tier, change.took);
+        let what = What::Phase { phase: change.phase, tier, reason: change.reason.clone(), took };
+        self.workspace.tell_of(at, what);
         drop(self.workspace.shared.changes.send(change));
         self.workspace.onlookers.tell();
     }

@@ -317,6 +317,9 @@ fn probe(workspace: &Workspace, endpoint: SocketAddr) -> Probe<'_> {
 async fn freeze(workspace: &Workspace, mode: FreezeMode) -> Outcome {
     // That it is being frozen is on record before it is.
     workspace.shared.records.flush().await;
+    if mode == FreezeMode::Stop {
+        workspace.note_memory().await;
+    }
     let driver = &workspace.driver;
     let grace = workspace.policy().stop_grace;
     let (limit, call, tier) = match mode {

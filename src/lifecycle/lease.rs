@@ -103,8 +103,13 @@ impl TunnelLease {
 
 impl Drop for TunnelLease {
     fn drop(&mut self) {
-        if self.counted.is_none() {
-            self.leave_quiet();
+        match self.counted.take() {
+            None => self.leave_quiet(),
+            Some(lease) => {
+                drop(lease);
+                let left = self.workspace.gate.census().last_release;
+                self.workspace.last_tunnel.store(left, Ordering::Relaxed);
+            }
         }
         self.workspace.tunnels.fetch_sub(1, Ordering::Relaxed);
     }

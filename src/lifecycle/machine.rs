@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clock::spoken;
+use crate::metrics::FreezeReason;
 use crate::model::{FreezeMode, Phase, Policy, Tier};
 
 pub use effect::{Effect, Job};
@@ -59,6 +60,8 @@ pub struct Census {
     pub held: usize,
     /// When the last lease ended.
     pub last_left: Option<Instant>,
+    /// Whether that was a tunnel's.
+    pub last_was_tunnel: bool,
 }
 
 /// What kind of workspace the rules are for.
@@ -137,6 +140,8 @@ pub struct Machine {
     look_again_at: Option<Instant>,
     resume_wanted: bool,
     stop_wanted: bool,
+    /// Until when an admin wants it awake.
+    kept_until: Option<Instant>,
     /// When an admin stopped it; forgotten as soon as it is neither being frozen nor frozen.
     stopped_at: Option<Instant>,
     /// Why it is to be removed, if it is.
@@ -147,6 +152,8 @@ pub struct Machine {
     step_down_wanted: Option<&'static str>,
     /// Why it is being stopped from paused.
     stepping_down: &'static str,
+    /// Why it is being frozen.
+    freezing_for: FreezeReason,
     /// The answer to come is to an eviction.
     evicted: bool,
     replaced: bool,
@@ -298,11 +305,13 @@ impl Machine {
             look_again_at: None,
             resume_wanted: false,
             stop_wanted: false,
+            kept_until: None,
             stopped_at,
             remove_wanted,
             too_old: false,
             step_down_wanted: None,
             stepping_down: "",
+            freezing_for: FreezeReason::Interrupted,
             evicted: false,
             replaced: false,
             failures: 0,
@@ -331,6 +340,7 @@ impl Machine {
             Event::Shut(shut) => self.on_shut(&mut effects, shut, census, now),
             Event::Emptied => self.drained(),
             Event::CheckIn(active) => self.on_check_in(active, now),
+            Event::Keep(until) => self.kept_until = until,
             Event::Changed => self.look_wanted = true,
             Event::Resync => self.on_resync(&mut effects, now),
             Event::Replaced => self.replaced = true,
@@ -455,6 +465,7 @@ impl Machine {
     /// An admin's stop: nobody comes in any more; those inside get `drain_grace`.
     fn drain(&mut self, effects: &mut Vec<Effect>, now: Instant) {
         effects.push(Effect::Shut);
+        self.freezing_for = FreezeReason::Admin;
         let drain = Some(Drain::Finishing(now + self.policy.drain_grace));
         let why = STOPPED_BY_ADMIN.to_owned();
         self.go(State::Freezing { why, drain, paused_since: None }, now);
@@ -475,7 +486,14 @@ impl Machine {
     }
 
     /// The gate is shut and nobody is inside.
-    fn freeze_now(&mut self, effects: &mut Vec<Effect>, why: &str, now: Instant) {
+    fn freeze_now(
+        &mut self,
+        effects: &mut Vec<Effect>,
+        reason: FreezeReason,
+        why: &str,
+        now: Instant,
+    ) {
+        self.freezing_for = reason;
         self.go(State::Freezing { why: why.to_owned(), drain: None, paused_since: None }, now);
         self.tell(effects, why, None);
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use crate::model::Policy;
 
@@ -39,6 +40,7 @@ pub(super) enum Command {
     BeginResume(oneshot::Sender<Answer>),
     Remove(oneshot::Sender<Answer>),
     CheckIn { active: bool, answer: oneshot::Sender<Answer> },
+    Keep { until: Option<Instant>, answer: oneshot::Sender<Answer> },
     Policy { policy: Arc<Policy>, answer: oneshot::Sender<Answer> },
     Suspect(oneshot::Sender<Answer>),
     Evict(oneshot::Sender<Answer>),

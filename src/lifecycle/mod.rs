@@ -8,7 +8,9 @@ mod actor;
 pub mod check_in;
 pub mod create;
 pub mod deadlines;
+mod feed;
 pub mod gate;
+mod history;
 mod jobs;
 mod lease;
 pub mod machine;
@@ -21,6 +23,7 @@ mod records;
 pub mod registry;
 pub mod slots;
 mod sync;
+mod usage;
 mod workspace;
 
 use std::time::Duration;
@@ -30,15 +33,18 @@ use tokio::time::Instant;
 use crate::model::{Phase, Tier, WorkspaceId};
 
 pub use create::{CreateError, Creator};
+pub use feed::{Feed, Happening, What};
 pub use gate::{Refusal, Visit};
+pub use history::{HISTORY_STEP, History};
 pub use lease::{Lease, TunnelLease};
 pub use machine::CheckIn;
 pub use mailbox::{Answer, CommandError};
 pub use onlookers::{Onlooker, Progress};
 pub use registry::{Limits, Options, Registry};
+pub use usage::Usage;
 pub use workspace::{View, Workspace};
 
-pub use crate::driver::{Description, DriverError};
+pub use crate::driver::{Description, DriverError, Logs};
 
 /// A workspace entered a phase.
 #[derive(Debug, Clone)]

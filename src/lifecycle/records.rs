@@ -63,6 +63,10 @@ pub(super) struct Remembered {
     pub(super) stopped: Option<Duration>,
     /// Whether it was being stopped from paused.
     pub(super) stop_under_way: bool,
+    /// For how long an admin wants it awake yet.
+    pub(super) kept_for: Option<Duration>,
+    /// Bytes of memory that it used right before it was stopped.
+    pub(super) memory_saved: Option<u64>,
     /// Whether its last report said that it is active.
     pub(super) reported_activity: bool,
     /// How long ago it was active last.
@@ -134,6 +138,8 @@ impl Records {
             age: age(record.created_at),
             phase,
             stopped: state.stopped_by_admin_at.map(age),
+            kept_for: state.kept_until.and_then(|until| until.duration_since(now).ok()),
+            memory_saved: state.memory_saved,
             stop_under_way: state.intent == Some(Intent::Stop),
             reported_activity: state.reported_activity,
             active: state.last_active.map(age),
@@ -244,6 +250,10 @@ impl Records {
         }
     }
 
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
     /// The record of a workspace that is not known yet.
     pub(super) fn new_record(&self, id: &WorkspaceId, driver: &str, origin: Origin) -> Record {
         let now = self.clock.now();
@@ -263,6 +273,8 @@ impl Records {
                 reported_activity: false,
                 intent: None,
                 stopped_by_admin_at: None,
+                kept_until: None,
+                memory_saved: None,
                 failure: None,
             },
         }
@@ -283,6 +295,8 @@ impl Records {
             reported_activity: machine.reported_activity(),
             intent,
             stopped_by_admin_at: machine.stopped_at().map(|at| self.clock.date_of(at)),
+            kept_until: machine.kept_until().map(|at| self.clock.date_of(at)),
+            memory_saved: None,
             failure: machine.failure().map(str::to_owned),
         }
     }

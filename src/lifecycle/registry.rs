@@ -21,15 +21,19 @@ use tokio::time::{Instant, timeout};
 use super::actor;
 use super::check_in::{CheckInKey, canonical};
 use super::deadlines::Deadlines;
+use super::feed::Feed;
+use super::history;
 use super::jobs::Announce;
 use super::pressure;
 use super::reconcile::Audit;
 use super::records::{Records, Remembered};
 use super::slots::{self, Capacity, Slots};
+use super::usage::{self, Usages};
 use super::workspace::{Shared, Workspace};
 use super::{Change, CommandError, Notice, Refusal};
 use crate::clock::Clock;
 use crate::driver::Driver;
+use crate::metrics::Metrics;
 use crate::model::{CheckInAccess, Phase, Policy, PolicyOverrides, ProjectId, Spec, WorkspaceId};
 use crate::store::{Origin, Record, Store, StoreError};
 
@@ -176,8 +180,11 @@ impl Registry {
             held_max: limits.held_max.into(),
             held_per_workspace_max: limits.held_per_workspace_max.into(),
             records,
+            usages: Usages::default(),
+            metrics: Arc::default(),
             policy_changes: tokio::sync::Mutex::new(()),
             changes: broadcast::channel(CHANGES_BEHIND_MAX).0,
+            feed: Arc::default(),
             notices: broadcast::channel(NOTICES_BEHIND_MAX).0,
         });
         let registry = Arc::new(Self {
@@ -208,6 +215,8 @@ impl Registry {
             Some(registry.runtime.spawn(write));
         let memory_low = registry.memory_low.subscribe();
         registry.spawn(pressure::relieve(memory_low, Arc::downgrade(&registry)));
+        registry.spawn(usage::sample(registry.shared.clone(), Arc::downgrade(&registry)));
+        registry.spawn(history::keep(Arc::downgrade(&registry)));
         registry.spawn(slots::evict(registry.shared.slots.clone(), Arc::downgrade(&registry)));
         Ok(registry)
     }
@@ -376,9 +385,23 @@ impl Registry {
         all
     }
 
+    pub(super) fn records(&self) -> &Records {
+        &self.shared.records
+    }
+
     /// What happens to workspaces from now on.
     pub fn changes(&self) -> broadcast::Receiver<Change> {
         self.shared.changes.subscribe()
+    }
+
+    /// The last of what happened, and what will.
+    pub fn feed(&self) -> Arc<Feed> {
+        self.shared.feed.clone()
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
     }
 
     /// What concerns connections to workspaces from now on.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +11,7 @@ use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::deadlines::Deadlines;
+use super::feed::{Feed, What};
 use super::gate::{Entry, Gate, Refusal, Visit};
 use super::jobs;
 use super::lease::{Held, HeldAmongAll, Lease};
@@ -20,16 +21,23 @@ use super::onlookers::Onlookers;
 use super::records::{self, Records, Remembered};
 use super::registry::Newcomer;
 use super::slots::Slots;
+use super::usage::{Usage, Usages};
 use super::{Change, Notice};
-use crate::driver::{Description, Driver, DriverError};
+use crate::driver::{Description, Driver, DriverError, Logs};
+use crate::metrics::Metrics;
 use crate::model::{
     Blueprint, CheckInAccess, Phase, Policy, PolicyOverrides, ProjectId, Protocol, Spec, Tier,
     WorkspaceId,
 };
 use crate::store::{JournalEntry, Origin, Record, RecordState, StoreError};
 
+/// How long a workspace's stop may be put off to learn what that saves: next to nothing.
+const NOTE_MEMORY_MAX: Duration = Duration::from_millis(20);
 /// How long a runtime may take to describe a workspace.
 const DESCRIBE_MAX: Duration = Duration::from_secs(10);
+
+/// No number of bytes.
+const UNKNOWN: u64 = u64::MAX;
 
 /// What all workspaces share.
 pub(super) struct Shared {
@@ -47,9 +55,12 @@ pub(super) struct Shared {
     /// Onlookers of all workspaces.
     pub(super) onlookers: AtomicU32,
     pub(super) records: Arc<Records>,
+    pub(super) usages: Usages,
+    pub(super) metrics: Arc<Metrics>,
     /// Held while a policy is changed.
     pub(super) policy_changes: tokio::sync::Mutex<()>,
     pub(super) changes: broadcast::Sender<Change>,
+    pub(super) feed: Arc<Feed>,
     pub(super) notices: broadcast::Sender<Notice>,
 }
 
@@ -91,12 +102,16 @@ pub struct Workspace {
     /// Tells a wake under way that something may have changed.
     pub(super) nudge: Notify,
     pub(super) tunnels: AtomicU32,
+    /// When the last of those ended that count, in the gate's own words.
+    pub(super) last_tunnel: AtomicU64,
     /// Those who look at a waiting page.
     pub(super) onlookers: Onlookers,
     /// The last generation whose connections were closed by an admin's stop or a removal.
     severed: AtomicU32,
     /// Where it may check in from.
     addresses: Mutex<Vec<IpAddr>>,
+    /// Bytes of memory that it used right before it was stopped; [`UNKNOWN`]: nobody knows.
+    memory_saved: AtomicU64,
     /// The run that was up for all of `start_timeout` and never became ready.
     unready_run: Mutex<Option<String>>,
     pub(super) shared: Arc<Shared>,
@@ -134,6 +149,10 @@ pub struct View {
     pub reports_activity: bool,
     /// Until when only a navigation or a resume wakes it, because an admin stopped it.
     pub held_off_until: Option<Instant>,
+    /// Until when an admin wants it awake.
+    pub kept_until: Option<Instant>,
+    /// Bytes of memory that are free because it is frozen; `None`: it isn't, or nobody knows.
+    pub memory_saved: Option<u64>,
     /// What it reported last, since it was started.
     pub check_in: Option<CheckIn>,
     /// When the last request or tunnel ended, as far as is known.
@@ -182,7 +201,9 @@ impl Workspace {
             true => Past::New,
             false => remembered.past(freeze_max, now),
         };
+        let kept_until = remembered.kept_for.map(|kept_for| now + kept_for);
         let machine = Machine::new(current.clone(), nature, created, past, now);
+        let machine = machine.kept_awake_until(kept_until);
         let gate = Gate::new();
         if let Some(until) = machine.held_off_until() {
             gate.hold_off(shared.tick(until));
@@ -206,9 +227,11 @@ impl Workspace {
             mailbox: Mailbox::default(),
             nudge: Notify::new(),
             tunnels: AtomicU32::new(0),
+            last_tunnel: AtomicU64::new(0),
             onlookers: Onlookers::default(),
             severed: AtomicU32::new(0),
             addresses: Mutex::default(),
+            memory_saved: remembered.memory_saved.unwrap_or(UNKNOWN).into(),
             unready_run: Mutex::default(),
             shared,
         }
@@ -309,7 +332,8 @@ impl Workspace {
     /// How it is, as that is remembered.
     pub(super) fn state(&self, machine: &Machine) -> RecordState {
         let last_active = self.last_active(machine, self.census(), Instant::now());
-        self.shared.records.state_of(machine, last_active)
+        let memory_saved = self.memory_at_stop();
+        RecordState { memory_saved, ..self.shared.records.state_of(machine, last_active) }
     }
 
     fn last_active(&self, machine: &Machine, census: Census, now: Instant) -> Option<Instant> {
@@ -321,6 +345,19 @@ impl Workspace {
         let described = timeout(DESCRIBE_MAX, self.driver.describe(self.id())).await;
         let (action, id, limit) = ("describe", self.id().clone(), DESCRIBE_MAX);
         described.unwrap_or(Err(DriverError::TimedOut { action, id, limit }))
+    }
+
+    /// What its processes wrote, the last `lines` lines of it, and what they write from now on if
+    /// `follow` is set; `None`: nobody keeps that.
+    pub async fn logs(&self, lines: usize, follow: bool) -> Result<Option<Logs>, DriverError> {
+        let logs = timeout(DESCRIBE_MAX, self.driver.logs(self.id(), lines, follow)).await;
+        let (action, id, limit) = ("read the logs of", self.id().clone(), DESCRIBE_MAX);
+        logs.unwrap_or(Err(DriverError::TimedOut { action, id, limit }))
+    }
+
+    /// Tells those who follow what happens.
+    pub(super) fn tell_of(&self, at: SystemTime, what: What) {
+        self.shared.feed.tell(at, self.id().clone(), self.project.clone(), what);
     }
 
     /// The last lines of its journal, the newest first.
@@ -493,6 +530,13 @@ impl Workspace {
         }
     }
 
+    /// Keeps it awake until then, whether somebody is inside or not; `None`: no longer. Does not
+    /// wake it; an admin's stop ends it. Returns when that is stored.
+    pub async fn keep_awake_until(&self, until: Option<Instant>) -> Answer {
+        self.check_freezable()?;
+        self.ask_for_good(|answer| Command::Keep { until, answer }).await
+    }
+
     /// The workspace's own report of its activity.
     pub async fn check_in(&self, active: bool) -> Answer {
         let is_news = self.lock_machine().reported_activity() != active;
@@ -599,6 +643,24 @@ impl Workspace {
         answered.await.unwrap_or(Err(CommandError::Gone))
     }
 
+    /// What it uses, as it was seen last; from now on for a while it is looked at often. `None`: it
+    /// does not run, or was not looked at yet, or its runtime doesn't tell.
+    pub fn usage(&self) -> Option<Usage> {
+        self.shared.usages.last(self.serial)
+    }
+
+    /// Notes what it uses right now, because it is about to be stopped.
+    pub(super) async fn note_memory(&self) {
+        let used = timeout(NOTE_MEMORY_MAX, self.driver.consumption(self.id())).await;
+        let used = used.ok().and_then(Result::ok).flatten().map(|used| used.memory_bytes);
+        let used = used.or_else(|| self.shared.usages.forget(self.serial));
+        self.memory_saved.store(used.unwrap_or(UNKNOWN), Ordering::Relaxed);
+    }
+
+    fn memory_at_stop(&self) -> Option<u64> {
+        Some(self.memory_saved.load(Ordering::Relaxed)).filter(|bytes| *bytes != UNKNOWN)
+    }
+
     /// How it is right now.
     pub fn view(&self) -> View {
         let now = Instant::now();
@@ -616,6 +678,12 @@ impl Workspace {
             queue_position: self.shared.slots.position(self.serial),
             reports_activity: machine.reports_activity(now),
             held_off_until: machine.held_off_until().filter(|until| *until > now),
+            kept_until: machine.kept_until().filter(|until| *until > now),
+            memory_saved: match machine.tier() {
+                Some(Tier::Stopped) => self.memory_at_stop(),
+                Some(Tier::Paused) => Some(0),
+                None => None,
+            },
             check_in: machine.check_in(),
             last_left: census.last_left,
             last_active: self.last_active(&machine, census, now),
@@ -633,6 +701,7 @@ impl Workspace {
             quiet: seen.quiet,
             held: self.gate.held() + usize::from(self.onlookers.want()),
             last_left: (seen.last_release > 0).then(|| self.shared.moment(seen.last_release)),
+            last_was_tunnel: seen.last_release == self.last_tunnel.load(Ordering::Relaxed),
         }
     }
 

@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::access::{self, Waited};
 use super::extended_connect::ExtendedConnect;
 use super::grpc;
 use super::headers::{Client, Hop};
@@ -60,11 +61,16 @@ pub(super) async fn forward(
     ExtendedConnect::rewrite(&mut request);
     let is_secure = proxy.hsts.is_some() && client.is_secure(request.headers());
     let id = proxy.request_ids.of(request.headers(), client.is_trusted());
+    let mut line = access::line(proxy, client, &request, &id);
     let call = Call { client, id: &id };
     let grpc = grpc::kind(&request);
     let answered = match find(proxy, client, &request) {
-        Ok(Route::Host(workspace)) => to_workspace(proxy, call, request, &workspace, None).await,
+        Ok(Route::Host(workspace)) => {
+            access::note_workspace(&mut line, &workspace);
+            to_workspace(proxy, call, request, &workspace, None).await
+        }
         Ok(Route::Path(workspace, prefix)) => {
+            access::note_workspace(&mut line, &workspace);
             to_workspace(proxy, call, request, &workspace, Some(&prefix)).await
         }
         Ok(Route::AddSlash) => {
@@ -91,6 +97,8 @@ pub(super) async fn forward(
         response.headers_mut().entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
     }
     response.headers_mut().insert(X_REQUEST_ID, id);
+    proxy.requests.count(response.status());
+    access::answered(line, &mut response);
     response
 }
 
@@ -173,7 +181,9 @@ async fn to_workspace(
         return Err(Problem::Broken);
     }
     if let Some(time) = held {
-        headers::add_timing(response.headers_mut(), time, workspace.last_wake());
+        let wake = workspace.last_wake();
+        headers::add_timing(response.headers_mut(), time, wake);
+        response.extensions_mut().insert(Waited { hold: time, wake });
     }
     match (response.status(), switch) {
         (StatusCode::SWITCHING_PROTOCOLS, Some(switch)) => {

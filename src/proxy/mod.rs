@@ -8,6 +8,7 @@
 //! (`frames`), and how much passes where that is what counts (`meter`). What goes wrong becomes an
 //! answer in `reply`, or in `grpc` for those who speak that, and nowhere else.
 
+mod access;
 mod extended_connect;
 mod forward;
 mod frames;
@@ -36,8 +37,10 @@ use hyper::{Request, Response};
 use ipnet::IpNet;
 use tokio_util::task::TaskTracker;
 
+use crate::access_log::AccessLog;
 use crate::lifecycle::Registry;
 use crate::listen::{Ends, Serve};
+use crate::metrics::Requests;
 
 pub use page::Template;
 pub use reply::Body;
@@ -71,6 +74,8 @@ pub struct Options {
     pub requests_per_workspace_max: usize,
     /// Idle connections that this thread keeps for a workspace.
     pub idle_per_workspace_max: usize,
+    /// Where requests are written down.
+    pub access_log: Option<Arc<AccessLog>>,
     /// Our name in `Via` fields: differs from that of every other Frostgate, so that a request
     /// that comes back to us is known by it.
     pub pseudonym: String,
@@ -102,6 +107,7 @@ pub struct Proxy {
     elsewhere: Elsewhere,
     via: headers::Via,
     request_ids: Rc<request_id::RequestIds>,
+    requests: Rc<Requests>,
     /// `Strict-Transport-Security`, where it is said.
     hsts: Option<HeaderValue>,
     /// Tunnels outlive the connections that they came over.
@@ -126,7 +132,18 @@ impl Proxy {
         let via = headers::Via::new(&options.pseudonym);
         let request_ids = Rc::new(request_id::RequestIds::new(seed));
         let hsts = headers::hsts(options.hsts);
-        Rc::new(Self { registry, options, upstreams, elsewhere, via, request_ids, hsts, tunnels })
+        let requests = Rc::new(registry.metrics().requests_of_thread());
+        Rc::new(Self {
+            registry,
+            options,
+            upstreams,
+            elsewhere,
+            via,
+            request_ids,
+            requests,
+            hsts,
+            tunnels,
+        })
     }
 
     /// The same by other options: with the same connections to workspaces.
@@ -136,7 +153,18 @@ impl Proxy {
         let hsts = headers::hsts(options.hsts);
         let (registry, upstreams) = (self.registry.clone(), self.upstreams.clone());
         let (request_ids, tunnels) = (self.request_ids.clone(), self.tunnels.clone());
-        Rc::new(Self { registry, options, upstreams, elsewhere, via, request_ids, hsts, tunnels })
+        let requests = self.requests.clone();
+        Rc::new(Self {
+            registry,
+            options,
+            upstreams,
+            elsewhere,
+            via,
+            request_ids,
+            requests,
+            hsts,
+            tunnels,
+        })
     }
 
     fn trusts(&self, peer: IpAddr) -> bool {

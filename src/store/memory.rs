@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::{
-    Call, JOURNAL_AGE_MAX, JOURNAL_LINES_MAX, JournalEntry, Record, RecordState, Store, StoreError,
-    TokenRecord,
+    Call, HISTORY_AGE_MAX, JOURNAL_AGE_MAX, JOURNAL_LINES_MAX, JournalEntry, Moment, Record,
+    RecordState, Store, StoreError, TokenRecord, Wake,
 };
 use crate::clock::Clock;
 use crate::model::WorkspaceId;
@@ -30,6 +30,7 @@ struct State {
     records: BTreeMap<WorkspaceId, Record>,
     /// Oldest line first.
     journals: BTreeMap<WorkspaceId, VecDeque<JournalEntry>>,
+    history: BTreeMap<SystemTime, Moment>,
     tokens: BTreeMap<TokenName, TokenRecord>,
     failure: Option<StoreError>,
     latency: Duration,
@@ -131,6 +132,30 @@ impl Store for Memory {
             let lines = state.journals.get(&id).into_iter().flatten();
             let kept = lines.filter(|line| line.at >= oldest_kept);
             Ok(kept.rev().take(limit).cloned().collect())
+        })
+    }
+
+    fn note_moment(&self, moment: Moment) -> Call<'_, ()> {
+        self.call(move |state| {
+            let oldest = moment.at.checked_sub(HISTORY_AGE_MAX).unwrap_or(SystemTime::UNIX_EPOCH);
+            state.history.retain(|at, _| *at >= oldest);
+            state.history.insert(moment.at, moment);
+            Ok(())
+        })
+    }
+
+    fn history(&self, since: SystemTime) -> Call<'_, Vec<Moment>> {
+        self.call(move |state| {
+            Ok(state.history.range(since..).map(|(_, moment)| *moment).collect())
+        })
+    }
+
+    fn wakes(&self, since: SystemTime) -> Call<'_, Vec<Wake>> {
+        self.call(move |state| {
+            let lines = state.journals.values().flatten().filter(|line| line.at >= since);
+            let mut lines: Vec<_> = lines.collect();
+            lines.sort_by_key(|line| std::cmp::Reverse(line.at));
+            Ok(lines.into_iter().filter_map(|line| Wake::of(line.phase, line.took)).collect())
         })
     }
 

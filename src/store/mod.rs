@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | `workspace` | a [`Record`]: what it is made of, its own policy, its state | so that a restart knows every workspace, how far it was, since when, and what was about to be done to it |
 //! | `journal` | a [`JournalEntry`]: one phase entered, with its reason | so that an admin can ask why a workspace is awake, asleep or gone; it outlives the record, within its retention |
+//! | `history` | a [`Moment`]: how many ran and were frozen in one minute | so that a dashboard can show the last days |
 //! | `token` | a [`TokenRecord`]: the hash of an admin's token, with its scope | so that tokens are made and revoked without a restart; the token itself is nowhere |
 //!
 //! [`sqlite`] keeps them in one file, [`memory`] only as long as the process lives. Several
@@ -37,6 +38,12 @@ pub const JOURNAL_LINES_MAX: usize = 100;
 
 /// How long a line of the journal is kept at most.
 pub const JOURNAL_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// How long a row of the history is kept.
+pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Lines of the journal that are looked through for wakes.
+pub const WAKES_LOOKED_THROUGH_MAX: usize = 100_000;
 
 /// A call under way. Nothing happens before it is polled. Dropping it gives up waiting; what was
 /// asked may still be carried out.
@@ -73,6 +80,17 @@ pub trait Store: Send + Sync + 'static {
     /// The last lines of a workspace's journal, the newest first. At most [`JOURNAL_LINES_MAX`]
     /// are kept, for at most [`JOURNAL_AGE_MAX`].
     fn journal(&self, id: &WorkspaceId, limit: usize) -> Call<'_, Vec<JournalEntry>>;
+
+    /// Adds a moment to the history, in place of the one of the same time if there is one, and
+    /// forgets what is older than [`HISTORY_AGE_MAX`].
+    fn note_moment(&self, moment: Moment) -> Call<'_, ()>;
+
+    /// The history from then on, the oldest first.
+    fn history(&self, since: SystemTime) -> Call<'_, Vec<Moment>>;
+
+    /// How the wakes of all workspaces went from then on, as far as the last
+    /// [`WAKES_LOOKED_THROUGH_MAX`] lines of the journal tell, the newest first.
+    fn wakes(&self, since: SystemTime) -> Call<'_, Vec<Wake>>;
 
     /// Keeps a token, in place of the one with its name if there is one.
     fn put_token(&self, token: TokenRecord) -> Call<'_, ()>;
@@ -124,6 +142,10 @@ pub struct RecordState {
     pub intent: Option<Intent>,
     /// When an admin stopped it, while that holds.
     pub stopped_by_admin_at: Option<SystemTime>,
+    /// Until when an admin wants it awake.
+    pub kept_until: Option<SystemTime>,
+    /// Bytes of memory that it used right before it was stopped, as far as is known.
+    pub memory_saved: Option<u64>,
     /// Why it failed, for admins.
     pub failure: Option<String>,
 }
@@ -171,6 +193,39 @@ pub struct JournalEntry {
     pub reason: String,
     /// What the wake or the freeze that ended with it took.
     pub took: Option<Duration>,
+}
+
+/// How things were at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// When.
+    pub at: SystemTime,
+    /// Workspaces that ran, or were about to.
+    pub running: u32,
+    /// Workspaces that were frozen, on any tier.
+    pub frozen: u32,
+    /// Bytes of memory that those of them used which were stopped.
+    pub memory_saved: u64,
+}
+
+/// How a wake ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// It was ready after so long.
+    Ready(Duration),
+    /// It failed.
+    Failed,
+}
+
+impl Wake {
+    /// What a line of a journal says of a wake, if it does.
+    fn of(phase: Phase, took: Option<Duration>) -> Option<Self> {
+        match (phase, took) {
+            (Phase::Running, Some(took)) => Some(Self::Ready(took)),
+            (Phase::Failed, _) => Some(Self::Failed),
+            _ => None,
+        }
+    }
 }
 
 /// A token that opens the API, without the token.

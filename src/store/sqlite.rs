@@ -17,13 +17,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::{Call, JournalEntry, Record, RecordState, Store, StoreError, TokenRecord};
+use super::{
+    Call, HISTORY_AGE_MAX, JournalEntry, Moment, Record, RecordState, Store, StoreError,
+    TokenRecord, Wake,
+};
 use crate::model::WorkspaceId;
 use crate::token::TokenName;
 use lock::Lock;
@@ -150,6 +153,19 @@ impl Store for Sqlite {
     fn journal(&self, id: &WorkspaceId, limit: usize) -> Call<'_, Vec<JournalEntry>> {
         let id = id.clone();
         self.call(move |connection| rows::journal(connection, &id, limit))
+    }
+
+    fn note_moment(&self, moment: Moment) -> Call<'_, ()> {
+        let oldest = moment.at.checked_sub(HISTORY_AGE_MAX).unwrap_or(SystemTime::UNIX_EPOCH);
+        self.call(move |connection| rows::note_moment(connection, &moment, oldest))
+    }
+
+    fn history(&self, since: SystemTime) -> Call<'_, Vec<Moment>> {
+        self.call(move |connection| rows::history(connection, since))
+    }
+
+    fn wakes(&self, since: SystemTime) -> Call<'_, Vec<Wake>> {
+        self.call(move |connection| rows::wakes(connection, since))
     }
 
     fn put_token(&self, token: TokenRecord) -> Call<'_, ()> {

@@ -64,6 +64,8 @@ pub(super) fn bare(name: &str) -> Record {
             reported_activity: false,
             intent: None,
             stopped_by_admin_at: None,
+            kept_until: None,
+            memory_saved: None,
             failure: None,
         },
     }
@@ -124,6 +126,8 @@ pub(super) fn full(name: &str) -> Record {
             reported_activity: true,
             intent: Some(Intent::Unpause),
             stopped_by_admin_at: Some(date(5)),
+            kept_until: Some(date(6)),
+            memory_saved: Some(7),
             failure: Some("it's \"broken\"; DROP TABLE workspace".to_owned()),
         },
         ..bare(name)
@@ -253,6 +257,48 @@ async fn the_journal_keeps_the_last_lines_of_each_workspace_and_outlives_the_rec
         assert_eq!(kept, expected);
         assert_eq!(store.journal(&id("a"), 3).await.unwrap(), expected[..3]);
         assert_eq!(store.journal(&id("b"), 3).await.unwrap(), [line(0)]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_history_is_kept_for_its_time_and_replaced_moment_by_moment() {
+    with_each_store(async |store| {
+        let moment = |at, running| Moment { at, running, frozen: 2, memory_saved: 3 };
+        let old = date(0) - HISTORY_AGE_MAX;
+        store.note_moment(moment(old, 9)).await.unwrap();
+        assert_eq!(store.history(UNIX_EPOCH).await.unwrap(), [moment(old, 9)]);
+        for (at, running) in [(1, 1), (2, 2), (2, 3)] {
+            store.note_moment(moment(date(at), running)).await.unwrap();
+        }
+        assert_eq!(
+            store.history(UNIX_EPOCH).await.unwrap(),
+            [moment(date(1), 1), moment(date(2), 3)]
+        );
+        assert_eq!(store.history(date(2)).await.unwrap(), [moment(date(2), 3)]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn wakes_are_told_from_the_journals_of_all_workspaces() {
+    with_each_store(async |store| {
+        let took = |milliseconds| Some(Duration::from_millis(milliseconds));
+        let lines = [
+            ("a", 1, Phase::Running, took(10)),
+            ("b", 2, Phase::Running, took(20)),
+            ("a", 3, Phase::Frozen, took(30)),
+            ("b", 4, Phase::Failed, None),
+            ("a", 5, Phase::Running, None),
+            ("b", 6, Phase::Running, took(40)),
+        ];
+        for (name, at, phase, took) in lines {
+            store.put(bare(name)).await.unwrap();
+            let entry = JournalEntry { phase, took, ..line(at) };
+            store.transition(&id(name), bare(name).state, Some(entry)).await.unwrap();
+        }
+        let ready = |milliseconds| Wake::Ready(Duration::from_millis(milliseconds));
+        assert_eq!(store.wakes(date(2)).await.unwrap(), [ready(40), Wake::Failed, ready(20)]);
     })
     .await;
 }

@@ -128,8 +128,11 @@ fn offences(root: &Path, files: &[PathBuf], table: &BTreeMap<String, Allowed>) -
                 }
             }
             for (name, places) in CONFINED {
-                let names_it =
-                    line.contains(&format!("{name}::")) || line.contains(&format!("use {name}"));
+                let names_it = [format!("{name}::"), format!("use {name}")].iter().any(|naming| {
+                    let is_in_a_word = |c: char| c.is_alphanumeric() || c == '_';
+                    let is_word = |at: usize| !line[..at].ends_with(is_in_a_word);
+                    line.match_indices(naming).any(|(at, _)| is_word(at))
+                });
                 if names_it && !places.iter().any(|place| relative.starts_with(place)) {
                     offences
                         .push(format!("src/{relative}:{number}: {name} is not for here: {line}"));

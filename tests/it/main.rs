@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 
+mod access_log;
 mod activity;
 mod admin_stop;
 mod api;
@@ -17,6 +18,7 @@ mod documentation;
 mod endurance;
 #[path = "../fixture/mod.rs"]
 mod fixture;
+mod following;
 mod freeze_and_wake;
 mod fuzz_seeds;
 mod gate_model;
@@ -30,6 +32,7 @@ mod http1;
 mod http2;
 mod http2_floods;
 mod https_only;
+mod keeping;
 mod layering;
 mod leases;
 mod lifecycle_model;

@@ -61,12 +61,14 @@ async fn what_is_described_is_served_and_to_whom_it_says() {
             let mut client = Client::connect(gateway.admin()).await;
             let head = format!("{method} {} HTTP/1.1\r\nHost: admin\r\n", filled_in(&path));
             client.send(format!("{head}{fields}Content-Length: 0\r\n\r\n")).await;
-            client.reply().await.status
+            // Some answers do not end.
+            let head = client.head().await;
+            head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
         };
         let needs_token = call["security"].is_array();
         assert_eq!(ask("").await == 401, needs_token, "{what} without a token");
         assert_eq!(call["responses"]["401"].is_object(), needs_token, "{what}");
-        let status = ask(&format!("Authorization: Bearer {token}\r\n")).await;
+        let status: u16 = ask(&format!("Authorization: Bearer {token}\r\n")).await;
         assert!(call["responses"][status.to_string()].is_object(), "{what}: {status}");
         assert_eq!(status == 403, call["responses"]["403"].is_object(), "{what}: {status}");
     }
@@ -115,6 +117,11 @@ async fn a_head_is_that_of_the_get() {
         client.send(format!("HEAD {path} HTTP/1.1\r\n{fields}")).await;
         let head = client.head().await;
         client.send(format!("GET {path} HTTP/1.1\r\n{fields}")).await;
+        if head.contains("text/event-stream") {
+            // It does not end.
+            assert!(client.head().await.contains("text/event-stream"), "{path}");
+            continue;
+        }
         let get = client.reply().await;
         let same = |head: &str| -> Vec<String> {
             head.lines().filter(|line| !line.starts_with("date:")).map(str::to_owned).collect()

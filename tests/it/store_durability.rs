@@ -91,6 +91,8 @@ fn record(writer: u32, change: u64) -> Record {
             reported_activity: false,
             intent: None,
             stopped_by_admin_at: None,
+            kept_until: None,
+            memory_saved: None,
             failure: Some(change.to_string()),
         },
     }

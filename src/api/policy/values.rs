@@ -43,7 +43,7 @@ impl Serialize for Minutes {
 /// A time that a call says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Value")]
-pub(super) struct Time(pub(super) Duration);
+pub(in crate::api) struct Time(pub(in crate::api) Duration);
 
 /// A time after which something happens; zero, or `null` as answers have it: never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -68,7 +68,7 @@ pub(in crate::api) struct Bytes(pub(in crate::api) u64);
 /// Whether something is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Value")]
-pub(super) struct Switch(pub(super) bool);
+pub(in crate::api) struct Switch(pub(in crate::api) bool);
 
 impl TryFrom<Value> for Time {
     type Error = String;

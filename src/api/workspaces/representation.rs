@@ -52,6 +52,14 @@ pub(in crate::api) struct Representation {
     reports_activity: bool,
     /// Until when only a navigation or a resume wakes it, because an admin stopped it; else `null`.
     hold_off_until: Option<Date>,
+    /// Until when it is kept awake because somebody asked for that; else `null`.
+    kept_until: Option<Date>,
+    /// What it uses of the machine; `null`: it does not run, or was not looked at yet: that begins
+    /// when somebody asks, and ends a minute after.
+    usage: Option<Usage>,
+    /// The memory that it used right before it was stopped; 0 while it is paused; `null`: it is not
+    /// frozen, or nobody knows.
+    memory_saved_bytes: Option<u64>,
     /// When it will be frozen if nothing happens. `null` while it is in use, doesn't run, or is
     /// never frozen by itself.
     freeze_at: Option<Date>,
@@ -72,6 +80,17 @@ struct LiveConnections {
     tunnels: u32,
     /// Tunnels that don't keep it awake by being open.
     quiet_tunnels: u32,
+}
+
+/// What a workspace uses of the machine.
+#[derive(Debug, Serialize, ToSchema)]
+struct Usage {
+    /// Without what is only cached.
+    #[schema(examples(52_428_800))]
+    memory_bytes: u64,
+    /// Of one core, in the last seconds; `null`: that is not known yet.
+    #[schema(examples(1.5))]
+    cpu_percent: Option<f64>,
 }
 
 /// A template that workspaces are created from.
@@ -154,6 +173,13 @@ impl Representation {
             queue_position: view.queue_position,
             reports_activity: view.reports_activity,
             hold_off_until: view.held_off_until.map(Date::from),
+            kept_until: view.kept_until.map(Date::from),
+            usage: workspace.usage().map(|usage| Usage {
+                memory_bytes: usage.memory_bytes,
+                // A tenth of a percent is as much as two looks can tell.
+                cpu_percent: usage.cpu_percent.map(|percent| (percent * 10.0).round() / 10.0),
+            }),
+            memory_saved_bytes: view.memory_saved,
             freeze_at: view.freeze_at.map(Date::from),
             remove_at: view.remove_at.map(Date::from),
             policy: (&*policy).into(),

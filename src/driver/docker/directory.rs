@@ -21,6 +21,8 @@ struct Known {
     container: ContainerRef,
     /// What was last said to the log about it, so that it is said once.
     complaint: Option<String>,
+    /// Its first process, when it was inspected last.
+    pid: Option<u32>,
 }
 
 impl Directory {
@@ -38,7 +40,7 @@ impl Directory {
     /// Remembers a new container, unless an older one has the id.
     pub(super) fn learn(&self, id: &WorkspaceId, container: ContainerRef) {
         if let Entry::Vacant(entry) = self.lock().entry(id.clone()) {
-            entry.insert(Known { container, complaint: None });
+            entry.insert(Known { container, complaint: None, pid: None });
         }
     }
 
@@ -56,13 +58,25 @@ impl Directory {
         let mut known = self.lock();
         let mut before = std::mem::take(&mut *known);
         for claim in claimed {
-            let complaint = before
-                .remove(&claim.id)
-                .filter(|old| old.container == claim.container)
-                .and_then(|old| old.complaint);
-            let container = claim.container.clone();
-            known.insert(claim.id.clone(), Known { container, complaint });
+            let same = |old: &Known| old.container == claim.container;
+            let new = || Known { container: claim.container.clone(), complaint: None, pid: None };
+            let entry = before.remove(&claim.id).filter(same).unwrap_or_else(new);
+            known.insert(claim.id.clone(), entry);
         }
+    }
+
+    /// Remembers the first process of a container.
+    pub(super) fn note_pid(&self, id: &WorkspaceId, container: &ContainerRef, pid: Option<u32>) {
+        let mut known = self.lock();
+        if let Some(known) = known.get_mut(id).filter(|known| known.container == *container) {
+            known.pid = pid;
+        }
+    }
+
+    /// The first process of a container, when it was inspected last.
+    pub(super) fn pid(&self, id: &WorkspaceId, container: &ContainerRef) -> Option<u32> {
+        let known = self.lock();
+        known.get(id).filter(|known| known.container == *container)?.pid
     }
 
     /// Whether `complaint` is news about this workspace. `None`: there is nothing to complain of.

@@ -53,6 +53,12 @@ pub(super) fn seen(
     Seen { sighting, warning }
 }
 
+/// Its first process, as the engine's machine numbers it; `None`: it has none.
+pub(super) fn pid(container: &ContainerInspectResponse) -> Option<u32> {
+    let pid = container.state.as_ref()?.pid?;
+    u32::try_from(pid).ok().filter(|pid| *pid > 0)
+}
+
 /// Whether it runs. A container that waits to be restarted doesn't; one that is being removed is as
 /// good as gone.
 pub(super) fn status(state: &ContainerState) -> Status {

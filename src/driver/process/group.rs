@@ -24,6 +24,7 @@ use super::freezer::{Cgroup, FREEZE_LIMIT, Steps};
 use super::port::PortLease;
 use super::proc_fs;
 use super::record::Record;
+use crate::driver::Consumption;
 
 /// How many processes are waited for at a time, each of which costs a descriptor. The rest is found
 /// by the next look.
@@ -290,6 +291,20 @@ impl Run {
                 return Ok(false);
             }
         }
+    }
+
+    /// What its members use together; `None`: nobody of it lives.
+    pub(super) async fn consumption(self: &Arc<Self>) -> io::Result<Option<Consumption>> {
+        let run = Arc::clone(self);
+        off_the_runtime(move || {
+            let members = run.members();
+            let used = members.iter().filter_map(|member| proc_fs::consumption(member.pid));
+            used.reduce(|all, one| Consumption {
+                memory_bytes: all.memory_bytes + one.memory_bytes,
+                cpu_time: all.cpu_time + one.cpu_time,
+            })
+        })
+        .await
     }
 
     fn thaw(&self) {

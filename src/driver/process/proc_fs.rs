@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
+use crate::driver::Consumption;
+
 /// In the middle of `execve`, between two programs, a process has no environment yet; a daemon would
 /// be missed that is just being born. It is looked at again every millisecond, this often.
 const EXEC_TRIES_MAX: u32 = 100;
@@ -61,6 +63,40 @@ fn parse_stat(line: &[u8]) -> Option<Stat> {
     let start_time = fields.nth(12)?.parse().ok()?; // field 22
     let is_in_exec = fields.nth(28) == Some("0"); // field 51
     Some(Stat { state, group, is_kernel: flags & KERNEL_THREAD != 0, is_in_exec, start_time })
+}
+
+/// What a process uses; `None`: there is no such process. Memory that it shares with others is
+/// divided among them.
+pub(super) fn consumption(pid: Pid) -> Option<Consumption> {
+    let line = fs::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+    let ticks = cpu_ticks(&line)?;
+    let cpu_time = Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second());
+    let memory_bytes = fs::read_to_string(format!("/proc/{}/smaps_rollup", pid.as_raw_pid()))
+        .ok()
+        .and_then(|rollup| proportional(&rollup))
+        .or_else(|| resident(pid))?;
+    Some(Consumption { memory_bytes, cpu_time })
+}
+
+/// Its own and its buried children's, in user mode and in the kernel (fields 14 to 17).
+fn cpu_ticks(line: &[u8]) -> Option<u64> {
+    let name_end = line.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(line.get(name_end + 1..)?).ok()?;
+    let fields = rest.split_ascii_whitespace().skip(11).take(4);
+    fields.map(|field| field.parse::<u64>().ok()).sum()
+}
+
+fn proportional(rollup: &str) -> Option<u64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1_024)
+}
+
+/// Where the kernel doesn't tell more.
+fn resident(pid: Pid) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{}/statm", pid.as_raw_pid())).ok()?;
+    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * u64::try_from(rustix::param::page_size()).ok()?)
 }
 
 /// Whether no thread of the process can run: every one is stopped or dead. The state of a process
@@ -146,6 +182,17 @@ mod tests {
         assert!(!first.is_dead() && !first.is_in_exec);
         assert_eq!(first.start_time, second.start_time);
         assert!(every_pid().any(|pid| pid == me));
+    }
+
+    #[test]
+    fn what_this_process_uses_is_told() {
+        let line = b"42 (a ) R 1 (b) S 7 41 40 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 2\n";
+        assert_eq!(cpu_ticks(line), Some(5 + 6 + 7 + 8));
+        assert_eq!(proportional("Rss: 9 kB\nPss:       12 kB\nPss_Anon: 3 kB\n"), Some(12_288));
+        let me = rustix::process::getpid();
+        let used = consumption(me).unwrap();
+        assert!(used.memory_bytes > 1_000_000, "{used:?}");
+        assert!(resident(me).unwrap() > 1_000_000);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{
     Census, Effect, Footprint, Job, Machine, PLACE_KEPT, Report, STOPPED_BY_ADMIN, Stage, State,
 };
+use crate::metrics::FreezeReason;
 use crate::model::{FrozenStorage, Policy, Tier};
 
 impl Machine {
@@ -72,7 +73,7 @@ impl Machine {
             State::Frozen { .. } if self.unknown => self.stop_wanted = true,
             State::Failed { run: Some(_), .. } | State::Failed { unsure: true, .. } => {
                 self.hold_off(effects, now);
-                self.freeze_now(effects, STOPPED_BY_ADMIN, now);
+                self.freeze_now(effects, FreezeReason::Admin, STOPPED_BY_ADMIN, now);
             }
             State::Failed { .. } => {
                 self.hold_off(effects, now);
@@ -89,9 +90,11 @@ impl Machine {
         }
     }
 
-    /// From now on only a navigation wakes it, for `stop_hold_off`.
+    /// From now on only a navigation wakes it, for `stop_hold_off`. Who stops it no longer wants
+    /// it awake.
     pub(super) fn hold_off(&mut self, effects: &mut Vec<Effect>, now: Instant) {
         self.stopped_at = Some(now);
+        self.kept_until = None;
         effects.extend(self.held_off_until().map(|until| Effect::HoldOff { until }));
     }
 

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{Census, Drain, Effect, Machine, SEVERED_MAX, State};
 use crate::clock::spoken;
+use crate::metrics::FreezeReason;
 use crate::model::{FrozenStorage, Tier};
 
 impl Machine {
@@ -48,7 +49,7 @@ impl Machine {
                     self.remove_wanted = Some(why.to_owned());
                 } else {
                     effects.push(Effect::Hold);
-                    self.freeze_now(effects, why, now);
+                    self.freeze_now(effects, FreezeReason::Unready, why, now);
                 }
             }
             State::Frozen { tier: Tier::Paused } => {
@@ -82,15 +83,16 @@ impl Machine {
             return;
         }
         let idle = spoken(self.idle_since(census).map_or(Duration::ZERO, |since| now - since));
-        let why = match evicted {
-            false => format!("idle for {idle}"),
-            true => format!("idle for {idle}, and its slot was wanted"),
+        let idle = format!("idle for {idle} since {}", self.last_activity(census));
+        let (reason, why) = match evicted {
+            false => (FreezeReason::Idle, idle),
+            true => (FreezeReason::Evicted, format!("{idle}, and its slot was wanted")),
         };
         if self.policy.storage == FrozenStorage::None {
             self.remove_wanted = Some(why);
             return;
         }
-        self.freeze_now(effects, &why, now);
+        self.freeze_now(effects, reason, &why, now);
         if census.quiet > 0 {
             // They count for nothing, but are told before the driver is.
             effects.push(Effect::Sever);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::model::{Policy, Tier};
 
 /// What happened.
@@ -29,6 +31,8 @@ pub enum Event {
     Emptied,
     /// The workspace reports: active, or not.
     CheckIn(bool),
+    /// An admin wants it awake until then; `None`: no longer.
+    Keep(Option<Instant>),
     /// The driver says that something may have changed.
     Changed,
     /// The driver has found its runtime, for the first time or again.

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use super::{
     Census, CheckIn, Drain, EVICT_IDLE_MIN, EVICT_QUIET_MIN, Job, Machine, Report, Stage, State,
 };
+use crate::metrics::FreezeReason;
 use crate::model::{FreezeMode, FrozenStorage, Phase, Tier};
 
 /// What a workspace takes of this machine.
@@ -47,8 +48,9 @@ impl Machine {
                 // Of who comes and goes from now on nobody tells either.
                 let unused = self.idle_since(census).is_none_or(|since| since == *ready_at);
                 let timeout = self.inactivity_timeout().filter(|_| unused);
-                let earliest =
-                    timeout.map(|timeout| (now + timeout).max(self.grace_ends(*ready_at)));
+                let earliest = timeout.map(|timeout| {
+                    self.not_while_kept((now + timeout).max(self.grace_ends(*ready_at)))
+                });
                 let earliest = self.freeze_at(census).into_iter().chain(earliest).min();
                 earliest.map(|at| self.not_too_soon(at))
             }
@@ -83,7 +85,8 @@ impl Machine {
             (State::Frozen { .. }, FrozenStorage::Limited(limit)) => Some(self.since + limit),
             // It ended without being frozen; from then on it is idle.
             (State::Frozen { .. }, FrozenStorage::None) => {
-                self.inactivity_timeout().map(|timeout| self.since + timeout)
+                let timeout = self.inactivity_timeout();
+                timeout.map(|timeout| self.not_while_kept(self.since + timeout))
             }
             _ => None,
         };
@@ -130,7 +133,22 @@ impl Machine {
         let grace_ends = self.grace_ends(*ready_at);
         // One that nobody has used yet is idle from the end of its grace on.
         let idle_since = if idle_since > *ready_at { idle_since } else { grace_ends };
-        Some(grace_ends.max(idle_since + timeout))
+        Some(self.not_while_kept(grace_ends.max(idle_since + timeout)))
+    }
+
+    /// An admin wants it awake until then.
+    fn not_while_kept(&self, at: Instant) -> Instant {
+        self.kept_until.map_or(at, |until| at.max(until))
+    }
+
+    /// Until when an admin wants it awake; `None`: nobody does. May have passed.
+    pub fn kept_until(&self) -> Option<Instant> {
+        self.kept_until
+    }
+
+    /// With what is remembered from an earlier life of this program.
+    pub fn kept_awake_until(self, until: Option<Instant>) -> Self {
+        Self { kept_until: until, ..self }
     }
 
     /// Since when it is idle, or from when on it will be if nothing happens; `None`: it is in use,
@@ -143,6 +161,18 @@ impl Machine {
         }
         let ends = [census.last_left, self.report_ends()];
         Some(ends.into_iter().flatten().fold(*ready_at, Instant::max))
+    }
+
+    /// What it was that made it idle when it ended, in words.
+    pub(super) fn last_activity(&self, census: Census) -> &'static str {
+        let State::Running { ready_at, .. } = &self.state else { return "it does not run" };
+        let (left, reported) = (census.last_left, self.report_ends());
+        match left.max(reported) {
+            last if last <= Some(*ready_at) => "it was started",
+            last if last == reported => "it reported activity",
+            _ if census.last_was_tunnel => "a WebSocket closed",
+            _ => "a request ended",
+        }
     }
 
     /// When the last report of activity stops counting, or has; `None`: there is none, or it counts
@@ -263,6 +293,14 @@ impl Machine {
         !self.unknown
     }
 
+    /// Why it is being frozen, or stopped from paused.
+    pub fn freeze_reason(&self) -> FreezeReason {
+        match self.state {
+            State::Freezing { .. } => self.freezing_for,
+            _ => FreezeReason::StepDown,
+        }
+    }
+
     /// Whether it is being stopped from paused.
     pub fn is_stepping_down(&self) -> bool {
         matches!((&self.state, self.job), (State::Frozen { .. }, Some(Job::Freeze(_))))
@@ -334,7 +372,7 @@ impl Machine {
             0 => EVICT_IDLE_MIN,
             _ => EVICT_QUIET_MIN.min(timeout),
         };
-        let from = self.freeze_not_before.max(Some(idle_since + idle_min));
+        let from = self.freeze_not_before.max(Some(self.not_while_kept(idle_since + idle_min)));
         Some(Evictable { idle_since, from: from.filter(|_| self.job.is_none()) })
     }
 }

@@ -40,7 +40,8 @@ impl Bench {
     fn with_past(policy: Policy, discovered: bool, past: Past) -> Self {
         let now = Instant::now();
         let nature = Nature { can_freeze: true, discovered };
-        let census = Census { inside: 0, quiet: 0, held: 0, last_left: None };
+        let census =
+            Census { inside: 0, quiet: 0, held: 0, last_left: None, last_was_tunnel: false };
         let machine = Machine::new(Arc::new(policy), nature, now, past, now);
         let (jobs, told, phases) = (Vec::new(), Vec::new(), Vec::new());
         Self {
@@ -255,7 +256,7 @@ fn a_request_wakes_it_and_idleness_freezes_it_on_the_deadline() {
     );
     bench.finish(Outcome::Frozen(Tier::Stopped));
     assert_eq!((bench.phase(), bench.machine.tier()), (Phase::Frozen, Some(Tier::Stopped)));
-    assert_eq!(bench.told.last().map(String::as_str), Some("idle for 1m"));
+    assert_eq!(bench.told.last().map(String::as_str), Some("idle for 1m since it was started"));
 }
 
 #[test]
@@ -392,7 +393,10 @@ fn another_ttl_counts_for_the_report_that_was_made_already() {
     bench.handle(Event::Policy(Arc::new(with_ttl)));
     bench.pass();
     assert_eq!((bench.phase(), bench.now), (Phase::Freezing, reported + IDLE * 3));
-    assert_eq!(bench.told.last().map(String::as_str), Some("idle for 1m"));
+    assert_eq!(
+        bench.told.last().map(String::as_str),
+        Some("idle for 1m since it reported activity")
+    );
 }
 
 #[test]
@@ -953,6 +957,20 @@ fn a_step_down_is_on_record_while_it_is_under_way_and_finished_after_a_crash() {
 }
 
 #[test]
+fn a_freeze_says_what_was_last_to_end() {
+    for (by_tunnel, words) in [(false, "a request ended"), (true, "a WebSocket closed")] {
+        let mut bench = Bench::running();
+        bench.census.inside = 1;
+        bench.now += IDLE / 2;
+        bench.leave();
+        bench.census.last_was_tunnel = by_tunnel;
+        bench.pass();
+        assert_eq!(bench.phase(), Phase::Freezing);
+        assert_eq!(bench.told.last(), Some(&format!("idle for 1m since {words}")));
+    }
+}
+
+#[test]
 fn only_an_idle_one_is_evicted() {
     let mut bench = Bench::running();
     bench.census.inside = 1;
@@ -967,7 +985,7 @@ fn only_an_idle_one_is_evicted() {
     bench.handle(Event::Evict);
     assert_eq!(bench.phase(), Phase::Freezing);
     let told = bench.told.last().map(String::as_str);
-    assert_eq!(told, Some("idle for 30 s, and its slot was wanted"));
+    assert_eq!(told, Some("idle for 30 s since it was started, and its slot was wanted"));
 }
 
 #[test]
@@ -979,7 +997,7 @@ fn quiet_tunnels_keep_nothing_awake_and_are_severed_before_the_driver_is_told() 
         bench.pass();
         assert_eq!((bench.now, bench.phase()), (idle_since + IDLE, Phase::Freezing));
         assert_eq!((bench.severed, bench.job()), (true, None));
-        assert_eq!(bench.told.last().map(String::as_str), Some("idle for 1m"));
+        assert_eq!(bench.told.last().map(String::as_str), Some("idle for 1m since it was started"));
         if leaves {
             bench.leave_quiet();
         } else {

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 
 use super::http2::Stream;
 use super::{Upstreams, http1};
+use crate::access_log::Line;
 use crate::lifecycle::Lease;
 use crate::proxy::headers;
 use crate::proxy::reply::BoxError;
@@ -58,6 +59,8 @@ pub struct ResponseBody {
     finished: bool,
     upstreams: Rc<Upstreams>,
     lease: Lease,
+    /// What the access log is to say of it.
+    line: Option<Box<Line>>,
 }
 
 impl ResponseBody {
@@ -71,7 +74,13 @@ impl ResponseBody {
         // A stream of events has no length; the others are not asked.
         let is_event_stream =
             answer.size_hint().exact().is_none() && headers::is_event_stream(&head.headers);
-        Self { answer: Some(answer), is_event_stream, finished: false, upstreams, lease }
+        let (finished, line) = (false, None);
+        Self { answer: Some(answer), is_event_stream, finished, upstreams, lease, line }
+    }
+
+    /// Counts its bytes in a line, which is written when it is over.
+    pub(in crate::proxy) fn note_in(&mut self, line: Box<Line>) {
+        self.line = Some(line);
     }
 
     /// Whether an end that came too soon may pass for an end.
@@ -95,6 +104,9 @@ impl Body for ResponseBody {
             return Poll::Ready(None);
         }
         self.finished = frame.is_none();
+        if let (Some(line), Some(Ok(frame))) = (&mut self.line, &frame) {
+            line.answer.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+        }
         Poll::Ready(frame)
     }
 

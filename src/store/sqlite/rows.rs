@@ -7,7 +7,10 @@ use rusqlite::{Connection, Row, named_params};
 
 use super::columns::{Date, Json, Milliseconds, Word};
 use crate::model::WorkspaceId;
-use crate::store::{JOURNAL_LINES_MAX, JournalEntry, Record, RecordState, StoreError, TokenRecord};
+use crate::store::{
+    JOURNAL_LINES_MAX, JournalEntry, Moment, Record, RecordState, StoreError, TokenRecord,
+    WAKES_LOOKED_THROUGH_MAX, Wake,
+};
 use crate::token::{TokenHash, TokenName};
 
 /// Lines of the journal altogether: ten thousand workspaces, and as many that are gone.
@@ -43,10 +46,10 @@ pub(super) fn put(connection: &Connection, record: &Record) -> Result<(), StoreE
     let mut statement = connection.prepare_cached(
         "INSERT OR REPLACE INTO workspace (id, origin, driver, project, spec, policy, created_at,
              phase, tier, since, last_active, reported_activity, intent, stopped_by_admin_at,
-             failure)
+             kept_until, memory_saved, failure)
          VALUES (:id, :origin, :driver, :project, :spec, :policy, :created_at,
              :phase, :tier, :since, :last_active, :reported_activity, :intent,
-             :stopped_by_admin_at, :failure)",
+             :stopped_by_admin_at, :kept_until, :memory_saved, :failure)",
     )?;
     let state = &record.state;
     statement.execute(named_params! {
@@ -64,6 +67,8 @@ pub(super) fn put(connection: &Connection, record: &Record) -> Result<(), StoreE
         ":reported_activity": state.reported_activity,
         ":intent": state.intent.map(Word),
         ":stopped_by_admin_at": state.stopped_by_admin_at.map(Date),
+        ":kept_until": state.kept_until.map(Date),
+        ":memory_saved": state.memory_saved.map(whole),
         ":failure": state.failure,
     })?;
     Ok(())
@@ -80,7 +85,8 @@ pub(super) fn transition(
         "UPDATE workspace SET phase = :phase, tier = :tier, since = :since,
              last_active = :last_active, reported_activity = :reported_activity,
              intent = :intent,
-             stopped_by_admin_at = :stopped_by_admin_at, failure = :failure
+             stopped_by_admin_at = :stopped_by_admin_at, kept_until = :kept_until,
+             memory_saved = :memory_saved, failure = :failure
          WHERE id = :id",
     )?;
     let changed = statement.execute(named_params! {
@@ -92,6 +98,8 @@ pub(super) fn transition(
         ":reported_activity": state.reported_activity,
         ":intent": state.intent.map(Word),
         ":stopped_by_admin_at": state.stopped_by_admin_at.map(Date),
+        ":kept_until": state.kept_until.map(Date),
+        ":memory_saved": state.memory_saved.map(whole),
         ":failure": state.failure,
     })?;
     if changed == 0 {
@@ -171,6 +179,58 @@ pub(super) fn trim(connection: &Connection, keep_since: SystemTime) -> Result<bo
     Ok(expired == TRIM_MAX || excess == TRIM_MAX)
 }
 
+/// Adds a moment, and deletes what is older than `keep_since`.
+pub(super) fn note_moment(
+    connection: &Connection,
+    moment: &Moment,
+    keep_since: SystemTime,
+) -> Result<(), StoreError> {
+    let mut insert = connection.prepare_cached(
+        "INSERT OR REPLACE INTO history (at, running, frozen, memory_saved)
+         VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    let Moment { at, running, frozen, memory_saved } = *moment;
+    insert.execute((Date(at), running, frozen, whole(memory_saved)))?;
+    let mut trim = connection.prepare_cached("DELETE FROM history WHERE at < ?1")?;
+    trim.execute([Date(keep_since)])?;
+    Ok(())
+}
+
+/// The history from then on, the oldest first.
+pub(super) fn history(
+    connection: &Connection,
+    since: SystemTime,
+) -> Result<Vec<Moment>, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT * FROM history WHERE at >= ?1 ORDER BY at")?;
+    let moments = statement.query_map([Date(since)], |row| {
+        Ok(Moment {
+            at: row.get::<_, Date>("at")?.0,
+            running: row.get("running")?,
+            frozen: row.get("frozen")?,
+            memory_saved: unsigned(row.get("memory_saved")?),
+        })
+    })?;
+    Ok(moments.collect::<Result<_, _>>()?)
+}
+
+/// How the wakes from then on went, the newest first.
+pub(super) fn wakes(connection: &Connection, since: SystemTime) -> Result<Vec<Wake>, StoreError> {
+    // Lines are in order of time, so the search ends at the first that is older.
+    let mut statement = connection
+        .prepare_cached("SELECT at, phase, took FROM journal ORDER BY line DESC LIMIT ?1")?;
+    let mut rows = statement.query([limit(WAKES_LOOKED_THROUGH_MAX)])?;
+    let mut wakes = Vec::new();
+    while let Some(row) = rows.next()? {
+        if row.get::<_, Date>("at")?.0 < since {
+            break;
+        }
+        let took = row.get::<_, Option<Milliseconds>>("took")?.map(|took| took.0);
+        wakes.extend(Wake::of(row.get::<_, Word<_>>("phase")?.0, took));
+    }
+    Ok(wakes)
+}
+
 /// Inserts or replaces a token.
 pub(super) fn put_token(connection: &Connection, token: &TokenRecord) -> Result<(), StoreError> {
     connection
@@ -225,6 +285,8 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
             intent: row.get::<_, Option<Word<_>>>("intent")?.map(|intent| intent.0),
             stopped_by_admin_at: (row.get::<_, Option<Date>>("stopped_by_admin_at")?)
                 .map(|date| date.0),
+            kept_until: row.get::<_, Option<Date>>("kept_until")?.map(|date| date.0),
+            memory_saved: row.get::<_, Option<i64>>("memory_saved")?.map(unsigned),
             failure: row.get("failure")?,
         },
     })
@@ -233,4 +295,12 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
 /// SQLite counts with 64 bits and a sign.
 fn limit(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn whole(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+fn unsigned(bytes: i64) -> u64 {
+    u64::try_from(bytes).unwrap_or_default()
 }

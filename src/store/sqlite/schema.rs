@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 /// In order; the first makes the tables in an empty file.
 pub(super) const MIGRATIONS: &[&str] =
-    &[include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+    &[include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
 
 const VERSION: &str = "user_version";
 

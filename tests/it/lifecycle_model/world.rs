@@ -201,6 +201,18 @@ impl Store for Disk {
         self.call(move |memory| memory.journal(&id, limit))
     }
 
+    fn note_moment(&self, moment: store::Moment) -> store::Call<'_, ()> {
+        self.call(move |memory| memory.note_moment(moment))
+    }
+
+    fn history(&self, since: SystemTime) -> store::Call<'_, Vec<store::Moment>> {
+        self.call(move |memory| memory.history(since))
+    }
+
+    fn wakes(&self, since: SystemTime) -> store::Call<'_, Vec<store::Wake>> {
+        self.call(move |memory| memory.wakes(since))
+    }
+
     fn put_token(&self, token: store::TokenRecord) -> store::Call<'_, ()> {
         self.call(|memory| memory.put_token(token))
     }
