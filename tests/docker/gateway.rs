@@ -17,6 +17,8 @@ mod crowd;
 mod faults;
 #[path = "gateway/freeze_and_wake.rs"]
 mod freeze_and_wake;
+#[path = "gateway/observed.rs"]
+mod observed;
 #[path = "gateway/outside.rs"]
 mod outside;
 #[path = "gateway/projects.rs"]

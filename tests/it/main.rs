@@ -37,6 +37,7 @@ mod layering;
 mod leases;
 mod lifecycle_model;
 mod limits;
+mod monitoring;
 mod multitude;
 mod no_wake;
 mod openapi;
