@@ -179,17 +179,23 @@ is logged, such as `debug` or `frostgate::proxy=trace`.
 Durations are texts (`\"1.5s\"`, `\"250ms\"`, `\"15m\"`, `\"1h30m\"`, `\"7d\"`) or numbers of seconds. An
 empty text means \"none\".
 
-`frostgate reload`, or SIGHUP, applies what has changed. All but `state_dir`, `[docker]`, `[process]`,
-`[waiting_page]`, `limits.memory_assumed` and, of `[listen]`, the addresses, `admin_tls`, `workers` and
-`connections_max` can be changed like that.
 ";
+
+/// The last paragraph of the example's own head.
+fn what_a_reload_applies(text: &str) -> String {
+    let head = text.lines().take_while(|line| line.starts_with('#'));
+    let lines: Vec<&str> = head.map(|line| line.trim_start_matches(['#', ' '])).collect();
+    let paragraph = lines.rsplit(|line| line.is_empty()).next().unwrap_or_default().join("\n");
+    assert!(paragraph.contains("frostgate reload"), "{paragraph}");
+    paragraph
+}
 
 fn configuration() -> String {
     let text = std::fs::read_to_string(root().join("examples/full.toml")).unwrap();
     let tables = Table::all(&text);
     let policy = tables.iter().find(|table| table.name == "policy").unwrap();
     let policy: BTreeSet<&str> = policy.entries.iter().map(|entry| &*entry.key).collect();
-    let mut page = HEAD.to_owned();
+    let mut page = format!("{HEAD}{}\n", what_a_reload_applies(&text));
     for table in tables.iter().filter(|table| !table.name.contains('.')) {
         let name = &table.name;
         let title = if name.is_empty() { "At the top" } else { name };
@@ -309,7 +315,9 @@ fn describe(page: &mut String, document: &Value, method: &str, path: &str, call:
     }
     for parameter in parameters {
         let (name, place) = (text(&parameter["name"]), text(&parameter["in"]));
-        let words = text(&parameter["description"]).replace('|', "\\|");
+        let words = text(&parameter["description"]);
+        let words = if words.is_empty() { said_of(document, &parameter["schema"]) } else { words };
+        let words = words.replace('|', "\\|");
         writeln!(page, "| `{name}` | {place} | {words} |").unwrap();
     }
     for (name, words) in fields {
@@ -348,11 +356,29 @@ fn gather(document: &Value, schema: &Value, fields: &mut Vec<(String, String)>, 
         }
     }
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
-        let words = field["description"].as_str().unwrap_or_default().replace('\n', " ");
+        let words = said_of(document, field).replace('\n', " ");
         if !fields.iter().any(|(known, _)| known == name) {
             fields.push((name.clone(), words));
         }
     }
+}
+
+/// What is said of a field, or else what it may be.
+fn said_of(document: &Value, field: &Value) -> String {
+    if let Some(words) = field["description"].as_str() {
+        return words.to_owned();
+    }
+    if let Some(reference) = field["$ref"].as_str() {
+        let name = reference.rsplit('/').next().unwrap();
+        return said_of(document, &document["components"]["schemas"][name]);
+    }
+    if let Some(words) = field["enum"].as_array() {
+        let words = words.iter().filter_map(Value::as_str).map(|word| format!("`{word}`"));
+        return words.collect::<Vec<_>>().join(", ");
+    }
+    let parts = ["allOf", "oneOf", "anyOf"].iter().flat_map(|kind| field[kind].as_array());
+    let parts = parts.flatten().chain(field.get("items"));
+    parts.map(|part| said_of(document, part)).find(|words| !words.is_empty()).unwrap_or_default()
 }
 
 #[test]
