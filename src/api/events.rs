@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
@@ -180,7 +180,10 @@ pub(super) async fn follow(
         };
         Some((Ok::<_, Infallible>(Bytes::from(text)), (None, follower)))
     });
-    let body = Body::from_stream(events);
+    let mut draining = context.draining.clone();
+    // Who comes back finds whoever serves then.
+    let ends = async move { drop(draining.wait_for(|draining| *draining).await) };
+    let body = Body::from_stream(events.take_until(Box::pin(ends)));
     Ok(([(CONTENT_TYPE, EVENT_STREAM), NOT_COLLECTED], body).into_response())
 }
 

@@ -28,6 +28,7 @@ mod workspaces;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use tokio::sync::watch;
 
 use crate::lifecycle::{Creator, Registry};
 use crate::model::PublicUrl;
@@ -64,6 +65,8 @@ pub struct Context {
     pub public_url: Arc<PublicUrl>,
     /// What is asked how it is, for `/readyz`.
     pub checks: Arc<[Check]>,
+    /// Turns true when what has no end of its own is to end.
+    pub draining: watch::Receiver<bool>,
     /// Whether metrics name workspaces.
     pub metrics_per_workspace: bool,
     /// Has the configuration read again.

@@ -57,6 +57,8 @@ pub(super) struct Parts {
     /// Our name in `Via`.
     pub(super) pseudonym: String,
     pub(super) state_dir: PathBuf,
+    /// Turns true when no more is to be accepted.
+    pub(super) draining: watch::Receiver<bool>,
     /// `None`: the configuration was made by a program.
     pub(super) source: Option<Source>,
 }
@@ -378,6 +380,7 @@ fn context(
         trusted_proxies: config.routing.trusted_proxies.clone().into(),
         public_url: Arc::new(public_url),
         checks: checks.clone(),
+        draining: parts.draining.clone(),
         metrics_per_workspace: config.metrics.per_workspace,
         reload: Arc::new(move || {
             let reloader = reloader.upgrade();

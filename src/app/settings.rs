@@ -102,6 +102,7 @@ pub(super) fn proxy_options(
         idle_per_workspace_max: config.upstream.idle_per_workspace_max,
         pseudonym: parts.pseudonym.clone(),
         access_log: parts.access_log.log(),
+        draining: parts.draining.clone(),
         waiting_page: parts.page.clone(),
     }
 }

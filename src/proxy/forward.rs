@@ -141,7 +141,7 @@ async fn to_workspace(
 ) -> Result<Response<Body>, Problem> {
     let path = route::path_below(request.uri(), prefix);
     if path.starts_with(page::RESERVED) {
-        return page::answer(&request, path, workspace);
+        return page::answer(&request, path, workspace, proxy.options.draining.clone());
     }
     // The body stays unread until there is a workspace to read it.
     let (lease, held) = match workspace.try_enter() {

@@ -35,6 +35,7 @@ use http::HeaderValue;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use ipnet::IpNet;
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::access_log::AccessLog;
@@ -76,6 +77,8 @@ pub struct Options {
     pub idle_per_workspace_max: usize,
     /// Where requests are written down.
     pub access_log: Option<Arc<AccessLog>>,
+    /// Turns true when what has no end of its own is to end.
+    pub draining: watch::Receiver<bool>,
     /// Our name in `Via` fields: differs from that of every other Frostgate, so that a request
     /// that comes back to us is known by it.
     pub pseudonym: String,

@@ -84,6 +84,22 @@ async fn events_are_told_as_they_happen_and_again_to_who_was_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_follows_holds_no_end_of_the_program_up() {
+    let gateway = Gateway::start(|config| {
+        config.listen.drain_grace = PATIENCE * 9;
+        process(config, "alice", FreezeMode::Stop, PATIENCE * 9, &[]);
+    })
+    .await;
+    gateway.get("alice", "/").await;
+    let mut events = follow(&gateway, "/api/v1/events", "").await;
+    assert_eq!(events.chunk().await, "retry: 1000\n\n");
+    let mut logs = follow(&gateway, "/api/v1/workspaces/alice/logs?follow=true", "").await;
+    assert!(logs.chunk().await.starts_with("boot "));
+    let ended = timeout(PATIENCE * 3, gateway.stop()).await;
+    assert!(ended.is_ok(), "it waited for those who follow");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_report_that_differs_from_the_last_is_an_event() {
     let gateway = Gateway::start(|config| {
         process(config, "alice", FreezeMode::Stop, PATIENCE * 9, &[]);

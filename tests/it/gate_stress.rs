@@ -46,7 +46,7 @@ async fn a_hundred_thousand_enters_against_continuous_freezes() {
             tokio::spawn(async move {
                 let mut visit = 0;
                 while visit < VISITS || freezes.load(Ordering::Relaxed) < FREEZES {
-                    assert!(started.elapsed() < Duration::from_secs(240), "hardly any freezes");
+                    assert!(started.elapsed() < Duration::from_secs(600), "hardly any freezes");
                     visit += 1;
                     match gate.enter_or_sit(visit, 1_000, Visit::Background).unwrap() {
                         Entry::Inside(_) => {}

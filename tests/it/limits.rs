@@ -212,7 +212,7 @@ async fn an_upload_by_the_drop_is_ended_and_a_fast_one_is_not() {
     let mut client = Client::connect(gateway.public()).await;
     client.send(&head).await;
     for _ in 0..10 {
-        sleep(DEADLINE / 2).await;
+        sleep(DEADLINE / 5).await;
         client.send("x".repeat(10_000)).await;
     }
     assert_eq!(client.reply().await.text(), "100000");

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, future};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::time::{Duration, Instant, timeout_at};
 use utoipa::IntoParams;
 
 use super::{Id, find};
@@ -95,7 +95,10 @@ pub(in crate::api) async fn logs(
     let logs = logs.inspect_err(move |error| {
         tracing::warn!(workspace = %id, %error, "could not read on in a workspace's log");
     });
-    let ended = sleep_until(Instant::now() + FOLLOW_MAX);
-    let logs = logs.take_until(ended).take_while(|piece| future::ready(piece.is_ok()));
+    let mut draining = context.draining.clone();
+    let until = Instant::now() + FOLLOW_MAX;
+    let ends =
+        async move { drop(timeout_at(until, draining.wait_for(|draining| *draining)).await) };
+    let logs = logs.take_until(Box::pin(ends)).take_while(|piece| future::ready(piece.is_ok()));
     Ok(([(CONTENT_TYPE, TEXT)], Body::from_stream(logs)).into_response())
 }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{EVENTS, Sight};
@@ -28,6 +29,7 @@ pub(in crate::proxy) fn answer<B>(
     request: &Request<B>,
     path: &str,
     workspace: &Arc<Workspace>,
+    mut draining: watch::Receiver<bool>,
 ) -> Result<Response<Body>, Problem> {
     if path != EVENTS {
         return Err(Problem::NothingThere);
@@ -43,6 +45,9 @@ pub(in crate::proxy) fn answer<B>(
         let (event, listener) = listener?.next().await?;
         Some((Ok(Frame::data(Bytes::from(event))), listener))
     });
+    // Its browser comes back by itself, and finds whoever serves then.
+    let ends = async move { drop(draining.wait_for(|draining| *draining).await) };
+    let events = events.take_until(Box::pin(ends));
     let mut response = Response::new(Body::Other(StreamBody::new(events).boxed_unsync()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
