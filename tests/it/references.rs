@@ -326,8 +326,11 @@ fn describe(page: &mut String, document: &Value, method: &str, path: &str, call:
     page.push('\n');
     for (status, answer) in call["responses"].as_object().unwrap() {
         if let Some(reference) = answer["$ref"].as_str() {
-            let code = reference.rsplit('/').next().unwrap();
-            writeln!(page, "- {status}: [`{code}`](error-codes.md#{code})").unwrap();
+            // One of several is described as one.
+            let codes = reference.rsplit('/').next().unwrap().split("_or_");
+            let links = codes.map(|code| format!("[`{code}`](error-codes.md#{code})"));
+            let links = links.collect::<Vec<_>>().join(" or ");
+            writeln!(page, "- {status}: {links}").unwrap();
         } else {
             writeln!(page, "- {status}: {}", text(&answer["description"])).unwrap();
         }

@@ -25,6 +25,10 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::{PATIENCE, unique_state_dir};
 
+/// What such a comment begins with; others are for those who write the page.
+const KINDS: [&str; 6] =
+    ["file: ", "runs on, until: ", "eventually", "once it has printed: ", "needs: ", "not run: "];
+
 /// A fenced block.
 #[derive(Debug, Clone)]
 pub(crate) struct Block {
@@ -93,7 +97,8 @@ impl Page {
                 continue;
             }
             follows_commands = false;
-            match line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->")) {
+            let note = line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->"));
+            match note.filter(|note| KINDS.iter().any(|kind| note.starts_with(kind))) {
                 Some(note) => notes.push(note.to_owned()),
                 None => {
                     assert!(notes.is_empty(), "{name}:{}: a note without a block", number + 1);
