@@ -12,12 +12,11 @@ fn followed(name: &str) {
     let blocks: Vec<&Block> = page.blocks.iter().filter(|block| block.needs_docker()).collect();
     assert!(!blocks.is_empty(), "{name} needs no Docker");
     let scope = unique("page");
-    let mut reader = Reader::new();
-    reader.set("FROSTGATE_DOCKER__ENABLE", "true");
-    reader.set("FROSTGATE_DOCKER__SCOPE", &scope);
-    if let Ok(host) = std::env::var("DOCKER_HOST") {
-        reader.set("DOCKER_HOST", &host);
-    }
+    let mut variables =
+        vec![("FROSTGATE_DOCKER__ENABLE", "true"), ("FROSTGATE_DOCKER__SCOPE", &*scope)];
+    let host = std::env::var("DOCKER_HOST");
+    variables.extend(host.as_ref().ok().map(|host| ("DOCKER_HOST", &**host)));
+    let mut reader = Reader::new(&variables);
     // Other tests are on the engine too, and whatever else the machine has.
     let label = "--label frostgate.enable=true";
     reader.replace(label, &format!("{label} --label frostgate.scope={scope}"));

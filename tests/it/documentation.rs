@@ -26,7 +26,7 @@ const NOT_RUN: [(&str, &str); 3] = [
 
 fn followed(name: &str) {
     let page = Page::read(name);
-    let mut reader = Reader::new();
+    let mut reader = Reader::new(&[("FROSTGATE_DOCKER__ENABLE", "false")]);
     reader.replace_by_own("/tmp/frostgate-work");
     let blocks: Vec<_> = page.blocks.iter().filter(|block| is_for_readers_here(block)).collect();
     assert!(!blocks.is_empty(), "{name} says nothing to do");

@@ -307,7 +307,7 @@ fn describe(page: &mut String, document: &Value, method: &str, path: &str, call:
         write!(page, " {}", more.trim()).unwrap();
     }
     let token = if call["security"].is_array() { "" } else { " No token is needed." };
-    write!(page, "{token}\n").unwrap();
+    writeln!(page, "{token}").unwrap();
     let parameters = call["parameters"].as_array().cloned().unwrap_or_default();
     let fields = fields(document, call);
     if !parameters.is_empty() || !fields.is_empty() {

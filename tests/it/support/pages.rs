@@ -142,8 +142,8 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// With the program in the path, and the ports 8080 and up replaced.
-    pub(crate) fn new() -> Self {
+    /// With the program in the path, the ports 8080 and up replaced, and these variables.
+    pub(crate) fn new(variables: &[(&str, &str)]) -> Self {
         let home = unique_state_dir();
         fs::create_dir_all(home.join("bin")).unwrap();
         fs::create_dir_all(home.join("work")).unwrap();
@@ -165,10 +165,11 @@ impl Reader {
             ("FROSTGATE_STATE_DIR", state_dir.display().to_string()),
             ("FROSTGATE_LISTEN__PUBLIC", format!("127.0.0.1:{port}")),
             ("FROSTGATE_LISTEN__ADMIN", format!("127.0.0.1:{}", port + 1)),
-            ("FROSTGATE_DOCKER__ENABLE", "false".to_owned()),
         ];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value));
-        Self { home, instead: instead.to_vec(), environment: environment.to_vec(), terminal: None }
+        let variables = variables.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let environment = environment.into_iter().chain(variables);
+        let environment = environment.map(|(name, value)| (name.to_owned(), value)).collect();
+        Self { home, instead: instead.to_vec(), environment, terminal: None }
     }
 
     /// Puts something else in the place of what is on the page.
@@ -180,11 +181,6 @@ impl Reader {
     pub(crate) fn replace_by_own(&mut self, file: &str) {
         let own = self.home.join("own").display().to_string();
         self.replace(file, &own);
-    }
-
-    pub(crate) fn set(&mut self, name: &str, value: &str) {
-        self.environment.retain(|(known, _)| known != name);
-        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Does what the blocks say.
