@@ -12,7 +12,8 @@ use crate::support::pages::{Page, Reader, root};
 
 /// Commands that no reader here follows, and who does.
 const NOT_RUN: [(&str, &str); 3] = [
-    // `.ci/run` builds it, and `.ci/package` makes the image and the package of that.
+    // `.ci/run` builds the program, `.ci/package` makes the image of it, and `packages` looks at what
+    // the package is made of.
     (
         "install",
         "cargo install --path .            # ~/.cargo/bin/frostgate\n\

@@ -172,9 +172,9 @@ right, and with `--print` what is in force. [`examples/full.toml`](../../example
 everything that stands here.
 
 Every option can be set by a variable: `hold_max` in `[policy]` by `FROSTGATE_POLICY__HOLD_MAX`, and
-`port` of the workspace `my-site` by `FROSTGATE_WORKSPACES__MY_SITE__PORT`. In variables, the items of a list are
-separated by commas. Flags win over variables, and variables over the file. `FROSTGATE_LOG` says what
-is logged, such as `debug` or `frostgate::proxy=trace`.
+`port` of the workspace `my-site` by `FROSTGATE_WORKSPACES__MY_SITE__PORT`. In variables, the items
+of a list are separated by commas. Flags win over variables, and variables over the file.
+`FROSTGATE_LOG` says what is logged, such as `debug` or `frostgate::proxy=trace`.
 
 Durations are texts (`\"1.5s\"`, `\"250ms\"`, `\"15m\"`, `\"1h30m\"`, `\"7d\"`) or numbers of seconds. An
 empty text means \"none\".
