@@ -5,6 +5,7 @@
 //! thread to itself, so that no call of the API can hold up a request.
 
 mod access_log;
+mod admin_socket;
 mod certificates;
 mod data_plane;
 mod drivers;
@@ -18,6 +19,7 @@ mod sockets;
 mod waiting_page;
 
 use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -31,6 +33,7 @@ use tokio::time::Instant;
 
 use crate::api::{Keyring, ReloadError, Reloaded};
 use crate::config::{Config, TOKEN_FILE};
+use crate::driver::docker::Docker;
 use crate::lifecycle::reconcile::Reconciler;
 use crate::lifecycle::{Change, Registry};
 use crate::listen::tls::{Certificates, Tls};
@@ -39,6 +42,7 @@ use crate::proxy::{Proxy, Template};
 use crate::secrets;
 use crate::store::{Sqlite, Store, StoreError};
 use crate::token::Token;
+use admin_socket::SocketFile;
 use data_plane::Plan;
 use drivers::Drivers;
 use handover::{Door, Leases};
@@ -78,6 +82,8 @@ pub struct App {
     followers: JoinSet<()>,
     /// `None`: nobody can take over.
     door: Option<Door>,
+    /// By which admins on this machine find us; goes with us.
+    _admin_socket: Option<SocketFile>,
 }
 
 /// How a program begins.
@@ -111,12 +117,16 @@ impl App {
         let sockets = Sockets::bind(&config.listen, workers, inherited)?;
         let (addresses, copies) = (sockets.addresses()?, sockets.copies()?);
 
+        let process_before = offer.as_ref().and_then(Offer::process);
+
         // From here on it is ours to decide, and nobody else's.
         let predecessor = match offer {
             Some(offer) => Some(offer.accept().await),
             None => None,
         };
         let store = open_store(&config.state_dir).await?;
+        let (socket_file, admin_socket) =
+            SocketFile::open_configured(&config, process_before)?.unzip();
         let options = settings::lifecycle_options(&config, &addresses)?;
         let keyring =
             Keyring::open(config.token_file(), config.tokens.clone(), store.clone()).await?;
@@ -145,9 +155,17 @@ impl App {
         let reloader = Reloader::new(config.clone(), creator, parts);
         let (threads, followers) = (Vec::new(), JoinSet::new());
         let pulse = Pulse::new(drained.clone());
-        let mut app = Self { reloader, draining, threads, pulse, followers, door: None };
+        let mut app = Self {
+            reloader,
+            draining,
+            threads,
+            pulse,
+            followers,
+            door: None,
+            _admin_socket: socket_file,
+        };
         app.follow().await;
-        app.start_threads(&config, sockets, &drained)?;
+        app.start_threads(&config, sockets, admin_socket, &drained)?;
         if let Some(predecessor) = predecessor {
             app.followers.spawn(predecessor.look_after(app.registry().clone()));
         }
@@ -179,6 +197,7 @@ impl App {
         &mut self,
         config: &Config,
         sockets: Sockets,
+        admin_socket: Option<UnixListener>,
         draining: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let certificates = self.reloader.parts().certificates.clone();
@@ -196,7 +215,8 @@ impl App {
             })?);
         }
         let admin = vec![listeners.admin];
-        let plan = self.plan("admin".to_owned(), admin, ADMIN_CONNECTIONS_MAX, draining);
+        let mut plan = self.plan("admin".to_owned(), admin, ADMIN_CONNECTIONS_MAX, draining);
+        plan.local = admin_socket;
         self.threads.push(data_plane::start(plan, |serving, _| Admin::new(serving.admin.clone()))?);
         Ok(())
     }
@@ -210,12 +230,17 @@ impl App {
     ) -> Plan {
         let (serving, draining) = (self.reloader.serving(), draining.clone());
         let beat = self.pulse.beat();
-        Plan { name, listeners, serving, connections_max, draining, beat }
+        Plan { name, listeners, local: None, serving, connections_max, draining, beat }
     }
 
     /// The certificates of a configuration, if they can be used; `None`: it has no TLS.
     pub fn certificates(config: &Config) -> anyhow::Result<Option<Certificates>> {
         certificates::open(config)
+    }
+
+    /// The engine that a configuration wants, if one is likely to be there.
+    pub fn engine(config: &Config) -> anyhow::Result<Option<Docker>> {
+        drivers::engine(config)
     }
 
     /// Where end users arrive.

@@ -44,6 +44,9 @@ const CERTIFICATES_DIR: &str = "certs";
 /// The admin API's token, in the state directory.
 pub const TOKEN_FILE: &str = "token";
 
+/// The admin API's own socket, in the state directory.
+const ADMIN_SOCKET_FILE: &str = "admin.sock";
+
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -92,6 +95,8 @@ pub struct Listen {
     pub admin: SocketAddr,
     /// Whether it is served by TLS.
     pub admin_tls: bool,
+    /// Where it is served to admins on this machine, who need no token there.
+    pub admin_socket: AdminSocket,
     /// Threads that move bytes; 0: one for each core.
     pub workers: usize,
     /// How long a new connection may stay silent.
@@ -116,6 +121,18 @@ pub struct Listen {
     pub connections_per_client_max: usize,
     /// How long requests may go on after SIGTERM.
     pub drain_grace: Duration,
+}
+
+/// Where the API is served to admins on this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AdminSocket {
+    /// In the state directory.
+    #[default]
+    InStateDir,
+    /// There.
+    At(PathBuf),
+    /// Nowhere.
+    Nowhere,
 }
 
 /// Certificates, and who has to come by TLS.
@@ -385,6 +402,15 @@ impl Config {
         changes::between(self, after)
     }
 
+    /// Where the API is served to admins on this machine; `None`: nowhere.
+    pub fn admin_socket(&self) -> Option<PathBuf> {
+        match &self.listen.admin_socket {
+            AdminSocket::InStateDir => Some(self.state_dir.join(ADMIN_SOCKET_FILE)),
+            AdminSocket::At(path) => Some(path.clone()),
+            AdminSocket::Nowhere => None,
+        }
+    }
+
     /// Where the admin API's token is kept, readable by the owner alone.
     pub fn token_file(&self) -> PathBuf {
         self.state_dir.join(TOKEN_FILE)
@@ -452,6 +478,7 @@ impl Default for Listen {
             tls: vec![],
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
             admin_tls: false,
+            admin_socket: AdminSocket::default(),
             workers: 0,
             first_byte_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),

@@ -26,6 +26,10 @@
 //! word on the warm path, and in its mailbox. A warm request crosses no thread, takes no contended
 //! lock, and asks neither the engine nor a disk.
 //!
+//! Admins call with a token; on this machine also without one, by a Unix socket in the state
+//! directory whose caller the system vouches for. What has to be seen from inside of a workspace is
+//! reported by [`cli`]'s `check-in`, which is the same program.
+//!
 //! # The life of a request
 //!
 //! [`listen::serve`] accepts a connection, does its TLS handshake and tells its protocol →

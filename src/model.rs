@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use self::image::{Image, InvalidMount, Mount, MountSource, Pull};
+pub(crate) use self::no_wake::fits;
 pub use self::no_wake::{Caller, NoWake, NoWakeOverrides};
 pub use self::public_url::PublicUrl;
 

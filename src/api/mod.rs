@@ -36,7 +36,7 @@ use crate::model::PublicUrl;
 pub use events::Followers;
 pub use failures::Failures;
 pub use keyring::Keyring;
-pub use peer::Peer;
+pub use peer::{LocalAdmin, Peer};
 pub use readiness::{CONFIGURATION, Check, Health};
 pub use reload::{Reload, ReloadError, Reloaded, Reloading};
 pub use routes::{CHECK_IN_PATH, admin, check_in_only};

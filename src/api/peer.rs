@@ -9,6 +9,11 @@ use ipnet::IpNet;
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
+/// With a call: it comes by the admin socket, from a process of root or of our own user. The system
+/// vouches for that, and no browser can be made to do it.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalAdmin;
+
 impl Peer {
     /// The peer, or, if that is a trusted proxy, the nearest hop that isn't.
     pub(super) fn client_address(self, trusted_proxies: &[IpNet], headers: &HeaderMap) -> IpAddr {

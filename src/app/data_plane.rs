@@ -3,6 +3,7 @@
 //! another.
 
 use std::cell::RefCell;
+use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -24,6 +25,8 @@ const CLOSE_MAX: Duration = Duration::from_millis(1_500);
 pub(super) struct Plan {
     pub(super) name: String,
     pub(super) listeners: Vec<Listener>,
+    /// For callers on this machine alone.
+    pub(super) local: Option<UnixListener>,
     /// What is served, and by which options, as it changes.
     pub(super) serving: watch::Receiver<Arc<Serving>>,
     /// Connections at a time, to all of the thread's listeners together.
@@ -52,7 +55,7 @@ pub(super) fn start<S: Renew>(
 }
 
 async fn serve<S: Renew>(plan: Plan, make: impl FnOnce(&Serving, TaskTracker) -> Rc<S>) {
-    let Plan { listeners, mut serving, connections_max, mut draining, beat, .. } = plan;
+    let Plan { listeners, local, mut serving, connections_max, mut draining, beat, .. } = plan;
     let served_now = TaskTracker::new();
     let first = serving.borrow_and_update().clone();
     let served = make(&first, served_now.clone());
@@ -68,6 +71,17 @@ async fn serve<S: Renew>(plan: Plan, make: impl FnOnce(&Serving, TaskTracker) ->
             let ended = listen::serve(listener, served, options, room, draining, connections);
             if let Err(error) = ended.await {
                 tracing::error!(%error, "a listener failed");
+            }
+        });
+    }
+    if let Some(socket) = local {
+        let (served, draining) = (served.clone(), draining.clone());
+        let connections = served_now.clone();
+        served_now.spawn_local(async move {
+            let ended =
+                listen::serve_local(socket, served, options, room, draining, connections).await;
+            if let Err(error) = ended {
+                tracing::error!(%error, "the admin socket failed");
             }
         });
     }

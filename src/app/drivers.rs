@@ -34,18 +34,13 @@ impl Drivers {
                 config::Freezer::Signal => process::Freezer::Signal,
             },
         })?;
-        let docker = match config.docker.enable {
-            DockerUse::Never => None,
-            DockerUse::Auto if !an_engine_is_likely(config) => None,
-            DockerUse::Auto | DockerUse::Always => Some(connect_docker(config)?),
-        };
         let counted = |driver: Arc<dyn Driver>| -> Arc<dyn Driver> {
             Arc::new(Counted::new(driver, metrics.clone()))
         };
         Ok(Self {
             process: counted(Arc::new(process)),
             upstream: counted(Arc::new(Upstream::new())),
-            docker: docker.map(counted),
+            docker: engine(config)?.map(|docker| counted(Arc::new(docker))),
         })
     }
 
@@ -77,7 +72,16 @@ fn an_engine_is_likely(config: &Config) -> bool {
     named || std::path::Path::new(docker::DEFAULT_SOCKET).exists()
 }
 
-fn connect_docker(config: &Config) -> anyhow::Result<Arc<dyn Driver>> {
+/// The engine that the configuration wants, as far as one is likely to be there; it is not asked yet.
+pub(super) fn engine(config: &Config) -> anyhow::Result<Option<Docker>> {
+    match config.docker.enable {
+        DockerUse::Never => Ok(None),
+        DockerUse::Auto if !an_engine_is_likely(config) => Ok(None),
+        DockerUse::Auto | DockerUse::Always => connect_docker(config).map(Some),
+    }
+}
+
+fn connect_docker(config: &Config) -> anyhow::Result<Docker> {
     let docker = Docker::connect(docker::Options {
         socket: config.docker.socket.clone(),
         address: match config.docker.address {
@@ -87,5 +91,5 @@ fn connect_docker(config: &Config) -> anyhow::Result<Arc<dyn Driver>> {
         network: config.docker.network.clone(),
         scope: config.docker.scope.clone(),
     })?;
-    Ok(Arc::new(docker))
+    Ok(docker)
 }

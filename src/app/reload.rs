@@ -340,6 +340,7 @@ fn with_the_unchangeable_of(now: &Config, wanted: &Config) -> Config {
     new.listen.tls.clone_from(&now.listen.tls);
     new.listen.admin = now.listen.admin;
     new.listen.admin_tls = now.listen.admin_tls;
+    new.listen.admin_socket.clone_from(&now.listen.admin_socket);
     new.listen.workers = now.listen.workers;
     new.listen.connections_max = now.listen.connections_max;
     new.limits.memory_assumed = now.limits.memory_assumed;

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use std::sync::Arc;
 
-use crate::api::{self, Peer};
+use crate::api::{self, LocalAdmin, Peer};
 use crate::listen::{self, Ends, Serve};
 use crate::proxy::{self, Body, Elsewhere, Proxy};
 
@@ -138,11 +138,20 @@ impl Serve for Admin {
         request: Request<Incoming>,
     ) -> Response<Self::Body> {
         let router = self.router.borrow().clone();
+        let mut request = request;
+        if ends.user.is_some_and(is_ours) {
+            request.extensions_mut().insert(LocalAdmin);
+        }
         call(router, ends.peer, request).await
     }
 
     /// Calls are answered in a moment, or wait for what the end of the program ends as well.
     fn close(&self) {}
+}
+
+/// Whether it is root or the user that we run as: both could read the token as well.
+pub(super) fn is_ours(user: u32) -> bool {
+    [0, rustix::process::geteuid().as_raw()].contains(&user)
 }
 
 /// What the public listener serves on hosts that are no workspace's: check-ins, and, where the

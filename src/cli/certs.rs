@@ -120,7 +120,7 @@ fn hosts(config: &Config, more: Vec<String>) -> Vec<String> {
 }
 
 /// Whether clients accept `*.domain`: most don't directly below a top-level name.
-fn takes_wildcards(domain: &str) -> bool {
+pub(super) fn takes_wildcards(domain: &str) -> bool {
     domain.contains('.')
 }
 

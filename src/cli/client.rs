@@ -1,12 +1,13 @@
 //! Calls of a running gateway's API, for the commands that ask it for something.
 //!
-//! `FROSTGATE_URL` and `FROSTGATE_TOKEN` say where it is and who asks. Without them both are found
-//! as `frostgate serve` finds them: the address in the configuration, the token in the state
-//! directory. That token goes to this machine alone, never to an address that a variable names.
+//! `FROSTGATE_URL` and `FROSTGATE_TOKEN` say where it is and who asks. Without them the gateway is
+//! found as `frostgate serve` finds its configuration: by the socket that this names, which takes no
+//! token, else by its address with the token in the state directory. That token goes to this
+//! machine alone, never to an address that a variable names.
 
+mod place;
 mod tls;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,39 +15,51 @@ use anyhow::Context;
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::http::request;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::{Environment, Overrides};
-use crate::config::{Config, Listen};
-use crate::model::PublicUrl;
+use crate::config::Config;
+use place::Place;
 
 /// How long connecting may take, and a TLS handshake after it.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// How long an answer may take, from the call to its last byte.
-const ANSWER_MAX: Duration = Duration::from_secs(60);
-/// Largest answer.
+/// How long an answer may take, from the call to its last byte, where the call itself waits for
+/// nothing.
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(60);
+/// Largest answer that is kept.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// What every command takes that calls the API.
+/// Which gateway is asked.
 #[derive(Debug, Default, Args)]
-pub(super) struct Remote {
-    /// Where the API is [default: FROSTGATE_URL, else the admin address of the configuration]
+pub(super) struct Gateway {
+    /// Where the API is, such as https://frostgate.example.com or unix:///run/frostgate/admin.sock
+    /// [default: FROSTGATE_URL, else the configuration's admin socket, else its admin address]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// The configuration that says so [default: as for serve]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What is printed: text for people, or the API's own answer
+}
+
+/// What every command takes that prints what the API tells.
+#[derive(Debug, Default, Args)]
+pub(super) struct Remote {
+    #[command(flatten)]
+    pub(super) gateway: Gateway,
+    /// What is printed: a table for people, or JSON, which is the API's own
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub(super) output: Output,
 }
@@ -55,7 +68,8 @@ pub(super) struct Remote {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
     #[default]
-    Text,
+    #[value(alias = "text")]
+    Table,
     Json,
 }
 
@@ -69,8 +83,11 @@ pub(super) enum CallError {
     #[error("{0}; set FROSTGATE_TOKEN to a token of the gateway")]
     NoToken(String),
     /// Nobody answers.
-    #[error("is frostgate running? tried {url}: {reason}; set FROSTGATE_URL if it is elsewhere")]
-    Unreachable { url: String, reason: String },
+    #[error(
+        "no gateway answers at {place}: {reason}; start it with `frostgate serve`, or name it by \
+         --url or FROSTGATE_URL"
+    )]
+    Unreachable { place: String, reason: String },
     /// The API said no.
     #[error("{message}")]
     Refused { status: StatusCode, message: String },
@@ -78,22 +95,12 @@ pub(super) enum CallError {
 
 /// The API of one gateway, for one caller.
 pub(super) struct Client {
-    base: Base,
+    runtime: Runtime,
+    place: Place,
     /// For `https`.
     tls: Option<TlsConnector>,
-    authorization: HeaderValue,
-}
-
-/// Where the API is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Base {
-    /// As it is told to people.
-    url: String,
-    secure: bool,
-    host: String,
-    port: u16,
-    /// What stands before the path of every call.
-    prefix: String,
+    /// `None`: the place, or the call, takes none.
+    authorization: Option<HeaderValue>,
 }
 
 /// The body of an answer.
@@ -101,34 +108,57 @@ pub(super) struct Answer(Bytes);
 
 impl Client {
     /// Finds the API, and what to present to it.
-    pub(super) fn find(remote: &Remote, environment: &Environment) -> anyhow::Result<Self> {
-        let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty());
-        let load = || -> anyhow::Result<Config> {
-            let overrides = Overrides { config: remote.config.clone(), ..Overrides::default() };
-            Ok(overrides.load(environment)?)
-        };
-        let named = remote.url.as_ref().or_else(|| variable("FROSTGATE_URL"));
-        let base = match named {
-            Some(url) => Base::parse(url)?,
-            None => Base::of_admin(&load()?.listen)?,
-        };
-        let tls = match named {
-            _ if !base.secure => None,
-            Some(_) => Some(tls::to_others()?),
-            None => Some(tls::to_own(&load()?)?),
-        };
-        let token = match variable("FROSTGATE_TOKEN") {
-            Some(token) => token.clone(),
-            None if named.is_none() || base.is_local() => token_of_state_dir(&load()?)?,
+    pub(super) fn find(gateway: &Gateway, environment: &Environment) -> anyhow::Result<Self> {
+        let mut client = Self::find_unnamed(gateway, environment)?;
+        let is_named = named(gateway, environment).is_some();
+        let token = match variable(environment, "FROSTGATE_TOKEN") {
+            Some(token) => Some(token.clone()),
+            None if matches!(client.place, Place::Socket(_)) => None,
+            None if !is_named || client.place.is_local() => {
+                Some(token_of_state_dir(&gateway.load(environment)?)?)
+            }
             None => {
-                let why = format!("the token of this machine is not sent to {}", base.url);
+                let place = client.place.name();
+                let why = format!("the token of this machine is not sent to {place}");
                 return Err(CallError::NoToken(why).into());
             }
         };
-        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
-            .map_err(|_| CallError::NoToken("the token has characters that none has".to_owned()))?;
-        authorization.set_sensitive(true);
-        Ok(Self { base, tls, authorization })
+        client.authorization = token.as_deref().map(bearer).transpose()?;
+        Ok(client)
+    }
+
+    /// Finds the API, for the calls that everybody may make.
+    pub(super) fn find_unnamed(
+        gateway: &Gateway,
+        environment: &Environment,
+    ) -> anyhow::Result<Self> {
+        let named = named(gateway, environment);
+        let place = match named {
+            Some(url) => Place::parse(url)?,
+            None => Place::of(&gateway.load(environment)?)?,
+        };
+        let tls = match (&place, named) {
+            (Place::Url(base), Some(_)) if base.secure => Some(tls::to_others()?),
+            (Place::Url(base), None) if base.secure => {
+                Some(tls::to_own(&gateway.load(environment)?)?)
+            }
+            _ => None,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("could not start the client")?;
+        Ok(Self { runtime, place, tls, authorization: None })
+    }
+
+    /// Where it is, as it is told to people.
+    pub(super) fn place(&self) -> String {
+        self.place.name()
+    }
+
+    /// Runs what makes calls, until it is done.
+    pub(super) fn block_on<T>(&self, calls: impl Future<Output = T>) -> T {
+        self.runtime.block_on(calls)
     }
 
     /// Makes one call, with `body` as JSON if there is one. Blocks until it is answered.
@@ -138,29 +168,80 @@ impl Client {
         path: &str,
         body: Option<&B>,
     ) -> anyhow::Result<Answer> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("could not start the client")?;
+        self.block_on(self.ask(method, path, body, ANSWER_MAX))
+    }
+
+    /// A GET.
+    pub(super) fn get(&self, path: &str) -> anyhow::Result<Answer> {
+        self.call(Method::GET, path, None::<&()>)
+    }
+
+    /// Makes one call that is answered within the limit.
+    pub(super) async fn ask<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+        limit: Duration,
+    ) -> anyhow::Result<Answer> {
         let body = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base.prefix))
-            .header(HOST, format!("{}:{}", self.base.host, self.base.port))
-            .header(AUTHORIZATION, &self.authorization)
-            .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))?;
-        let answered = async { timeout(ANSWER_MAX, self.exchange(request)).await };
-        runtime.block_on(answered).unwrap_or_else(|_| {
-            let limit = ANSWER_MAX.as_secs();
-            Err(self.unreachable(format!("no answer within {limit} s")))
+        let request = self.request(method, path).header(CONTENT_TYPE, "application/json");
+        let request = request.body(Full::new(Bytes::from(body)))?;
+        let answered = async {
+            let response = self.exchange(request).await?;
+            let status = response.status();
+            let body = self.whole(response).await?;
+            if status.is_success() { Ok(Answer(body)) } else { Err(refused(status, &body)) }
+        };
+        timeout(limit, answered).await.unwrap_or_else(|_| {
+            Err(self.unreachable(format!("no answer within {} s", limit.as_secs())))
         })
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
-        let stream = self.connect().await?;
+    /// Makes a GET whose answer has no end that could be waited for. The head of it, and its pieces
+    /// as they come.
+    pub(super) async fn open(
+        &self,
+        path: &str,
+        field: Option<(&str, &str)>,
+    ) -> anyhow::Result<Response<Incoming>> {
+        let request = self.request(Method::GET, path);
+        let request =
+            field.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        let request = request.body(Full::new(Bytes::new()))?;
+        let response = timeout(ANSWER_MAX, self.exchange(request)).await.unwrap_or_else(|_| {
+            Err(self.unreachable(format!("no answer within {} s", ANSWER_MAX.as_secs())))
+        })?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        Err(refused(status, &self.whole(response).await?))
+    }
+
+    fn request(&self, method: Method, path: &str) -> request::Builder {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.place.prefix()))
+            .header(HOST, self.place.authority());
+        match &self.authorization {
+            Some(authorization) => request.header(AUTHORIZATION, authorization),
+            None => request,
+        }
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Incoming>> {
+        let base = match &self.place {
+            Place::Socket(path) => {
+                let stream = self.in_time(UnixStream::connect(path)).await?;
+                return self.exchange_over(stream, request).await;
+            }
+            Place::Url(base) => base,
+        };
+        let connecting = TcpStream::connect((base.host_name(), base.port));
+        let stream = self.in_time(connecting).await?;
         let Some(tls) = &self.tls else { return self.exchange_over(stream, request).await };
-        let name = ServerName::try_from(self.base.host_name().to_owned())?;
+        let name = ServerName::try_from(base.host_name().to_owned())?;
         let stream = self.in_time(tls.connect(name, stream)).await?;
         self.exchange_over(stream, request).await
     }
@@ -169,24 +250,18 @@ impl Client {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         request: Request<Full<Bytes>>,
-    ) -> anyhow::Result<Answer> {
+    ) -> anyhow::Result<Response<Incoming>> {
         let broken = |error: hyper::Error| self.unreachable(error.to_string());
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        // It ends with the runtime of this call.
+        // It ends with the answer, or with the runtime.
         tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(broken)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| self.unreachable(error.to_string()))?.to_bytes();
-        if status.is_success() {
-            return Ok(Answer(body));
-        }
-        Err(CallError::refused(status, &body).into())
+        sender.send_request(request).await.map_err(broken)
     }
 
-    async fn connect(&self) -> anyhow::Result<TcpStream> {
-        self.in_time(TcpStream::connect((self.base.host_name(), self.base.port))).await
+    async fn whole(&self, response: Response<Incoming>) -> anyhow::Result<Bytes> {
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        Ok(body.map_err(|error| self.unreachable(error.to_string()))?.to_bytes())
     }
 
     async fn in_time<T>(
@@ -204,71 +279,62 @@ impl Client {
     }
 
     fn unreachable(&self, reason: String) -> anyhow::Error {
-        CallError::Unreachable { url: self.base.url.clone(), reason }.into()
+        CallError::Unreachable { place: self.place.name(), reason }.into()
     }
 }
 
-impl Base {
-    fn parse(url: &str) -> Result<Self, CallError> {
-        let wrong = |why| CallError::NoUrl { url: url.to_owned(), why };
-        let uri: Uri = url.parse().map_err(|_| wrong("it is no URL"))?;
-        let secure = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err(wrong("it has to begin with http:// or https://")),
-        };
-        let host = uri.host().filter(|host| !host.is_empty());
-        let host = host.ok_or_else(|| wrong("it names no host"))?.to_owned();
-        let prefix = uri.path().trim_end_matches('/').to_owned();
-        let port = uri.port_u16().unwrap_or(PublicUrl::usual_port(secure));
-        Ok(Self { url: url.to_owned(), secure, host, port, prefix })
+impl Gateway {
+    /// The gateway of that configuration, or of the usual one.
+    pub(super) fn of(config: Option<PathBuf>) -> Self {
+        Self { url: None, config }
     }
 
-    /// The admin listener of this machine; one that listens everywhere is here as well.
-    fn of_admin(listen: &Listen) -> Result<Self, CallError> {
-        let address = listen.admin;
-        let ip = match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        let scheme = if listen.admin_tls { "https" } else { "http" };
-        let url = format!("{scheme}://{}", SocketAddr::new(ip, address.port()));
-        if address.port() == 0 {
-            let why = "the configuration leaves the port to the system, so set FROSTGATE_URL";
-            return Err(CallError::NoUrl { url, why });
-        }
-        Self::parse(&url)
+    fn load(&self, environment: &Environment) -> anyhow::Result<Config> {
+        let overrides = Overrides { config: self.config.clone(), ..Overrides::default() };
+        Ok(overrides.load(environment)?)
     }
+}
 
-    /// Without the brackets of an IPv6 address.
-    fn host_name(&self) -> &str {
-        self.host.trim_matches(['[', ']'])
-    }
+fn named<'a>(gateway: &'a Gateway, environment: &'a Environment) -> Option<&'a String> {
+    gateway.url.as_ref().or_else(|| variable(environment, "FROSTGATE_URL"))
+}
 
-    fn is_local(&self) -> bool {
-        let ip = self.host_name().parse();
-        self.host == "localhost" || ip.is_ok_and(|ip: IpAddr| ip.is_loopback())
-    }
+fn variable<'a>(environment: &'a Environment, name: &str) -> Option<&'a String> {
+    environment.get(name).filter(|value| !value.is_empty())
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, CallError> {
+    let mut authorization = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
+        .map_err(|_| CallError::NoToken("the token has characters that none has".to_owned()))?;
+    authorization.set_sensitive(true);
+    Ok(authorization)
 }
 
 fn token_of_state_dir(config: &Config) -> Result<String, CallError> {
     let file = config.token_file();
     std::fs::read_to_string(&file).map_err(|error| {
-        CallError::NoToken(format!("could not read the token in {}: {error}", file.display()))
+        let file = file.display();
+        CallError::NoToken(match error.kind() {
+            std::io::ErrorKind::NotFound => format!(
+                "there is no token in {file}, so no gateway has served from there: start it with \
+                 `frostgate serve`, or name it by --url or FROSTGATE_URL"
+            ),
+            _ => format!(
+                "could not read the token in {file}: {error}; ask as the user that serves, or as \
+                 root"
+            ),
+        })
     })
 }
 
-impl CallError {
-    fn refused(status: StatusCode, body: &[u8]) -> Self {
-        #[derive(serde::Deserialize)]
-        struct Document {
-            message: String,
-        }
-        let told = serde_json::from_slice(body).map(|Document { message }| message);
-        let message = told.unwrap_or_else(|_| format!("the gateway answered {status}"));
-        Self::Refused { status, message }
+fn refused(status: StatusCode, body: &[u8]) -> anyhow::Error {
+    #[derive(serde::Deserialize)]
+    struct Document {
+        message: String,
     }
+    let told = serde_json::from_slice(body).map(|Document { message }| message);
+    let message = told.unwrap_or_else(|_| format!("the gateway answered {status}"));
+    CallError::Refused { status, message }.into()
 }
 
 impl Answer {
@@ -280,41 +346,5 @@ impl Answer {
     /// The answer itself, as it came, without the newline at its end.
     pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0).trim_end().to_owned()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_read_as_it_is_written_in_a_browser() {
-        let rows = [
-            ("http://127.0.0.1:8081", "127.0.0.1", 8081, "", true),
-            ("http://[::1]:8081/", "[::1]", 8081, "", true),
-            ("http://localhost", "localhost", 80, "", true),
-            ("http://frost.example.com:80/api/", "frost.example.com", 80, "/api", false),
-            ("https://frost.example.com", "frost.example.com", 443, "", false),
-        ];
-        for (url, host, port, prefix, is_local) in rows {
-            let base = Base::parse(url).expect(url);
-            let read = (base.host.as_str(), base.port, base.prefix.as_str(), base.is_local());
-            assert_eq!(read, (host, port, prefix, is_local), "{url}");
-        }
-        for url in ["", "127.0.0.1:8081", "ftp://a", "http://", "http:///x", "a b"] {
-            assert!(Base::parse(url).is_err(), "{url}");
-        }
-    }
-
-    #[test]
-    fn a_listener_on_every_address_is_asked_on_this_machines_own() {
-        let url = |address: &str| {
-            let admin = address.parse().expect("an address");
-            Base::of_admin(&Listen { admin, ..Listen::default() })
-        };
-        assert_eq!(url("0.0.0.0:81").expect("a port").url, "http://127.0.0.1:81");
-        assert_eq!(url("[::]:81").expect("a port").url, "http://[::1]:81");
-        assert_eq!(url("10.0.0.1:81").expect("a port").url, "http://10.0.0.1:81");
-        assert!(url("127.0.0.1:0").is_err());
     }
 }

@@ -25,11 +25,11 @@ struct Reloaded {
 
 /// Asks, and prints the answer.
 pub(super) fn run(reload: &Reload, environment: &Environment) -> anyhow::Result<()> {
-    let client = Client::find(&reload.remote, environment)?;
+    let client = Client::find(&reload.remote.gateway, environment)?;
     let answer = client.call(Method::POST, "/api/v1/reload", None::<&()>)?;
     let printed = match reload.remote.output {
         Output::Json => format!("{}\n", answer.text()),
-        Output::Text => told(&answer.read()?),
+        Output::Table => told(&answer.read()?),
     };
     write!(std::io::stdout(), "{printed}")?;
     Ok(())

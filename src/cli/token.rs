@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Environment;
 use super::client::{Client, Output, Remote};
-use super::table::table;
+use super::table::{Cell, table};
 use crate::clock::local;
 use crate::token::TokenName;
 
@@ -116,7 +116,7 @@ pub(super) fn run(token: &Token, environment: &Environment) -> anyhow::Result<()
             make(&format!("{PATH}/{name}/rotate"), None, remote, environment)
         }
         Action::Revoke(Named { name, remote }) => {
-            let client = Client::find(remote, environment)?;
+            let client = Client::find(&remote.gateway, environment)?;
             client.call(Method::DELETE, &format!("{PATH}/{name}"), None::<&()>)?;
             Ok(())
         }
@@ -124,21 +124,21 @@ pub(super) fn run(token: &Token, environment: &Environment) -> anyhow::Result<()
 }
 
 fn list(remote: &Remote, environment: &Environment) -> anyhow::Result<()> {
-    let client = Client::find(remote, environment)?;
-    let answer = client.call(Method::GET, PATH, None::<&()>)?;
-    let mut out = std::io::stdout();
+    let client = Client::find(&remote.gateway, environment)?;
+    let answer = client.get(PATH)?;
+    let mut out = anstream::stdout();
     if remote.output == Output::Json {
         writeln!(out, "{}", answer.text())?;
         return Ok(());
     }
-    let header = ["NAME", "OPENS", "KEPT IN", "MADE"].map(str::to_owned);
+    let header = ["NAME", "OPENS", "KEPT IN", "MADE"].map(Cell::head);
     let rows = answer.read::<List>()?.items.into_iter().map(|listed| {
         let opens = match listed.projects {
             Some(projects) => format!("projects {}", projects.join(", ")),
             None => listed.scope,
         };
         let made = listed.created_at.map_or_else(|| "-".to_owned(), |date| local(&date));
-        [listed.name, opens, listed.source, made]
+        [listed.name, opens, listed.source, made].map(Cell::new)
     });
     write!(out, "{}", table(std::iter::once(header).chain(rows)))?;
     Ok(())
@@ -151,11 +151,11 @@ fn make(
     remote: &Remote,
     environment: &Environment,
 ) -> anyhow::Result<()> {
-    let client = Client::find(remote, environment)?;
+    let client = Client::find(&remote.gateway, environment)?;
     let answer = client.call(Method::POST, path, new)?;
     let printed = match remote.output {
         Output::Json => answer.text(),
-        Output::Text => answer.read::<Made>()?.token,
+        Output::Table => answer.read::<Made>()?.token,
     };
     writeln!(std::io::stdout(), "{printed}")?;
     Ok(())

@@ -3,14 +3,14 @@
 use std::io::Write;
 
 use clap::Args;
-use hyper::Method;
 use serde::Deserialize;
 
 use super::Environment;
 use super::client::{Client, Output, Remote};
-use super::table::table;
+use super::table::{Cell, style_of, table};
+use super::workspace::state;
 use crate::clock::{local, spoken};
-use crate::model::WorkspaceId;
+use crate::model::{Phase, Tier, WorkspaceId};
 
 /// The workspace in question.
 #[derive(Debug, Args)]
@@ -54,8 +54,8 @@ struct CheckIn {
 
 #[derive(Debug, Deserialize)]
 struct Workspace {
-    phase: String,
-    tier: Option<String>,
+    phase: Phase,
+    tier: Option<Tier>,
     since: String,
     freeze_at: Option<String>,
     remove_at: Option<String>,
@@ -64,8 +64,8 @@ struct Workspace {
 #[derive(Debug, Deserialize)]
 struct Line {
     at: String,
-    phase: String,
-    tier: Option<String>,
+    phase: Phase,
+    tier: Option<Tier>,
     reason: String,
     took_ms: Option<u64>,
 }
@@ -73,14 +73,13 @@ struct Line {
 /// Asks, and prints the answer.
 pub(super) fn run(why: &Why, environment: &Environment) -> anyhow::Result<()> {
     let Why { id, lines, remote } = why;
-    let client = Client::find(remote, environment)?;
-    let path = format!("/api/v1/workspaces/{id}/activity");
-    let answer = client.call(Method::GET, &path, None::<&()>)?;
+    let client = Client::find(&remote.gateway, environment)?;
+    let answer = client.get(&format!("/api/v1/workspaces/{id}/activity"))?;
     let printed = match remote.output {
         Output::Json => format!("{}\n", answer.text()),
-        Output::Text => told(id, &answer.read()?, *lines),
+        Output::Table => told(id, &answer.read()?, *lines),
     };
-    write!(std::io::stdout(), "{printed}")?;
+    write!(anstream::stdout(), "{printed}")?;
     Ok(())
 }
 
@@ -90,15 +89,15 @@ fn told(id: &WorkspaceId, activity: &Activity, lines: usize) -> String {
         let rows = activity.journal.iter().take(lines).map(|line| {
             let took = line.took_ms.map(|took| spoken(std::time::Duration::from_millis(took)));
             let took = took.map(|took| format!(", after {took}")).unwrap_or_default();
-            let state = state(&line.phase, line.tier.as_deref());
-            [local(&line.at), state, format!("{}{took}", line.reason)]
+            let state = Cell::coloured(state(line.phase, line.tier), style_of(line.phase));
+            [local(&line.at).into(), state, format!("{}{took}", line.reason).into()]
         });
         text.push_str(&format!("\nThe last that happened, the newest first:\n\n{}", table(rows)));
     }
     text
 }
 
-fn signals(activity: &Activity) -> Vec<[String; 2]> {
+fn signals(activity: &Activity) -> Vec<[Cell; 2]> {
     let Activity { signals, workspace, .. } = activity;
     let date = |date: &Option<String>, without: &str| {
         date.as_deref().map_or_else(|| without.to_owned(), local)
@@ -114,7 +113,7 @@ fn signals(activity: &Activity) -> Vec<[String; 2]> {
         }
     };
     let monitoring = if signals.monitoring { "on" } else { "off: only a call freezes it" };
-    let phase = state(&workspace.phase, workspace.tier.as_deref());
+    let phase = state(workspace.phase, workspace.tier);
     let rows = [
         ("state", format!("{phase} since {}", local(&workspace.since))),
         ("requests inside", signals.live_requests.to_string()),
@@ -127,9 +126,5 @@ fn signals(activity: &Activity) -> Vec<[String; 2]> {
         ("will be frozen", date(&workspace.freeze_at, "not as things are")),
         ("will be removed", date(&workspace.remove_at, "not as things are")),
     ];
-    rows.map(|(name, value)| [format!("  {name}"), value]).to_vec()
-}
-
-fn state(phase: &str, tier: Option<&str>) -> String {
-    tier.map_or_else(|| phase.to_owned(), |tier| format!("{phase} ({tier})"))
+    rows.map(|(name, value)| [Cell::faint(format!("  {name}")), value.into()]).to_vec()
 }

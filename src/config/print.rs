@@ -13,7 +13,7 @@ use crate::model::{
     Pull, Runs, Spec,
 };
 
-use super::{CertificatePair, Config, DockerAddress, DockerUse, Freezer, values};
+use super::{AdminSocket, CertificatePair, Config, DockerAddress, DockerUse, Freezer, values};
 
 /// Every option and its value.
 pub(super) fn config(config: &Config) -> String {
@@ -92,6 +92,14 @@ fn listen(config: &Config, page: &mut Page) {
     page.line("tls", texts(&config.listen.tls));
     page.line("admin", text(config.listen.admin));
     page.line("admin_tls", config.listen.admin_tls);
+    page.line(
+        "admin_socket",
+        match &config.listen.admin_socket {
+            AdminSocket::InStateDir => Value::Boolean(true),
+            AdminSocket::At(path) => text(path.display()),
+            AdminSocket::Nowhere => Value::Boolean(false),
+        },
+    );
     page.line("workers", count(config.listen.workers));
     page.line("first_byte_timeout", span(config.listen.first_byte_timeout));
     page.line("handshake_timeout", span(config.listen.handshake_timeout));

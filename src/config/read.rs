@@ -94,6 +94,7 @@ fn listen(mut section: Section<'_>, config: &mut Config) {
     section.read("tls", &mut listen.tls, values::addresses_or_none);
     section.read("admin", &mut listen.admin, values::address);
     section.read("admin_tls", &mut listen.admin_tls, values::switch);
+    section.read("admin_socket", &mut listen.admin_socket, values::admin_socket);
     section.read("workers", &mut listen.workers, values::threads);
     let timeout: Read<_> = values::positive_duration;
     section.read("first_byte_timeout", &mut listen.first_byte_timeout, timeout);

@@ -17,7 +17,7 @@ use crate::token::{Scope, TokenHash};
 use crate::{duration, size};
 
 use super::tree::{Node, Value};
-use super::{CertificatePair, DockerAddress, DockerUse, Freezer};
+use super::{AdminSocket, CertificatePair, DockerAddress, DockerUse, Freezer};
 
 /// Reads one kind of value.
 pub(super) type Read<T> = fn(&Value) -> Result<T, String>;
@@ -405,6 +405,20 @@ pub(super) fn docker_use(value: &Value) -> Result<DockerUse, String> {
         (Ok(false), _) => Ok(DockerUse::Never),
         (Err(_), Ok("auto")) => Ok(DockerUse::Auto),
         (Err(_), _) => Err("\"auto\", true or false".to_owned()),
+    }
+}
+
+/// True, false, or an absolute path; an empty text is false.
+pub(super) fn admin_socket(value: &Value) -> Result<AdminSocket, String> {
+    match (switch(value), text_or_none(value)) {
+        (Ok(true), _) => Ok(AdminSocket::InStateDir),
+        (Ok(false), _) | (Err(_), Ok(None)) => Ok(AdminSocket::Nowhere),
+        (Err(_), Ok(Some(path))) if path.starts_with('/') => {
+            Ok(AdminSocket::At(PathBuf::from(path)))
+        }
+        (Err(_), _) => {
+            Err("true, false or a path such as \"/run/frostgate/admin.sock\"".to_owned())
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! is settled in one place (`settle`): look how it is, and if it is as it should be, all
 //! is well. Nothing is looked up beforehand, so that the usual case costs one call.
 
+mod about;
 mod consumption;
 mod create;
 mod images;
@@ -30,6 +31,7 @@ use bollard::models::ContainerInspectResponse;
 use futures_util::{StreamExt, stream};
 use tokio::sync::{RwLock, mpsc};
 
+pub use self::about::About;
 use self::directory::{Claimed, Directory};
 use self::engine::{Act, Engine, EngineError, Socket};
 use self::names::{ContainerRef, NetworkName};

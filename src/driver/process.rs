@@ -136,13 +136,25 @@ impl Drop for Process {
     }
 }
 
+/// Tries whether processes can be paused by the cgroup freezer here, and leaves nothing behind: where
+/// it is, or what was tried and what came of each.
+pub fn try_freezer(state_dir: &Path) -> Result<String, String> {
+    let hierarchy = Hierarchy::detect(&key_of(state_dir))?;
+    hierarchy.remove_if_empty();
+    Ok(hierarchy.describe())
+}
+
+/// Keeps the Frostgates of one machine apart.
+fn key_of(state_dir: &Path) -> String {
+    let digest = Sha256::digest(state_dir.as_os_str().as_encoded_bytes());
+    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn choose_freezer(wanted: Freezer, state_dir: &Path) -> Result<Option<Hierarchy>, OpenError> {
     if wanted == Freezer::Signal {
         return Ok(None);
     }
-    let digest = Sha256::digest(state_dir.as_os_str().as_encoded_bytes());
-    let key: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    match Hierarchy::detect(&key) {
+    match Hierarchy::detect(&key_of(state_dir)) {
         Ok(hierarchy) => Ok(Some(hierarchy)),
         Err(tried) if wanted == Freezer::Cgroup => Err(OpenError::NoFreezer { tried }),
         Err(tried) => {

@@ -1,18 +1,23 @@
 //! Accepting connections, whatever happens to the ones before.
 
 use std::cell::RefCell;
+use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use super::{Ends, HangUp, Listener, Options, Serve, connection};
+use super::{Ends, HangUp, Listener, Options, Serve, connection, local_connection};
 
 /// Connections that may wait in the kernel to be accepted.
 const BACKLOG: i32 = 4096;
@@ -25,6 +30,11 @@ const KEEPALIVE_TRIES: u32 = 4;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
 /// Such failures come in floods; they are logged this often at most.
 const EXHAUSTED_LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Of a Unix socket: for its owner alone.
+const LOCAL_MODE: u32 = 0o600;
+/// What stands for the address of somebody who has none: this machine, at no port.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Binds a listening socket. With `shared`, others of this program may bind the same address, and
 /// the kernel deals connections out among them. IPv6 sockets take IPv6 only, so that `0.0.0.0` and
@@ -51,6 +61,17 @@ pub fn bind(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
     Ok(socket.into())
 }
 
+/// Binds a Unix socket that nobody but its owner, and root, may connect to. Nothing may be at the path.
+pub fn bind_local(path: &Path) -> io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // Before anybody can connect.
+    fs::set_permissions(path, fs::Permissions::from_mode(LOCAL_MODE))?;
+    socket.listen(BACKLOG)?;
+    Ok(OwnedFd::from(socket).into())
+}
+
 /// Serves every connection to a listener, on this thread, until `draining` turns true: then
 /// accepts no more than those that have arrived. Each has a place in the `room`, from its first byte
 /// on; when there is none left, the next one waits for it, and the rest in the kernel's queue.
@@ -66,28 +87,107 @@ pub async fn serve<S: Serve>(
     let Listener { socket, tls } = listener;
     let socket = TcpListener::from_std(socket)?;
     let local = socket.local_addr()?;
-    let mut stop = draining.clone();
-    let admit = |stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit| {
+    let stop = draining.clone();
+    admit_all(socket, room, stop, |(stream, peer): (TcpStream, SocketAddr), place| {
         let local = local_end(&stream, local);
-        let ends = Ends { peer, local, tls: None, hang_up: HangUp::default() };
+        let ends = Ends { peer, local, user: None, tls: None, hang_up: HangUp::default() };
         let (served, options, tls) = (served.clone(), options.borrow().clone(), tls.clone());
         let draining = draining.clone();
         connections.spawn_local(async move {
             let ended = connection(stream, ends, tls.as_ref(), served, &options, draining).await;
-            if let Err(error) = ended {
-                tracing::trace!(%error, "a connection ended before its first request");
-            }
+            tell(ended);
             drop(place);
         });
-    };
+    })
+    .await
+}
+
+/// The same for a Unix socket, whose connections are known by their user.
+pub async fn serve_local<S: Serve>(
+    socket: UnixListener,
+    served: Rc<S>,
+    options: Rc<RefCell<Rc<Options>>>,
+    room: Arc<Semaphore>,
+    draining: watch::Receiver<bool>,
+    connections: TaskTracker,
+) -> io::Result<()> {
+    let socket = tokio::net::UnixListener::from_std(socket)?;
+    let stop = draining.clone();
+    admit_all(socket, room, stop, |stream: UnixStream, place| {
+        // One that nobody vouches for is gone already.
+        let Ok(user) = stream.peer_cred() else { return };
+        let user = Some(user.uid());
+        let ends =
+            Ends { peer: NOWHERE, local: NOWHERE, user, tls: None, hang_up: HangUp::default() };
+        let (served, options) = (served.clone(), options.borrow().clone());
+        let draining = draining.clone();
+        connections.spawn_local(async move {
+            tell(local_connection(stream, ends, served, &options, draining).await);
+            drop(place);
+        });
+    })
+    .await
+}
+
+/// A socket at which connections arrive.
+trait Arrivals {
+    type Arrived;
+
+    /// The next one. Cancel-safe.
+    async fn next(&self) -> io::Result<Self::Arrived>;
+
+    /// Those in the kernel's queue.
+    fn rest(self) -> io::Result<impl Iterator<Item = Self::Arrived>>;
+}
+
+impl Arrivals for TcpListener {
+    type Arrived = (TcpStream, SocketAddr);
+
+    async fn next(&self) -> io::Result<Self::Arrived> {
+        self.accept().await
+    }
+
+    fn rest(self) -> io::Result<impl Iterator<Item = Self::Arrived>> {
+        let socket = self.into_std()?;
+        Ok(std::iter::from_fn(move || {
+            let (stream, peer) = socket.accept().ok()?;
+            stream.set_nonblocking(true).ok()?;
+            Some((TcpStream::from_std(stream).ok()?, peer))
+        }))
+    }
+}
+
+impl Arrivals for tokio::net::UnixListener {
+    type Arrived = UnixStream;
+
+    async fn next(&self) -> io::Result<Self::Arrived> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+
+    fn rest(self) -> io::Result<impl Iterator<Item = Self::Arrived>> {
+        let socket = self.into_std()?;
+        Ok(std::iter::from_fn(move || {
+            let (stream, _) = socket.accept().ok()?;
+            stream.set_nonblocking(true).ok()?;
+            UnixStream::from_std(stream).ok()
+        }))
+    }
+}
+
+async fn admit_all<A: Arrivals>(
+    socket: A,
+    room: Arc<Semaphore>,
+    mut stop: watch::Receiver<bool>,
+    admit: impl Fn(A::Arrived, OwnedSemaphorePermit),
+) -> io::Result<()> {
     let mut quiet_until = tokio::time::Instant::now();
     loop {
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
+        let arrived = tokio::select! {
+            arrived = socket.next() => arrived,
             _ = stop.wait_for(|draining| *draining) => break,
         };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+        let arrived = match arrived {
+            Ok(arrived) => arrived,
             Err(error) if is_exhaustion(&error) => {
                 if tokio::time::Instant::now() >= quiet_until {
                     quiet_until = tokio::time::Instant::now() + EXHAUSTED_LOG_EVERY;
@@ -107,17 +207,22 @@ pub async fn serve<S: Serve>(
         };
         // The semaphore is never closed.
         let Ok(place) = place else { return Ok(()) };
-        admit(stream, peer, place);
+        admit(arrived, place);
     }
     // Those in the kernel's queue have connected as far as they know, and would be reset.
-    let socket = socket.into_std()?;
+    let mut rest = socket.rest()?;
     while let Ok(place) = room.clone().try_acquire_owned()
-        && let Ok((stream, peer)) = socket.accept()
+        && let Some(arrived) = rest.next()
     {
-        stream.set_nonblocking(true)?;
-        admit(TcpStream::from_std(stream)?, peer, place);
+        admit(arrived, place);
     }
     Ok(())
+}
+
+fn tell(ended: io::Result<()>) {
+    if let Err(error) = ended {
+        tracing::trace!(%error, "a connection ended before its first request");
+    }
 }
 
 /// Which of our addresses was connected to; where the listener has only one, that one.

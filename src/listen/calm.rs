@@ -9,11 +9,11 @@
 
 use std::future::Future;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::cut::{DISCARD_BYTES, LINGER_MAX};
@@ -208,7 +208,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Calm<S> {
 }
 
 impl<S: Stream> Stream for Calm<S> {
-    fn socket(&self) -> &TcpStream {
+    fn socket(&self) -> BorrowedFd<'_> {
         self.stream.socket()
     }
 }

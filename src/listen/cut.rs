@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -21,7 +22,7 @@ pub(super) const DISCARD_BYTES: usize = 8 * 1024;
 pub(super) async fn cut(mut stream: impl Stream, unframed: bool) {
     if unframed {
         // The drop does it. A socket that can't be told is gone already.
-        return drop(stream.socket().set_zero_linger());
+        return drop(SockRef::from(&stream.socket()).set_linger(Some(Duration::ZERO)));
     }
     let lingering = async {
         stream.shutdown().await?;

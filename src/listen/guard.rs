@@ -10,13 +10,13 @@ mod line;
 mod requests;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::HEAD_BYTES_MAX;
 use super::stream::Stream;
@@ -149,7 +149,7 @@ fn is_over() -> io::Error {
 }
 
 impl<S: Stream> Stream for Guarded<S> {
-    fn socket(&self) -> &TcpStream {
+    fn socket(&self) -> BorrowedFd<'_> {
         self.stream.socket()
     }
 }

@@ -11,7 +11,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -59,6 +59,7 @@ impl HangUp {
 }
 
 async fn until_shut(socket: OwnedFd) -> io::Result<()> {
+    // Nothing is asked of it but when it is shut, which a Unix socket tells in the same way.
     let socket = TcpStream::from_std(std::net::TcpStream::from(socket))?;
     loop {
         if socket.ready(Interest::READABLE).await?.is_read_closed() {
@@ -86,11 +87,11 @@ impl Request {
 
     /// Off the usual path.
     #[cold]
-    fn give(&self, socket: &TcpStream) {
+    fn give(&self, socket: BorrowedFd<'_>) {
         self.open.store(false, Ordering::Release);
         let mut state = self.lock();
         // If there are no descriptors left, there is nothing to look with.
-        state.given = socket.as_fd().try_clone_to_owned().ok();
+        state.given = socket.try_clone_to_owned().ok();
         if let Some(asking) = state.asking.take().filter(|_| state.given.is_some()) {
             asking.wake();
         }
@@ -114,7 +115,7 @@ impl<S: Stream> Watched<S> {
 }
 
 impl<S: Stream> Stream for Watched<S> {
-    fn socket(&self) -> &TcpStream {
+    fn socket(&self) -> BorrowedFd<'_> {
         self.stream.socket()
     }
 }

@@ -35,11 +35,11 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-pub use accept::{bind, serve};
+pub use accept::{bind, bind_local, serve, serve_local};
 use calm::Calm;
 pub use clients::Clients;
 use guard::{Answers, Guarded};
@@ -108,6 +108,9 @@ pub struct Ends {
     pub peer: SocketAddr,
     /// Us.
     pub local: SocketAddr,
+    /// Of a connection by a Unix socket, which has no addresses: whose process is at its other end,
+    /// as the system vouches. `None`: it came by TCP.
+    pub user: Option<u32>,
     /// What was agreed on in the TLS handshake; `None`: plain HTTP.
     pub tls: Option<Rc<Session>>,
     /// Tells of the client's leaving while a request's body is not read; never where the protocol
@@ -178,6 +181,24 @@ async fn connection<S: Serve>(
             wrong_port::hang_up(stream).await
         }
     }
+}
+
+/// The same for one from this machine, by a Unix socket: no balancer is in front of it, and nobody on
+/// the way.
+async fn local_connection<S: Serve>(
+    stream: UnixStream,
+    ends: Ends,
+    served: Rc<S>,
+    options: &Options,
+    mut draining: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let first = Sniffed::read(stream);
+    let (said, stream) = within(options.first_byte_timeout, &mut draining, first).await?;
+    match said {
+        First::Http(protocol) => http(protocol, stream, ends, served, options, draining).await,
+        First::Tls => wrong_port::hang_up(stream).await?,
+    }
+    Ok(())
 }
 
 fn has_too_many() -> io::Error {

@@ -6,13 +6,13 @@
 
 use std::future::Future;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::guard::Answers;
@@ -52,7 +52,7 @@ impl<S> Paced<S> {
 }
 
 impl<S: Stream> Stream for Paced<S> {
-    fn socket(&self) -> &TcpStream {
+    fn socket(&self) -> BorrowedFd<'_> {
         self.stream.socket()
     }
 }

@@ -1,11 +1,11 @@
 //! HTTP/1, HTTP/2 and TLS: the first bytes tell (RFC 9113 §3.4, RFC 8446 §5.1).
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::stream::Stream;
 
@@ -59,7 +59,7 @@ impl<S: AsyncRead + Unpin> Sniffed<S> {
 }
 
 impl<S: Stream> Stream for Sniffed<S> {
-    fn socket(&self) -> &TcpStream {
+    fn socket(&self) -> BorrowedFd<'_> {
         self.stream.socket()
     }
 }
@@ -122,7 +122,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Sniffed<S> {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 

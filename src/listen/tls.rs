@@ -10,6 +10,7 @@ mod certificates;
 mod set;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
@@ -18,7 +19,6 @@ use rustls::crypto::aws_lc_rs::{self, Ticketer, cipher_suite};
 use rustls::server::ServerSessionMemoryCache;
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -96,7 +96,7 @@ impl Tls {
 }
 
 impl<S: Stream> Stream for TlsStream<S> {
-    fn socket(&self) -> &TcpStream {
+    fn socket(&self) -> BorrowedFd<'_> {
         self.get_ref().0.socket()
     }
 }

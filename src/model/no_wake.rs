@@ -129,7 +129,7 @@ impl NoWakeOverrides {
 
 /// Whether `text` is the pattern, in which `*` stands for any characters. Takes steps in proportion
 /// to the product of their lengths at most.
-fn fits(pattern: &[u8], text: &[u8]) -> bool {
+pub(crate) fn fits(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut seen) = (0, 0);
     // Where the last star stands, and how much of the text it has taken.
     let mut star = None;

@@ -52,8 +52,10 @@ pub(crate) fn header_rules(bytes: &[u8]) {
         return;
     }
     let mut sent = std::mem::take(request.headers_mut());
-    let client =
-        Client::new(Ends { peer: US, local: US, tls: None, hang_up: HangUp::default() }, false);
+    let client = Client::new(
+        Ends { peer: US, local: US, user: None, tls: None, hang_up: HangUp::default() },
+        false,
+    );
     let hop = Hop {
         client: &client,
         id: HeaderValue::from_static("ours"),

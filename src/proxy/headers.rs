@@ -578,7 +578,7 @@ mod tests {
     }
 
     fn ends(peer: SocketAddr, local: SocketAddr) -> Ends {
-        Ends { peer, local, tls: None, hang_up: crate::listen::HangUp::default() }
+        Ends { peer, local, user: None, tls: None, hang_up: crate::listen::HangUp::default() }
     }
 
     fn passed_on(fields: &[(&str, &str)], trusted: bool) -> HeaderMap {

@@ -27,6 +27,8 @@ mod projects;
 mod races;
 #[path = "gateway/ready.rs"]
 mod ready;
+#[path = "gateway/reporter.rs"]
+mod reporter;
 #[path = "gateway/stop.rs"]
 mod stop;
 

@@ -107,10 +107,22 @@ impl Engine {
         if known.is_ok_and(|output| output.status.success()) {
             return image;
         }
-        let mut arguments = vec!["import", "--change", r#"CMD ["/workspace"]"#];
-        arguments.extend(["--change", "EXPOSE 80"]);
+        let own = ("workspace".to_owned(), fs::read(binary).expect("it was built"));
+        let others = programs.iter().map(|path| {
+            let content = fs::read(path).expect("the program is there");
+            (path.trim_start_matches('/').to_owned(), content)
+        });
+        let files: Vec<_> = std::iter::once(own).chain(others).collect();
+        let usual = [r#"CMD ["/workspace"]"#, "EXPOSE 80"];
+        self.import(&image, &[&usual, changes].concat(), &files);
+        image
+    }
+
+    /// Makes an image of executable files, and of what a Dockerfile would say besides.
+    pub(crate) fn import(self, image: &str, changes: &[&str], files: &[(String, Vec<u8>)]) {
+        let mut arguments = vec!["import"];
         arguments.extend(changes.iter().flat_map(|change| ["--change", *change]));
-        arguments.extend(["-", &image]);
+        arguments.extend(["-", image]);
         let mut import = command(&arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -118,16 +130,12 @@ impl Engine {
             .spawn()
             .expect("docker runs");
         let mut input = import.stdin.take().expect("it was piped");
-        let own = ("workspace", binary.as_path());
-        let others = programs.iter().map(|path| (path.trim_start_matches('/'), Path::new(path)));
-        for (name, path) in std::iter::once(own).chain(others) {
-            let content = fs::read(path).expect("the program is there");
-            input.write_all(&entry(name, &content)).expect("docker reads the archive");
+        for (name, content) in files {
+            input.write_all(&entry(name, content)).expect("docker reads the archive");
         }
         input.write_all(&ARCHIVE_END).expect("docker reads the archive");
         drop(input);
         succeeded(&arguments, import.wait_with_output().expect("docker ends"));
-        image
     }
 }
 

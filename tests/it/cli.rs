@@ -8,18 +8,18 @@ use tokio::process::Command;
 
 use crate::support::{Client, Origin, PATIENCE, Program, get, ok};
 
-type Variables<'a> = &'a [(&'a str, &'a str)];
+pub(crate) type Variables<'a> = &'a [(&'a str, &'a str)];
 
 /// What a command said, and how it ended.
 #[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    output: String,
-    error: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) output: String,
+    pub(crate) error: String,
 }
 
 /// Runs the program with these arguments and variables, and none of this process's own.
-async fn frostgate(home: &Path, arguments: &str, variables: Variables<'_>) -> Said {
+pub(crate) async fn frostgate(home: &Path, arguments: &str, variables: Variables<'_>) -> Said {
     let mut command = Command::new(env!("CARGO_BIN_EXE_frostgate"));
     command.args(arguments.split(' ')).env_clear().env("HOME", home).current_dir(home);
     command.envs(variables.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
@@ -129,6 +129,8 @@ async fn whoever_can_not_be_helped_is_told_what_to_do_and_by_which_code() {
     let elsewhere = "http://frostgate.invalid:8081";
     let unset = format!("state_dir = {:?}\n", nowhere.join("state"));
     std::fs::write(nowhere.join("frostgate.toml"), unset).unwrap();
+    let unknown =
+        [("FROSTGATE_LISTEN__ADMIN", "127.0.0.1:0"), ("FROSTGATE_LISTEN__ADMIN_SOCKET", "false")];
     let rows: [(&Path, &str, Variables<'_>, i32, &str); 9] = [
         (&home, "why nobody", &[], 5, "there is no workspace \"nobody\""),
         (&home, "token revoke nobody", &[], 5, "there is no token \"nobody\""),
@@ -137,8 +139,8 @@ async fn whoever_can_not_be_helped_is_told_what_to_do_and_by_which_code() {
         (&home, "token list", &[("FROSTGATE_TOKEN", "wrong")], 4, "send a token"),
         (&home, "why alice", &[("FROSTGATE_URL", elsewhere)], 2, "set FROSTGATE_TOKEN"),
         (&home, "why alice", &[("FROSTGATE_URL", "localhost:8081")], 2, "http://127.0.0.1:8081"),
-        (&home, "why alice", &[("FROSTGATE_LISTEN__ADMIN", "127.0.0.1:0")], 2, "FROSTGATE_URL"),
-        (&nowhere, "why alice", &[], 2, "could not read the token in "),
+        (&home, "why alice", &unknown, 2, "FROSTGATE_URL"),
+        (&nowhere, "why alice", &[], 2, "there is no token in "),
     ];
     for (home, arguments, variables, code, words) in rows {
         let said = frostgate(home, arguments, variables).await;
@@ -151,6 +153,7 @@ async fn whoever_can_not_be_helped_is_told_what_to_do_and_by_which_code() {
     assert_eq!(program.ended(PATIENCE).await, Some(0));
     let said = frostgate(&home, "why alice", &[]).await;
     assert_eq!(said.code, Some(3), "{said:?}");
-    let words = format!("frostgate: is frostgate running? tried {url}: ");
+    let words = format!("frostgate: no gateway answers at {url}: ");
     assert!(said.error.starts_with(&words), "{said:?}");
+    assert!(said.error.contains("start it with `frostgate serve`"), "{said:?}");
 }

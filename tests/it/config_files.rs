@@ -40,11 +40,16 @@ fn keys(text: &str) -> BTreeMap<String, BTreeSet<String>> {
     sections
 }
 
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).expect("the examples");
+    let below = entries.map(|entry| entry.expect("an entry").path());
+    below.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
 #[test]
 fn every_example_loads() {
     let mut loaded = 0;
-    for entry in std::fs::read_dir(examples()).expect("the examples") {
-        let path = entry.expect("an entry").path();
+    for path in files_below(&examples()) {
         if path.extension().is_some_and(|extension| extension == "toml") {
             if let Err(error) = load(&path) {
                 panic!("{}:\n{error}", path.display());
@@ -52,7 +57,7 @@ fn every_example_loads() {
             loaded += 1;
         }
     }
-    assert!(loaded >= 2, "only {loaded} examples were found");
+    assert!(loaded >= 5, "only {loaded} examples were found");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod access_log;
 mod activity;
+mod admin_socket;
 mod admin_stop;
 mod api;
 mod browser;
@@ -11,9 +12,12 @@ mod certificates;
 mod certs_command;
 mod check_in;
 mod cli;
+mod cli_reference;
+mod commands;
 mod config_files;
 mod create;
 mod curl;
+mod doctor;
 mod documentation;
 mod endurance;
 #[path = "../fixture/mod.rs"]
@@ -51,6 +55,7 @@ mod quiet_tunnels;
 mod race_sweep;
 mod references;
 mod reload;
+mod reporter;
 mod service_manager;
 mod slots;
 mod smuggling;

@@ -46,6 +46,11 @@ impl Line {
         Self { stream, unread: Vec::new(), sockets: Vec::new() }
     }
 
+    /// The process at the other end.
+    pub(super) fn peer(&self) -> Option<i32> {
+        self.stream.peer_cred().ok()?.pid()
+    }
+
     pub(super) async fn say(&self, words: &str) -> io::Result<()> {
         self.send(words, None).await
     }

@@ -67,6 +67,11 @@ impl Offer {
         Ok(Some(Self { line, sockets }))
     }
 
+    /// Its process.
+    pub(in crate::app) fn process(&self) -> Option<i32> {
+        self.line.peer()
+    }
+
     /// Its sockets.
     pub(in crate::app) fn take_sockets(&mut self) -> Vec<Inherited> {
         std::mem::take(&mut self.sockets)

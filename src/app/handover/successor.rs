@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::FILE_NAME;
 use super::message::{GO, HELLO, LEFT, Line, NEXT, NO_MORE, SERVING, VISITED, YOURS};
+use crate::app::serving::is_ours;
 use crate::app::sockets::Inherited;
 use crate::lifecycle::Registry;
 use crate::model::WorkspaceId;
@@ -63,8 +64,7 @@ impl Door {
     async fn one_knocks(&self) -> io::Result<Successor> {
         let (stream, _) = self.listener.accept().await?;
         // The directory keeps others out as well; where it does not, this does.
-        let ours = rustix::process::geteuid().as_raw();
-        if ![0, ours].contains(&stream.peer_cred()?.uid()) {
+        if !is_ours(stream.peer_cred()?.uid()) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let mut line = Line::new(stream);

@@ -60,6 +60,15 @@ impl Hierarchy {
         Err(tried.join("; "))
     }
 
+    /// Its kind and place, in words.
+    pub(super) fn describe(&self) -> String {
+        let version = match self.version {
+            Version::V1 => 1,
+            Version::V2 => 2,
+        };
+        format!("version {version}, in {}", self.directory.display())
+    }
+
     /// The cgroup of one workspace; nothing is made yet.
     pub(super) fn cgroup(&self, name: &str) -> Cgroup {
         Cgroup { version: self.version, path: self.directory.join(name) }

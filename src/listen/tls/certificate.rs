@@ -114,13 +114,18 @@ impl Certificate {
         &self.key.cert[0]
     }
 
+    /// From when on it counts.
+    pub fn not_before(&self) -> SystemTime {
+        self.not_before
+    }
+
     /// When it expires.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
     }
 
     /// Whether it is for that host. A wildcard stands for one label (RFC 6125 §6.4.3).
-    pub(super) fn covers(&self, host: &str) -> bool {
+    pub fn covers(&self, host: &str) -> bool {
         let above = host.split_once('.').map(|(_, above)| above);
         self.hosts.iter().any(|own| match own.strip_prefix("*.") {
             Some(own) => above == Some(own),
