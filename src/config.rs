@@ -232,6 +232,9 @@ pub struct Limits {
 pub struct Api {
     /// Whether a creation may bring an image of its own instead of a project.
     pub inline_specs: bool,
+    /// Names at which browsers may find the dashboard, beside IP addresses, `localhost`, the domain
+    /// and `admin_host`; lower case.
+    pub hosts: Vec<String>,
     /// How long a created workspace is kept while it is frozen, where neither its project nor the
     /// call says.
     pub storage: FrozenStorage,
@@ -546,7 +549,7 @@ impl Default for Limits {
 
 impl Default for Api {
     fn default() -> Self {
-        Self { inline_specs: false, storage: FrozenStorage::None }
+        Self { inline_specs: false, hosts: vec![], storage: FrozenStorage::None }
     }
 }
 

@@ -13,7 +13,7 @@
 //!              TLS, h1 / h2     │ lease                           │ start, stop, pause, probe
 //!                               ▼                                 │
 //!  admins ───▶ api ──────▶ lifecycle ──────────────────────────▶ driver
-//!  check-ins               gate · machine · actor · deadlines     docker, process, upstream
+//!  check-ins   dashboard   gate · machine · actor · deadlines     docker, process, upstream
 //!                               │ records
 //!                               ▼
 //!                             store: SQLite
@@ -69,6 +69,13 @@
 //! returns → [`lifecycle::gate::Gate::open`] admits everybody who waits in the step that opens.
 //! The wake belongs to the task: clients may leave.
 //!
+//! # The life of a look
+//!
+//! A browser loads the page from [`dashboard`] → it shows a token once, to `api::session`, and the
+//! cookie that it got from then on → `dashboard::feed` has `api` say who watches, and for how long →
+//! the [`dashboard::Board`] looks at every workspace once a second for all who watch together → each
+//! of them is told what is new. What is done on the page is done by calls of [`api`].
+//!
 //! # The life of a configuration
 //!
 //! [`app::App::reload`] reads it as a whole or not at all. What it says of workspaces, limits and
@@ -117,6 +124,7 @@
 //! | `lifecycle` | `model`, `clock`, `driver`, `store`, `metrics` |
 //! | `proxy` | `lifecycle`, `listen`, `model`, `metrics`, `access_log` |
 //! | `api` | `lifecycle`, `store`, `model`, `clock`, `duration`, `size`, `token`, `secrets`, `metrics` |
+//! | `dashboard` | `lifecycle`, `model`, `clock` |
 //! | `config` | `model`, `duration`, `size`, `token` |
 //! | `app`, `cli`, `fuzz` | all |
 
@@ -129,6 +137,7 @@ pub mod listen;
 pub mod proxy;
 
 pub mod api;
+pub mod dashboard;
 
 pub mod lifecycle;
 

@@ -1,4 +1,4 @@
-//! Who may call: whoever presents a token that is good for the call.
+//! Who may call: whoever presents a token that is good for the call, or a session of one.
 
 use axum::Extension;
 use axum::extract::{Request, State};
@@ -7,13 +7,14 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE};
+use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Uri};
 use tokio::time::Instant;
 
 use super::caller::{Caller, Need};
 use super::reply::Problem;
-use super::{Context, LocalAdmin, Peer};
+use super::{Context, LocalAdmin, Peer, session};
 
 const BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"frostgate\"");
 const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"frostgate\", charset=\"UTF-8\"");
@@ -43,38 +44,77 @@ enum Way {
 pub(super) async fn require(
     State((context, need)): State<(Context, Need)>,
     Extension(peer): Extension<Peer>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
-    let presented = Presented::by(&request);
-    // No handler, and so no error or log, gets to see the token.
-    hide_token(request.uri_mut());
-    let Some(presented) = presented else {
-        if request.extensions().get::<LocalAdmin>().is_none() {
-            return challenge(&[BEARER, BASIC]);
+    let (mut parts, body) = request.into_parts();
+    match identify(&context, need, peer, &mut parts).await {
+        Ok(caller) => {
+            parts.extensions.insert(caller);
+            next.run(Request::from_parts(parts, body)).await
         }
-        request.extensions_mut().insert(Caller::local_admin());
-        return next.run(request).await;
+        Err(refusal) => refusal,
+    }
+}
+
+/// Who makes a call, if they may.
+pub(super) async fn identify(
+    context: &Context,
+    need: Need,
+    peer: Peer,
+    parts: &mut Parts,
+) -> Result<Caller, Response> {
+    let secure = peer.is_secure(&context.trusted_proxies, &parts.headers);
+    let presented = Presented::by(parts);
+    // No handler, and so no error or log, gets to see the token.
+    hide_token(&mut parts.uri);
+    let Some(presented) = presented else {
+        if parts.extensions.get::<LocalAdmin>().is_some() {
+            return Ok(Caller::local_admin());
+        }
+        return identify_by_session(context, need, parts, secure).await;
     };
     let Some(caller) = context.keyring.find(&presented.token).await else {
-        let client = peer.client_address(&context.trusted_proxies, request.headers());
-        return match context.failures.note(client, Instant::now()) {
+        let client = peer.client_address(&context.trusted_proxies, &parts.headers);
+        return Err(match context.failures.note(client, Instant::now()) {
             Err(retry_after) => Problem::TooManyFailures { retry_after }.into_response(),
             // Basic makes a browser ask for a password, which a script's user did not want.
             Ok(()) if presented.way == Way::Basic => challenge(&[BEARER, BASIC]),
             Ok(()) => challenge(&[BEARER]),
-        };
+        });
     };
-    if let Err(problem) = check(&caller, need, presented.way, &request) {
-        return problem.into_response();
-    }
-    request.extensions_mut().insert(caller);
-    next.run(request).await
+    check(&caller, need, presented.way, parts).map_err(IntoResponse::into_response)?;
+    Ok(caller)
 }
 
-fn check(caller: &Caller, need: Need, way: Way, request: &Request) -> Result<(), Problem> {
+async fn identify_by_session(
+    context: &Context,
+    need: Need,
+    parts: &Parts,
+    secure: bool,
+) -> Result<Caller, Response> {
+    let shown = session::shown(&parts.headers, secure);
+    if shown.is_empty() {
+        let by_script = is_by_script(&parts.headers);
+        return Err(if by_script { challenge(&[BEARER]) } else { challenge(&[BEARER, BASIC]) });
+    }
+    session::check(context, parts, secure).map_err(IntoResponse::into_response)?;
+    let found = session::find(context, &shown, Instant::now()).await;
+    let caller = found.ok_or_else(|| challenge(&[BEARER]))?;
+    caller.check(need).map_err(IntoResponse::into_response)?;
+    Ok(caller)
+}
+
+/// Whether a script in a page made a request, so that the browser is not to ask for a password: the page
+/// does that. Browsers say so by themselves only where there is TLS.
+fn is_by_script(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-mode").is_some_and(|mode| mode != "navigate")
+        || headers.contains_key("x-requested-with")
+}
+
+fn check(caller: &Caller, need: Need, way: Way, parts: &Parts) -> Result<(), Problem> {
     // A browser sends a password that it knows with every request, whoever's page made it.
-    if way == Way::Basic && !request.method().is_safe() && is_of_another_page(request) {
+    if way == Way::Basic && !parts.method.is_safe() && is_of_another_page(parts) {
         let why = "this call was made by a page of another site";
         return Err(Problem::Forbidden(why.to_owned()));
     }
@@ -82,14 +122,14 @@ fn check(caller: &Caller, need: Need, way: Way, request: &Request) -> Result<(),
 }
 
 /// Browsers say so in one way or the other; where there is no TLS, only by `Origin`.
-fn is_of_another_page(request: &Request) -> bool {
-    let headers = request.headers();
+fn is_of_another_page(parts: &Parts) -> bool {
+    let headers = &parts.headers;
     if let Some(site) = headers.get("sec-fetch-site") {
         return site != "same-origin" && site != "none";
     }
     let Some(origin) = headers.get(ORIGIN) else { return false };
     let page = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
-    let authority = request.uri().authority().map(Authority::as_str);
+    let authority = parts.uri.authority().map(Authority::as_str);
     let host = || headers.get(HOST).and_then(|host| host.to_str().ok());
     match (page, authority.or_else(host)) {
         (Some(page), Some(own)) => !page.eq_ignore_ascii_case(own),
@@ -106,15 +146,15 @@ fn challenge(ways: &[HeaderValue]) -> Response {
 }
 
 impl Presented {
-    fn by(request: &Request) -> Option<Self> {
-        let headers = request.headers();
+    fn by(parts: &Parts) -> Option<Self> {
+        let headers = &parts.headers;
         let of = |way, token: Option<String>| {
             let token = token.filter(|token| !token.is_empty());
             token.map(|token| Self { token, way })
         };
         of(Way::Bearer, credentials(headers, "bearer").map(str::to_owned))
             .or_else(|| of(Way::Basic, password(headers)))
-            .or_else(|| of(Way::Query, in_query(request.uri().query())))
+            .or_else(|| of(Way::Query, in_query(parts.uri.query())))
     }
 }
 
@@ -162,12 +202,12 @@ mod tests {
     use super::*;
     use axum::body::Body;
 
-    fn request(target: &str, headers: &[(&str, &str)]) -> Request {
+    fn request(target: &str, headers: &[(&str, &str)]) -> Parts {
         let request =
             headers.iter().fold(Request::builder().uri(target), |request, (name, value)| {
                 request.header(*name, *value)
             });
-        request.body(Body::empty()).unwrap()
+        request.body(Body::empty()).unwrap().into_parts().0
     }
 
     fn presented(target: &str, authorization: &str) -> Option<(String, Way)> {

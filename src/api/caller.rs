@@ -4,9 +4,11 @@
 //! workspace without it.
 
 use axum::extract::FromRequestParts;
+use axum::response::Response;
 use http::request::Parts;
 
 use super::reply::Problem;
+use super::{Context, Peer, auth};
 use crate::lifecycle::create::Template;
 use crate::lifecycle::{CreateError, Workspace};
 use crate::token::{Scope, TokenName};
@@ -80,6 +82,27 @@ impl Caller {
     pub(super) fn may_use(&self, project: &str) -> bool {
         self.scope.projects().is_none_or(|own| own.contains(project))
     }
+}
+
+/// Somebody who may look, for what is beside the calls.
+#[derive(Debug, Clone)]
+pub struct Looker(Caller);
+
+impl Looker {
+    /// What their token is called.
+    pub fn name(&self) -> &str {
+        self.0.name.as_str()
+    }
+
+    /// What it may do.
+    pub fn scope(&self) -> &Scope {
+        &self.0.scope
+    }
+}
+
+/// Who made a request, if they may look; or what they are to be answered.
+pub async fn look(context: &Context, peer: Peer, parts: &mut Parts) -> Result<Looker, Response> {
+    auth::identify(context, Need::Look, peer, parts).await.map(Looker)
 }
 
 /// Refused where `auth` has not been, so that no call is open because it was forgotten.

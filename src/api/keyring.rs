@@ -119,10 +119,14 @@ impl Keyring {
     /// Whose token that is, if it is one. Takes as long for a wrong token as for a right one:
     /// hashes are compared, each in constant time and all of them.
     pub(super) async fn find(&self, presented: &str) -> Option<Caller> {
-        let hash = TokenHash::of(presented);
+        self.find_by_hash(&TokenHash::of(presented)).await
+    }
+
+    /// Whose token has that hash, if any has. The same holds.
+    pub(super) async fn find_by_hash(&self, hash: &TokenHash) -> Option<Caller> {
         let mut found = None;
         let mut compare = |name: &TokenName, known: &TokenHash, scope: &Scope| {
-            if known.ct_eq(&hash).into() {
+            if known.ct_eq(hash).into() {
                 found = Some(Caller { name: name.clone(), scope: scope.clone() });
             }
         };

@@ -21,6 +21,7 @@ mod readiness;
 mod reload;
 mod reply;
 mod routes;
+mod session;
 mod token_file;
 mod tokens;
 mod workspaces;
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 use crate::lifecycle::{Creator, Registry};
 use crate::model::PublicUrl;
 
+pub use caller::{Looker, look};
 pub use events::Followers;
 pub use failures::Failures;
 pub use keyring::Keyring;
@@ -40,6 +42,7 @@ pub use peer::{LocalAdmin, Peer};
 pub use readiness::{CONFIGURATION, Check, Health};
 pub use reload::{Reload, ReloadError, Reloaded, Reloading};
 pub use routes::{CHECK_IN_PATH, admin, check_in_only};
+pub use session::Sessions;
 
 /// Reads a check-in that may be anything.
 pub(crate) fn try_check_in(bytes: &[u8]) {
@@ -57,6 +60,10 @@ pub struct Context {
     pub keyring: Arc<Keyring>,
     /// How often it was tried with what doesn't.
     pub failures: Arc<Failures>,
+    /// Browsers that are logged in.
+    pub sessions: Arc<Sessions>,
+    /// Names at which browsers find us, beside IP addresses and `localhost`; lower case.
+    pub hosts: Arc<[String]>,
     /// Those who follow what happens.
     pub followers: Arc<Followers>,
     /// Whose `X-Forwarded-For` tells where a check-in came from.

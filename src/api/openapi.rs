@@ -27,13 +27,14 @@ use crate::token::TokenName;
 pub(super) const LABEL: &str = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
 
 /// The ways in which a token may be presented.
-const SCHEMES: [&str; 3] = ["bearer", "basic", "access_token"];
+const SCHEMES: [&str; 4] = ["bearer", "basic", "access_token", "session"];
 
 /// The schemas of bodies, whose members may be left out and are not `null` then.
-const OF_BODIES: [&str; 7] = [
+const OF_BODIES: [&str; 8] = [
     "ContainerChange",
     "Keep",
     "NewContainer",
+    "NewSession",
     "NewToken",
     "NewWorkspace",
     "PolicyChanges",
@@ -194,13 +195,16 @@ fn schemes() -> BTreeMap<String, RefOr<SecurityScheme>> {
         let builder = HttpBuilder::new().scheme(scheme).description(Some(description));
         SecurityScheme::Http(builder.build())
     };
-    let [bearer, basic, in_query] = SCHEMES;
+    let [bearer, basic, in_query, session] = SCHEMES;
     let risk = "The token in the query, which proxies and browsers may write down";
     let key = ApiKey::Query(ApiKeyValue::with_description(in_query, risk));
+    let cookie = "What `POST /api/v1/session` answers; by TLS it is `__Host-frostgate`";
+    let cookie = ApiKey::Cookie(ApiKeyValue::with_description("frostgate", cookie));
     let schemes = [
         (bearer, http(HttpAuthScheme::Bearer, "`Authorization: Bearer TOKEN`")),
         (basic, http(HttpAuthScheme::Basic, "The token as the password of any user")),
         (in_query, SecurityScheme::ApiKey(key)),
+        (session, SecurityScheme::ApiKey(cookie)),
     ];
     schemes.into_iter().map(|(name, scheme)| (name.to_owned(), scheme.into())).collect()
 }

@@ -15,7 +15,7 @@ use super::openapi::Document;
 use super::reply::Problem;
 use super::{
     Context, activity, auth, check_in, containers, events, history, metrics, openapi, overview,
-    projects, readiness, reload, tokens, workspaces,
+    projects, readiness, reload, session, tokens, workspaces,
 };
 
 /// Where workspaces report their activity.
@@ -43,6 +43,7 @@ pub fn admin(context: Context) -> Router {
     let overview = Calls::new()
         .at("/events", routes!(events::follow))
         .at("/history", routes!(history::read))
+        .at("/session", routes!(session::read, session::end))
         .at("/test", routes!(overview::test))
         .at("/stats", routes!(overview::stats))
         .at("/projects", routes!(projects::list));
@@ -52,6 +53,8 @@ pub fn admin(context: Context) -> Router {
         .at("/tokens", routes!(tokens::list, tokens::add))
         .at("/tokens/{name}", routes!(tokens::revoke))
         .at("/tokens/{name}/rotate", routes!(tokens::rotate));
+    // Nobody's: it is shown in the body.
+    let login = Calls::new().at("/session", routes!(session::begin));
     // spin-docker's own: every token, and as above.
     let looking_at_containers = Calls::new()
         .at("/v1/images", routes!(containers::images))
@@ -73,7 +76,9 @@ pub fn admin(context: Context) -> Router {
     let containers = looking_at_containers
         .need(Need::Look, &context)
         .and(changing_containers.need(Need::Change, &context));
-    let calls = Calls::below("/api/v1", workspaces.clone().and(others)).and(containers).and(open);
+    let calls = Calls::below("/api/v1", workspaces.clone().and(others).and(login))
+        .and(containers)
+        .and(open);
     let (router, description) = calls.0.split_for_parts();
     // `/workspaces…` and `/api/v1/workspaces…` are the same.
     let aliases = Router::from(workspaces.0).route("/api/v1/openapi.json", get(openapi::read));

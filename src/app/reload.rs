@@ -19,8 +19,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use crate::api::{self, Check, Failures, Followers, Health, Keyring, ReloadError, Reloaded};
+use crate::api::{
+    self, Check, Failures, Followers, Health, Keyring, ReloadError, Reloaded, Sessions,
+};
 use crate::config::{self, Config, ConfigError};
+use crate::dashboard::{self, Board};
 use crate::driver::Driver;
 use crate::lifecycle::{Creator, Registry, Workspace};
 use crate::listen::Clients;
@@ -63,12 +66,19 @@ pub(super) struct Parts {
     pub(super) source: Option<Source>,
 }
 
+/// What outlives a configuration, beside what it is applied to.
+struct Lasting {
+    failures: Arc<Failures>,
+    sessions: Arc<Sessions>,
+    followers: Arc<Followers>,
+    board: Arc<Board>,
+    checks: Arc<[Check]>,
+}
+
 /// Applies configurations.
 pub(super) struct Reloader {
     parts: Parts,
-    failures: Arc<Failures>,
-    followers: Arc<Followers>,
-    checks: Arc<[Check]>,
+    lasting: Lasting,
     serving: watch::Sender<Arc<Serving>>,
     policies: watch::Sender<Arc<Policy>>,
     state: tokio::sync::Mutex<State>,
@@ -99,16 +109,18 @@ impl Reloader {
         let verdict = Arc::new(Mutex::new(Verdict::default()));
         let mut checks = vec![check(verdict.clone())];
         checks.extend(parts.certificates.clone().map(certificates::check));
-        let (checks, failures, followers) = (Arc::from(checks), Arc::default(), Arc::default());
+        let board = Arc::new(Board::new(parts.registry.clone()));
+        let (failures, sessions, followers) = Default::default();
+        let lasting = Lasting { failures, sessions, followers, board, checks: checks.into() };
         let policies = watch::Sender::new(Arc::new(config.policy.clone()));
         Arc::new_cyclic(|reloader| {
-            let context =
-                context(&config, &parts, creator, (&failures, &followers), &checks, reloader);
-            let serving = watch::Sender::new(Arc::new(serving(&config, &parts, context)));
+            let context = context(&config, &parts, creator, &lasting, reloader);
+            let serving = serving(&config, &parts, context, lasting.board.clone());
+            let serving = watch::Sender::new(Arc::new(serving));
             let state = State { config, releases: HashMap::new() };
             let state = tokio::sync::Mutex::new(state);
             let own = reloader.clone();
-            Self { parts, failures, followers, checks, serving, policies, state, verdict, own }
+            Self { parts, lasting, serving, policies, state, verdict, own }
         })
     }
 
@@ -207,16 +219,9 @@ impl Reloader {
             differs
         });
         let creator = Arc::new(settings::creator(new, registry, drivers));
-        let own = &self.own;
-        let context = context(
-            new,
-            &self.parts,
-            creator,
-            (&self.failures, &self.followers),
-            &self.checks,
-            own,
-        );
-        self.serving.send_replace(Arc::new(serving(new, &self.parts, context)));
+        let context = context(new, &self.parts, creator, &self.lasting, &self.own);
+        let serving = serving(new, &self.parts, context, self.lasting.board.clone());
+        self.serving.send_replace(Arc::new(serving));
     }
 
     /// Lets go of what is no longer configured.
@@ -366,8 +371,7 @@ fn context(
     config: &Config,
     parts: &Parts,
     creator: Arc<Creator>,
-    (failures, followers): (&Arc<Failures>, &Arc<Followers>),
-    checks: &Arc<[Check]>,
+    lasting: &Lasting,
     reloader: &Weak<Reloader>,
 ) -> api::Context {
     let reloader = reloader.clone();
@@ -376,13 +380,15 @@ fn context(
         registry: parts.registry.clone(),
         creator,
         keyring: parts.keyring.clone(),
-        failures: failures.clone(),
-        followers: followers.clone(),
+        failures: lasting.failures.clone(),
+        sessions: lasting.sessions.clone(),
+        hosts: settings::hosts(config, &public_url).into(),
         trusted_proxies: config.routing.trusted_proxies.clone().into(),
         public_url: Arc::new(public_url),
-        checks: checks.clone(),
+        followers: lasting.followers.clone(),
         draining: parts.draining.clone(),
         metrics_per_workspace: config.metrics.per_workspace,
+        checks: lasting.checks.clone(),
         reload: Arc::new(move || {
             let reloader = reloader.upgrade();
             Box::pin(async move {
@@ -393,12 +399,17 @@ fn context(
     }
 }
 
-fn serving(config: &Config, parts: &Parts, context: api::Context) -> Serving {
+fn serving(config: &Config, parts: &Parts, context: api::Context, board: Arc<Board>) -> Serving {
+    let dashboard = dashboard::routes(settings::dashboard_options(&context, board));
+    let check_in_only = api::check_in_only(context.clone());
+    let (listen, public_url) =
+        (settings::listen_options(config, parts), context.public_url.clone());
+    let admin = api::admin(context).merge(dashboard);
     Serving {
-        listen: settings::listen_options(config, parts),
-        proxy: settings::proxy_options(config, &context.public_url, parts),
-        elsewhere: elsewhere(&context, config.routing.admin_host.clone()),
-        admin: api::admin(context),
+        listen,
+        proxy: settings::proxy_options(config, &public_url, parts),
+        elsewhere: elsewhere(check_in_only, admin.clone(), config.routing.admin_host.clone()),
+        admin,
         grace: config.listen.drain_grace,
     }
 }

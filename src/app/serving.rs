@@ -1,11 +1,10 @@
-//! What the threads serve: the proxy and the API, as the configuration of the moment says.
+//! What the threads serve: the proxy, the API and the dashboard, as the configuration of the moment says.
 //!
 //! A new configuration makes a new [`Serving`], which every thread takes over by itself: requests that
 //! come after that are served by it, over the connections that there are. Those under way go on with
 //! what they began with.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use std::sync::Arc;
 
-use crate::api::{self, LocalAdmin, Peer};
+use crate::api::{LocalAdmin, Peer};
 use crate::listen::{self, Ends, Serve};
 use crate::proxy::{self, Body, Elsewhere, Proxy};
 
@@ -23,7 +22,7 @@ pub(super) struct Serving {
     pub(super) listen: listen::Options,
     pub(super) proxy: proxy::Options,
     pub(super) elsewhere: Elsewhere,
-    /// The API, as the admin listener has it.
+    /// The API and the dashboard, as the admin listener has them.
     pub(super) admin: axum::Router,
     /// How long what is under way may take when no more is accepted.
     pub(super) grace: Duration,
@@ -142,7 +141,7 @@ impl Serve for Admin {
         if ends.user.is_some_and(is_ours) {
             request.extensions_mut().insert(LocalAdmin);
         }
-        call(router, ends.peer, request).await
+        call(router, Peer { address: ends.peer, tls: ends.tls.is_some() }, request).await
     }
 
     /// Calls are answered in a moment, or wait for what the end of the program ends as well.
@@ -155,15 +154,17 @@ pub(super) fn is_ours(user: u32) -> bool {
 }
 
 /// What the public listener serves on hosts that are no workspace's: check-ins, and, where the
-/// host is the admin's, the whole API.
-pub(super) fn elsewhere(context: &api::Context, admin_host: Option<String>) -> Elsewhere {
-    let admin = api::admin(context.clone());
-    let check_in_only = api::check_in_only(context.clone());
-    Arc::new(move |peer, request| {
+/// host is the admin's, all that the admin listener serves.
+pub(super) fn elsewhere(
+    check_in_only: axum::Router,
+    admin: axum::Router,
+    admin_host: Option<String>,
+) -> Elsewhere {
+    Arc::new(move |address, tls, request| {
         let is_admin = admin_host.as_deref().is_some_and(|host| proxy::is_for_host(&request, host));
         let router = if is_admin { admin.clone() } else { check_in_only.clone() };
         Box::pin(async move {
-            let response = call(router, peer, request).await;
+            let response = call(router, Peer { address, tls }, request).await;
             response.map(|body| Body::Other(body.map_err(Into::into).boxed_unsync()))
         })
     })
@@ -171,11 +172,11 @@ pub(super) fn elsewhere(context: &api::Context, admin_host: Option<String>) -> E
 
 async fn call(
     mut router: axum::Router,
-    peer: SocketAddr,
+    peer: Peer,
     request: Request<Incoming>,
 ) -> Response<axum::body::Body> {
     let mut request = request.map(axum::body::Body::new);
-    request.extensions_mut().insert(Peer(peer));
+    request.extensions_mut().insert(peer);
     match tower_service::Service::call(&mut router, request).await {
         Ok(response) => response,
         Err(never) => match never {},

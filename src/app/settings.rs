@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
+use axum::response::IntoResponse;
+use http::StatusCode;
 
-use crate::api::CHECK_IN_PATH;
+use crate::api::{self, CHECK_IN_PATH, Looker, Peer};
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::dashboard::{self, Board, Door, Viewer};
 use crate::driver::Driver;
 use crate::lifecycle::check_in::CheckInKey;
 use crate::lifecycle::create::{self, Creator};
@@ -19,6 +22,7 @@ use crate::model::{Policy, PolicyOverrides, PublicUrl, WorkspaceId};
 use crate::proxy::{self, Redirect};
 use crate::secrets::{self, SecretError};
 use crate::store::Origin;
+use crate::token::Scope;
 
 use super::drivers::Drivers;
 use super::reload::Parts;
@@ -104,6 +108,38 @@ pub(super) fn proxy_options(
         access_log: parts.access_log.log(),
         draining: parts.draining.clone(),
         waiting_page: parts.page.clone(),
+    }
+}
+
+/// Names at which browsers find the API and the dashboard.
+pub(super) fn hosts(config: &Config, public_url: &PublicUrl) -> Vec<String> {
+    let ours = [Some(&public_url.domain), config.routing.admin_host.as_ref()];
+    ours.into_iter().flatten().chain(&config.api.hosts).cloned().collect()
+}
+
+/// What the dashboard shows, and to whom: to those whom the API lets look.
+pub(super) fn dashboard_options(context: &api::Context, board: Arc<Board>) -> dashboard::Options {
+    let guarded = context.clone();
+    let door: Door = Arc::new(move |mut head: http::request::Parts| {
+        let context = guarded.clone();
+        Box::pin(async move {
+            // Who serves a request says where it came from.
+            let peer = head.extensions.get::<Peer>().copied();
+            let peer = peer.ok_or_else(|| StatusCode::FORBIDDEN.into_response())?;
+            api::look(&context, peer, &mut head).await.map(|looker| viewer(&looker))
+        })
+    });
+    let public_url = context.public_url.clone();
+    dashboard::Options { board, door, public_url, draining: context.draining.clone() }
+}
+
+fn viewer(looker: &Looker) -> Viewer {
+    let projects = looker.scope().projects();
+    Viewer {
+        name: looker.name().to_owned(),
+        scope: looker.scope().word(),
+        may_change: *looker.scope() != Scope::Read,
+        projects: projects.map(|own| own.iter().map(|id| id.as_str().to_owned()).collect()),
     }
 }
 

@@ -53,6 +53,7 @@ pub(super) fn config(config: &Config) -> String {
     page.header("policy");
     overrides(&everything(&config.policy), &mut page);
     page.header("api");
+    page.line("hosts", texts(&config.api.hosts));
     page.line("inline_specs", config.api.inline_specs);
     page.line("max_inactive_storage_time", storage(config.api.storage));
     drivers(config, &mut page);

@@ -49,6 +49,7 @@ pub(super) fn config(
         section.finish();
     });
     top.inner("api", |mut section| {
+        section.read("hosts", &mut config.api.hosts, values::hosts);
         section.read("inline_specs", &mut config.api.inline_specs, values::switch);
         let storage = &mut config.api.storage;
         section.read("max_inactive_storage_time", storage, values::frozen_storage);

@@ -82,7 +82,9 @@ pub(super) async fn forward(
         }
         // There, none is answered.
         Ok(Route::Elsewhere) if grpc.is_some() => Err(Problem::NothingThere),
-        Ok(Route::Elsewhere) => Ok((proxy.elsewhere)(client.peer(), request).await),
+        Ok(Route::Elsewhere) => {
+            Ok((proxy.elsewhere)(client.peer(), client.speaks_tls(), request).await)
+        }
         Err(problem) => Err(problem),
     };
     let mut response = answered.unwrap_or_else(|problem| {

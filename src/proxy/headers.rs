@@ -26,6 +26,9 @@ const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
+/// What browsers are known by that are logged in at the admin API.
+const SESSION_COOKIES: [&[u8]; 2] = [b"frostgate", b"__Host-frostgate"];
+
 /// What ends at every hop, named by `Connection` or not.
 const HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,
@@ -258,6 +261,11 @@ impl Client {
         self.ends.peer
     }
 
+    /// Whether it speaks TLS with us.
+    pub(super) fn speaks_tls(&self) -> bool {
+        self.ends.tls.is_some()
+    }
+
     /// Returns when it has hung up. To be waited for while a request's body is not read.
     pub(super) async fn hangs_up(&self) {
         self.ends.hang_up.happens().await;
@@ -356,6 +364,7 @@ pub(super) fn to_workspace(headers: &mut HeaderMap, hop: Hop<'_>, via: &Via) {
     if hop.version == Version::HTTP_2 {
         join_cookies(headers);
     }
+    hide_sessions(headers);
     if wants_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
@@ -515,6 +524,41 @@ fn join_cookies(headers: &mut HeaderMap) {
         headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
         headers.insert(header::COOKIE, whole);
+    }
+}
+
+/// Takes out the cookies that open the admin API. Browsers send them to every port of a host, and so
+/// to workspaces below `/w/` where admins find the API at the same one.
+fn hide_sessions(headers: &mut HeaderMap) {
+    let is_session = |pair: &[u8]| {
+        let (name, _) = pair.split_at(memchr::memchr(b'=', pair).unwrap_or(pair.len()));
+        SESSION_COOKIES.contains(&name.trim_ascii())
+    };
+    let has_session =
+        |field: &HeaderValue| field.as_bytes().split(|byte| *byte == b';').any(is_session);
+    if !headers.get_all(header::COOKIE).iter().any(has_session) {
+        return;
+    }
+    let header::Entry::Occupied(mut fields) = headers.entry(header::COOKIE) else { return };
+    let kept: Vec<HeaderValue> = fields
+        .iter()
+        .filter_map(|field| {
+            let pairs = field.as_bytes().split(|byte| *byte == b';');
+            let kept: Vec<&[u8]> =
+                pairs.filter(|pair| !is_session(pair)).map(<[u8]>::trim_ascii).collect();
+            let kept = kept.join(&b"; "[..]);
+            HeaderValue::from_bytes(&kept).ok().filter(|field| !field.is_empty())
+        })
+        .collect();
+    let mut kept = kept.into_iter();
+    match kept.next() {
+        Some(first) => {
+            fields.insert(first);
+            kept.for_each(|field| fields.append(field));
+        }
+        None => {
+            fields.remove();
+        }
     }
 }
 
@@ -768,5 +812,24 @@ mod tests {
         join_cookies(&mut headers);
         assert_eq!(headers["cookie"], "a=1; b=2");
         assert_eq!(headers.get_all("cookie").iter().count(), 1);
+    }
+
+    #[test]
+    fn what_opens_the_admin_api_stays_here() {
+        let rows: [(&[&str], &[&str]); 6] = [
+            (&["a=1; frostgate=x"], &["a=1"]),
+            (&["frostgate=x;__Host-frostgate=y"], &[]),
+            (&["frostgate=x; a=1; b=2"], &["a=1; b=2"]),
+            (&["a=frostgate; frostgate2=x;  b"], &["a=frostgate; frostgate2=x;  b"]),
+            (&["a=1", "frostgate=x", "b=2; frostgate"], &["a=1", "b=2"]),
+            (&[" frostgate =x", "a=1"], &["a=1"]),
+        ];
+        for (sent, kept) in rows {
+            let sent: Vec<_> = sent.iter().map(|value| ("cookie", *value)).collect();
+            let mut headers = std::mem::take(request(&sent).headers_mut());
+            hide_sessions(&mut headers);
+            let left: Vec<_> = headers.get_all("cookie").iter().collect();
+            assert_eq!(left, kept, "{sent:?}");
+        }
     }
 }

@@ -95,9 +95,9 @@ pub struct Redirect {
     pub except: &'static str,
 }
 
-/// What answers requests that are for no workspace. It is told who asks.
+/// What answers requests that are for no workspace. It is told who asks, and whether by TLS.
 pub type Elsewhere = Arc<
-    dyn Fn(SocketAddr, Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<Body>>>>
+    dyn Fn(SocketAddr, bool, Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<Body>>>>
         + Send
         + Sync,
 >;

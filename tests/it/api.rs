@@ -188,7 +188,6 @@ async fn what_is_not_there_is_a_problem_document() {
         }
     }
     for path in [
-        "/",
         "/api",
         "/api/v1",
         "/workspaces/",

@@ -17,6 +17,8 @@ mod commands;
 mod config_files;
 mod create;
 mod curl;
+mod dashboard;
+mod dashboard_browser;
 mod doctor;
 mod documentation;
 mod endurance;

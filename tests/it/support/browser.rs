@@ -17,6 +17,8 @@ const DRIVER: &str = "/usr/bin/chromedriver";
 const REQUIRE: &str = "FROSTGATE_REQUIRE_BROWSER";
 /// Says that pictures are to be kept, in `docs/images`.
 const PICTURES: &str = "FROSTGATE_SCREENSHOTS";
+/// A name that leads to this machine, for the browser alone.
+pub(crate) const PLAIN_NAME: &str = "gate.test";
 /// A browser that starts while others are busy takes its time.
 const BROWSER_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -27,6 +29,8 @@ pub(crate) struct Habits {
     pub(crate) dark: bool,
     /// As narrow as a telephone.
     pub(crate) narrow: bool,
+    /// As wide as a desk.
+    pub(crate) wide: bool,
 }
 
 pub(crate) struct Browser {
@@ -91,6 +95,18 @@ impl Browser {
         }
     }
 
+    /// Waits until a script says yes.
+    pub(crate) async fn until_yes(&self, what: &str, script: &str, arguments: Value) {
+        let deadline = Instant::now() + BROWSER_PATIENCE;
+        while self.ask(script, arguments.clone()).await != Value::Bool(true) {
+            if Instant::now() >= deadline {
+                let page = self.ask("return document.body.innerText", json!([])).await;
+                panic!("waited in vain until {what}: {page}");
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Keeps a picture of what is to be seen, if pictures are wanted.
     pub(crate) async fn picture(&self, name: &str) {
         if std::env::var_os(PICTURES).is_none() {
@@ -117,7 +133,11 @@ impl Drop for Browser {
 }
 
 fn options(habits: Habits, profile: &Path) -> Value {
-    let size = if habits.narrow { "390,844" } else { "1280,800" };
+    let size = match habits {
+        Habits { narrow: true, .. } => "390,844",
+        Habits { wide: true, .. } => "1440,1000",
+        Habits { .. } => "1280,800",
+    };
     let mut arguments = vec![
         "--headless=new".to_owned(),
         "--no-sandbox".to_owned(),
@@ -126,6 +146,8 @@ fn options(habits: Habits, profile: &Path) -> Value {
         "--hide-scrollbars".to_owned(),
         format!("--window-size={size}"),
         format!("--user-data-dir={}", profile.display()),
+        // A name to which browsers grant nothing, as they do to localhost.
+        format!("--host-resolver-rules=MAP {PLAIN_NAME} 127.0.0.1"),
     ];
     if habits.dark {
         arguments.push("--blink-settings=preferredColorScheme=0".to_owned());

@@ -26,7 +26,7 @@ use frostgate::model::{
 };
 use tokio::time::{Instant, sleep};
 
-pub(crate) use browser::{Browser, Habits};
+pub(crate) use browser::{Browser, Habits, PLAIN_NAME};
 pub(crate) use callee::{Seen, callee, next, serve as serve_calls};
 pub(crate) use client::{Client, Reply, get, navigate};
 pub(crate) use dice::Dice;
