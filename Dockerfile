@@ -29,5 +29,6 @@ VOLUME /var/lib/frostgate
 EXPOSE 8080
 # It runs as root for the engine's socket, which is root's. To run it as somebody else, give that user
 # the socket's group and the volume: docker run --user 65532:$(stat -c %g /var/run/docker.sock) …
+HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD ["/frostgate", "health"]
 ENTRYPOINT ["/frostgate"]
 CMD ["serve"]

@@ -18,7 +18,7 @@ const NOT_RUN: [(&str, &str); 3] = [
         "install",
         "cargo install --path .            # ~/.cargo/bin/frostgate\n\
                  docker build --tag frostgate .    # a static image, of this one program\n\
-                 cargo deb                         # a package with a systemd unit, by cargo-deb\n",
+                 packaging/debian/make             # a Debian package with a systemd unit, by cargo-deb\n",
     ),
     ("install", "cargo install --path .\n"),
     // This is it.

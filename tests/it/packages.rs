@@ -91,6 +91,7 @@ fn the_image_has_what_the_documentation_says_of_it() {
     let (_, image) = dockerfile.split_once("\nFROM scratch\n").expect("an image of nothing else");
     for line in [
         "VOLUME /var/lib/frostgate",
+        "HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD [\"/frostgate\", \"health\"]",
         "EXPOSE 8080",
         "ENTRYPOINT [\"/frostgate\"]",
         "CMD [\"serve\"]",
