@@ -11,6 +11,7 @@ mod data_plane;
 mod drivers;
 mod files;
 mod handover;
+mod pulse;
 mod reload;
 mod serving;
 mod settings;
@@ -50,6 +51,7 @@ use serving::{Admin, Public};
 use sockets::{Addresses, Sockets};
 
 pub use handover::{Offer, Successor};
+pub use pulse::Pulse;
 pub use reload::Source;
 pub use sockets::{Inherited, Role};
 
@@ -74,6 +76,8 @@ pub struct App {
     reloader: Arc<Reloader>,
     draining: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
+    /// Whether they do something.
+    pulse: Pulse,
     /// The reconcilers, and who keeps the certificates up to date.
     followers: JoinSet<()>,
     /// `None`: nobody can take over.
@@ -149,11 +153,13 @@ impl App {
             source,
         };
         let reloader = Reloader::new(config.clone(), creator, parts);
-        let followers = JoinSet::new();
+        let (threads, followers) = (Vec::new(), JoinSet::new());
+        let pulse = Pulse::new(drained.clone());
         let mut app = Self {
             reloader,
             draining,
-            threads: Vec::new(),
+            threads,
+            pulse,
             followers,
             door: None,
             _admin_socket: socket_file,
@@ -216,14 +222,15 @@ impl App {
     }
 
     fn plan(
-        &self,
+        &mut self,
         name: String,
         listeners: Vec<Listener>,
         connections_max: usize,
         draining: &watch::Receiver<bool>,
     ) -> Plan {
         let (serving, draining) = (self.reloader.serving(), draining.clone());
-        Plan { name, listeners, local: None, serving, connections_max, draining }
+        let beat = self.pulse.beat();
+        Plan { name, listeners, local: None, serving, connections_max, draining, beat }
     }
 
     /// The certificates of a configuration, if they can be used; `None`: it has no TLS.
@@ -283,6 +290,16 @@ impl App {
     /// Where the API's token is.
     pub fn token_file(&self) -> PathBuf {
         self.reloader.parts().state_dir.join(TOKEN_FILE)
+    }
+
+    /// Whether its threads are alive, for whoever watches over them.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
+    /// How long the end may take, once it is asked for.
+    pub fn stop_max(&self) -> Duration {
+        self.reloader.serving().borrow().grace + DRAIN_SLACK + SETTLE_MAX
     }
 
     /// Waits until another Frostgate wants to take over. Cancel-safe.

@@ -5,6 +5,8 @@
 
 #[path = "docker/conformance.rs"]
 mod conformance;
+#[path = "docker/documentation.rs"]
+mod documentation;
 #[path = "docker/driver.rs"]
 mod driver;
 #[path = "docker/endurance.rs"]

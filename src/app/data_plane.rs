@@ -14,6 +14,7 @@ use tokio::runtime::{self, LocalOptions};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
+use super::pulse::Beat;
 use super::serving::{Renew, Serving};
 use crate::listen::{self, Listener};
 
@@ -32,6 +33,8 @@ pub(super) struct Plan {
     pub(super) connections_max: usize,
     /// Turns true when no more is to be accepted.
     pub(super) draining: watch::Receiver<bool>,
+    /// Says that the thread is alive.
+    pub(super) beat: Beat,
 }
 
 /// Starts a thread that serves what `make` makes there.
@@ -52,12 +55,13 @@ pub(super) fn start<S: Renew>(
 }
 
 async fn serve<S: Renew>(plan: Plan, make: impl FnOnce(&Serving, TaskTracker) -> Rc<S>) {
-    let Plan { listeners, local, mut serving, connections_max, mut draining, .. } = plan;
+    let Plan { listeners, local, mut serving, connections_max, mut draining, beat, .. } = plan;
     let served_now = TaskTracker::new();
     let first = serving.borrow_and_update().clone();
     let served = make(&first, served_now.clone());
     let options = Rc::new(RefCell::new(Rc::new(served.listen_options(&first))));
     let room = Arc::new(Semaphore::new(connections_max));
+    tokio::task::spawn_local(beat.go());
     tokio::task::spawn_local(follow(serving.clone(), served.clone(), options.clone()));
     for listener in listeners {
         let (served, options, room) = (served.clone(), options.clone(), room.clone());

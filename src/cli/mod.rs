@@ -18,6 +18,7 @@ mod check_config;
 mod demo;
 mod sample;
 mod serve;
+mod service_manager;
 
 mod change;
 mod create;

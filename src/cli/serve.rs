@@ -1,6 +1,7 @@
 //! `frostgate serve`: from the configuration to the last drained request.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -9,6 +10,7 @@ use tracing::info;
 use crate::app::{App, Offer, Start};
 use crate::config::Config;
 
+use super::service_manager::ServiceManager;
 use super::signals::{Signal, Signals};
 use super::{Environment, Overrides, activation, control_plane, log};
 
@@ -36,6 +38,7 @@ pub(super) fn run(serve: Serve, environment: &Environment) -> anyhow::Result<()>
 
 async fn begin(mut config: Config, serve: Serve, environment: Environment) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("could not listen for signals")?;
+    let manager = ServiceManager::of(&environment);
     let inherited = activation::sockets(&environment)?;
     activation::adopt(&inherited, &mut config.listen)?;
     let offer = match serve.takeover {
@@ -59,19 +62,32 @@ async fn begin(mut config: Config, serve: Serve, environment: Environment) -> an
     });
     let app = App::start_as(config, Start { source: Some(source), inherited, offer }).await?;
     tell(&app);
-    go_on(app, &mut signals).await
+    manager.ready(&status(&app));
+    go_on(app, &mut signals, &manager).await
 }
 
-async fn go_on(mut app: App, signals: &mut Signals) -> anyhow::Result<()> {
+async fn go_on(
+    mut app: App,
+    signals: &mut Signals,
+    manager: &ServiceManager,
+) -> anyhow::Result<()> {
+    let mut alive = manager.keep_told(app.pulse());
     let signal = loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                // What comes of it is in the log.
-                Signal::Reload => drop(app.reload().await),
+                Signal::Reload => {
+                    manager.reloading();
+                    match app.reload().await {
+                        Ok(_) => manager.ready(&status(&app)),
+                        // Why is in the log.
+                        Err(_) => manager.ready("serving; a new configuration was refused"),
+                    }
+                }
                 Signal::End(name) => break name,
             },
             successor = app.successor() => {
                 info!("another Frostgate takes over");
+                manager.status("another Frostgate takes over");
                 let handed_over = tokio::select! {
                     handed_over = app.hand_over(successor) => handed_over?,
                     signal = signals.end() => {
@@ -80,8 +96,13 @@ async fn go_on(mut app: App, signals: &mut Signals) -> anyhow::Result<()> {
                     }
                 };
                 match handed_over {
-                    Some(still_ours) => app = still_ours,
+                    Some(still_ours) => {
+                        app = still_ours;
+                        alive = manager.keep_told(app.pulse());
+                        manager.status(&status(&app));
+                    }
                     None => {
+                        manager.stopping("another Frostgate has taken over", Duration::ZERO);
                         info!("ended; another Frostgate has taken over");
                         return Ok(());
                     }
@@ -90,11 +111,21 @@ async fn go_on(mut app: App, signals: &mut Signals) -> anyhow::Result<()> {
         }
     };
     info!(signal, "stopping: requests may finish, a second signal ends at once");
+    manager.stopping("stopping: requests may finish", app.stop_max());
     tokio::select! {
         () = app.stop() => info!("stopped; workspaces were left as they are"),
         signal = signals.end() => info!(signal, "ended before all requests had finished"),
     }
+    drop(alive);
     Ok(())
+}
+
+/// What `systemctl status` shows.
+fn status(app: &App) -> String {
+    let workspaces = app.registry().all().len();
+    let addresses = app.public_addresses().iter().chain(app.tls_addresses());
+    let addresses: Vec<String> = addresses.map(ToString::to_string).collect();
+    format!("serving at {}; workspaces: {workspaces}", addresses.join(", "))
 }
 
 fn tell(app: &App) {

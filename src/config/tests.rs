@@ -450,6 +450,7 @@ fn variables_win_over_the_file_and_flags_over_both() {
     ];
     let flags = Flags {
         listen: vec!["127.0.0.1:9".to_owned(), "[::1]:9".to_owned()],
+        listen_tls: vec!["127.0.0.1:7".to_owned()],
         admin: Some("[::1]:3".to_owned()),
         ..Flags::default()
     };
@@ -459,6 +460,7 @@ fn variables_win_over_the_file_and_flags_over_both() {
     assert_eq!(config.listen.admin.to_string(), "[::1]:3");
     let public: Vec<String> = config.listen.public.iter().map(SocketAddr::to_string).collect();
     assert_eq!(public, ["127.0.0.1:9", "[::1]:9"]);
+    assert_eq!(config.listen.tls, ["127.0.0.1:7".parse::<SocketAddr>().expect("an address")]);
     assert!(!config.routing.paths);
     assert_eq!(config.state_dir, PathBuf::from("/srv/frost"));
     let workspace = config.workspaces.values().next().expect("the workspace");

@@ -125,8 +125,9 @@ impl Tree {
                 put(&mut self.keys, &keys, bare(flag, text));
             }
         };
-        let listen = flags.listen.join(",");
-        put_flag(&["listen", "public"], "--listen", &(!listen.is_empty()).then_some(listen));
+        let list = |values: &[String]| (!values.is_empty()).then(|| values.join(","));
+        put_flag(&["listen", "public"], "--listen", &list(&flags.listen));
+        put_flag(&["listen", "tls"], "--listen-tls", &list(&flags.listen_tls));
         put_flag(&["listen", "admin"], "--admin", &flags.admin);
         put_flag(&["state_dir"], "--state-dir", &flags.state_dir);
         put_flag(&["routing", "domain"], "--domain", &flags.domain);

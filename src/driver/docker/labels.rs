@@ -398,6 +398,19 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_has_every_label_and_no_other() {
+        let page = include_str!("../../../docs/reference/labels.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `frostgate."));
+        let mut told: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+        let mut known: Vec<&str> =
+            KNOWN.iter().filter_map(|one| one.strip_prefix(PREFIX)).collect();
+        known.retain(|name| PREFIX.to_owned() + name != MANAGED);
+        told.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(told, known);
+    }
+
+    #[test]
     fn what_can_not_be_used_is_a_warning_that_says_what_can() {
         let rows = [
             (PORT, "0", "1 to 65535"),

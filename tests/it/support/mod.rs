@@ -7,6 +7,7 @@ mod dice;
 pub(crate) mod endurance;
 mod load;
 mod origin;
+pub(crate) mod pages;
 mod program;
 mod tls;
 
