@@ -138,9 +138,11 @@ async fn a_day(habits: Habits) {
     browser.until("is no time").await;
     browser.ask(set, json!(["#f-inactivity_timeout", "90s"])).await;
     press(&browser, "#form-yes").await;
-    browser.until("The policy of bob is changed.").await;
-    let changed = gateway.workspace("bob").policy().inactivity_timeout;
-    assert_eq!(changed, Some(Duration::from_secs(90)));
+    let timeout = || gateway.workspace("bob").policy().inactivity_timeout;
+    until("it is changed", || timeout() == Some(Duration::from_secs(90))).await;
+    browser
+        .until_yes("it is closed", "return !document.querySelector('#form').open", json!([]))
+        .await;
 
     press(&browser, "#create").await;
     until_shown(&browser, "#form #f-project").await;
