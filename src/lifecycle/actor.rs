@@ -390,9 +390,10 @@ impl Actor {
                         Some(Tier::Stopped) | None => Footprint::Nothing,
                     });
                 }
-                self.settle(phase);
                 let workspace = self.workspace.id().clone();
                 self.tell(Change { workspace, phase, tier, reason, took, at: now });
+                // Not before: whoever is answered has what came about kept first.
+                self.settle(phase);
             }
             Effect::Created => self.answer(Ok(()), |wish| wish == Wish::Created),
             Effect::CreateFailed { reason, refused: true } => {
