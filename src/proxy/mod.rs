@@ -103,6 +103,7 @@ pub type Elsewhere = Arc<
 >;
 
 /// The data plane of one thread.
+#[derive(Clone)]
 pub struct Proxy {
     registry: Arc<Registry>,
     options: Options,
@@ -154,20 +155,7 @@ impl Proxy {
         self.upstreams.change_limits(options.connect_timeout, options.idle_per_workspace_max);
         let via = headers::Via::new(&options.pseudonym);
         let hsts = headers::hsts(options.hsts);
-        let (registry, upstreams) = (self.registry.clone(), self.upstreams.clone());
-        let (request_ids, tunnels) = (self.request_ids.clone(), self.tunnels.clone());
-        let requests = self.requests.clone();
-        Rc::new(Self {
-            registry,
-            options,
-            upstreams,
-            elsewhere,
-            via,
-            request_ids,
-            requests,
-            hsts,
-            tunnels,
-        })
+        Rc::new(Self { options, elsewhere, via, hsts, ..self.clone() })
     }
 
     fn trusts(&self, peer: IpAddr) -> bool {
