@@ -151,15 +151,15 @@ impl Actor {
     /// Before the rules hear of it, which then know no longer what was under way.
     fn count(&mut self, outcome: &Outcome) {
         let metrics = &self.workspace.shared.metrics;
-        match outcome {
-            Outcome::Woken { .. } | Outcome::WakeFailed { .. } => {
-                let Some((from, since)) = self.waking.take() else { return };
-                let ended = match outcome {
-                    Outcome::Woken { .. } => WakeOutcome::Ready,
-                    _ => WakeOutcome::Failed,
-                };
+        let waking = self.waking.take();
+        let count_wake = |ended| {
+            if let Some((from, since)) = waking {
                 metrics.wake(from, ended, since.elapsed());
             }
+        };
+        match outcome {
+            Outcome::Woken { .. } => count_wake(WakeOutcome::Ready),
+            Outcome::WakeFailed { .. } => count_wake(WakeOutcome::Failed),
             Outcome::Frozen(tier) => {
                 metrics.freeze(*tier, self.workspace.lock_machine().freeze_reason());
             }
@@ -359,7 +359,10 @@ impl Actor {
             }
             Effect::Hold => workspace.gate.hold(),
             Effect::HoldOff { until } => workspace.gate.hold_off(workspace.shared.tick(until)),
-            Effect::GiveUp => self.job = None,
+            Effect::GiveUp => {
+                self.job = None;
+                self.waking = None;
+            }
             Effect::Run(Job::Queue) => {
                 return self.take_room();
             }
